@@ -1,0 +1,182 @@
+# SPDX-License-Identifier: GPL-2.0
+"""One emulated host, one command."""
+
+import contextlib
+import os
+import re
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from . import config, initrd, kernel, root, sources
+from .config import Failure
+from .step import Log, duration, say
+
+# Exit statuses of our own, as timeout(1) and the shell use them.
+TIMED_OUT = 124
+HOST_DIED = 125
+
+# How many console lines explain a failure.
+TAIL = 40
+
+MACHINE = f"{config.ROOT_TREE}/tests/qemu/machine.py"
+BEGIN = "emu: command starts"
+END = re.compile(r"^emu: command ended with status (\d+)\s*$", re.MULTILINE)
+
+
+@dataclass
+class Host:
+    """What to boot. Paths are of this machine."""
+
+    gpus: int = 3
+    files: list[Path] = field(default_factory=list)
+    kernel: Path | None = None
+    initrd: Path | None = None
+    append: str = ""
+    module: bool = True
+    timeout: float = 600
+    # Where to leave a copy of the whole console (firmware and kernel).
+    console: Path | None = None
+
+
+@contextlib.contextmanager
+def _run_dir() -> Iterator[Path]:
+    """A folder of this run below the cache, removed afterwards."""
+    folder = config.cache_dir() / f"runs/{os.getpid()}-{time.monotonic_ns()}"
+    folder.mkdir(parents=True)
+    try:
+        yield folder
+    finally:
+        root.remove(folder)
+
+
+def _inner(path: Path) -> str:
+    """A path below the cache as the root sees it."""
+    return f"{config.ROOT_CACHE}/{path.relative_to(config.cache_dir())}"
+
+
+def _modules(host: Host) -> list[str]:
+    """What init loads; a foreign kernel's modules are its own business."""
+    if host.kernel or host.initrd:
+        return []
+    return [*initrd.MODULES, *([initrd.OUR_MODULE] if host.module else [])]
+
+
+def _prepare(host: Host, run: Path, command: list[str] | None) -> str:
+    """Lay out the run's files; return the shell script that starts QEMU in the root."""
+    with Log("run") as log:
+        added = initrd.overlay(log, run, command, host.files, _modules(host))
+    image = run / "vmlinux"
+    for path, option in ((host.kernel, "--kernel"), (host.initrd, "--initrd")):
+        if path and not path.is_file():
+            raise Failure(f"{option} {path}: no such file")
+    if host.kernel:
+        shutil.copyfile(host.kernel, image)
+    else:
+        image.symlink_to(_inner(kernel.image()))
+    with open(run / "initrd", "wb") as whole:
+        foundation = host.initrd or initrd.base()
+        whole.write(foundation.read_bytes())
+        # An archive starts at a multiple of four bytes.
+        whole.write(bytes(-whole.tell() % 4))
+        whole.write(added.read_bytes())
+    arguments = f"console=hvc0 rdinit=/.emu/init {host.append}".strip()
+    qemu = f"{config.ROOT_CACHE}/qemu/qemu-system-ppc64"
+    # TMPDIR etc. are the root's own; the run folder is the work directory.
+    return f"""
+        cd {_inner(run)}
+        mapfile -t machine < <(python3 {MACHINE} args --gpus {host.gpus})
+        [ ${{#machine[@]}} -gt 0 ]
+        {qemu} "${{machine[@]}}" -machine dumpdtb=base.dtb >dumpdtb.log 2>&1 || {{ cat dumpdtb.log >&2; exit 1; }}
+        python3 {MACHINE} tree --gpus {host.gpus} --append {shlex.quote(arguments)} \\
+            --initrd initrd base.dtb machine.dtb
+        exec {qemu} "${{machine[@]}}" -L {_inner(sources.firmware())} \\
+            -kernel vmlinux -initrd initrd -dtb machine.dtb \\
+            "$@"
+    """
+
+
+PORTS = [
+    "-chardev", "stdio,id=emu,signal=off", "-serial", "file:console.log",
+    "-device", "virtserialport,bus=emu-serial.0,name=emu,chardev=emu",
+    "-chardev", "file,id=status,path=status",
+    "-device", "virtserialport,bus=emu-serial.0,name=emu-status,chardev=status",
+]
+
+# The emulated host can ask and inject through its own QEMU's monitor: QMP on the
+# port "qmp".
+MONITOR = [
+    "-chardev", "socket,id=monitor,path=qmp,server=on,wait=off", "-mon", "chardev=monitor,mode=control",
+    "-chardev", "socket,id=qmp,path=qmp",
+    "-device", "virtserialport,bus=emu-serial.0,name=qmp,chardev=qmp",
+]
+
+
+def run(host: Host, command: list[str]) -> int:
+    """Boot, run `command` as root, relay its output; return its exit status."""
+    with _run_dir() as folder:
+        script = _prepare(host, folder, command)
+        process = subprocess.Popen(
+            root.inside(["bash", "-euo", "pipefail", "-c", script, "qemu", *PORTS, *MONITOR]),
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, start_new_session=True,
+        )
+        relay = threading.Thread(
+            target=shutil.copyfileobj, args=(process.stdout, sys.stdout.buffer, 1), daemon=True
+        )
+        relay.start()
+        try:
+            process.wait(host.timeout)
+            expired = False
+        except subprocess.TimeoutExpired:
+            expired = True
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+            relay.join(5)
+            sys.stdout.flush()
+        console = folder / "console.log"
+        if host.console and console.exists():
+            shutil.copyfile(console, host.console)
+        return _status(host, folder, expired, process.returncode)
+
+
+def _status(host: Host, folder: Path, expired: bool, qemu: int) -> int:
+    """The command's exit status, or ours with an explanation."""
+    console = _read(folder / "console.log")
+    said = _read(folder / "status").strip()
+    if not said and (match := END.search(console)):
+        # A kernel without virtio-serial: the console carried the command's output.
+        sys.stdout.write(console[console.index(BEGIN) + len(BEGIN):match.start()].lstrip("\r\n"))
+        sys.stdout.flush()
+        said = match[1]
+    if said and not expired:
+        return int(said)
+    say("\n".join(["---- last lines of the console", *console.splitlines()[-TAIL:], "----"]))
+    if expired:
+        say(f"emu: no end after {duration(host.timeout)} (--timeout), the emulated host was stopped")
+        return TIMED_OUT
+    say(f"emu: the emulated host ended before the command did (QEMU's exit status: {qemu})")
+    return HOST_DIED
+
+
+def shell(host: Host) -> int:
+    """Boot into an interactive shell on this terminal."""
+    with _run_dir() as folder:
+        script = _prepare(host, folder, None)
+        say("emu: booting; Ctrl-A X ends the emulation at once, Ctrl-A C reaches QEMU's monitor")
+        return subprocess.run(
+            root.inside(["bash", "-euo", "pipefail", "-c", script, "qemu", "-serial", "mon:stdio"]),
+            check=False,
+        ).returncode
+
+
+def _read(path: Path) -> str:
+    return path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""

@@ -1,0 +1,60 @@
+# SPDX-License-Identifier: GPL-2.0
+"""Runs the checks of `lints` and `tests` and counts them."""
+
+import argparse
+import concurrent.futures
+import time
+
+from . import cli, config, lints, tests
+from .config import Failure
+from .report import Check, Result, Tally
+from .step import duration, say
+
+CHECKS: list[Check] = [*tests.CHECKS, *lints.CHECKS]
+
+
+def _run(check: Check) -> tuple[Check, Result, float]:
+    start = time.monotonic()
+    try:
+        result = check.run()
+    except Failure as failure:
+        result = Result.one(False, str(failure))
+    return check, result, time.monotonic() - start
+
+
+def _print(check: Check, result: Result, spent: float) -> None:
+    count = f"{result.passed} passed, {result.failed} failed, {result.skipped} skipped"
+    verdict = "FAIL" if result.failed else "ok"
+    print(f"{verdict:4} {check.name}: {count} ({duration(spent)})", flush=True)
+    if result.failed or result.skipped:
+        print("".join(f"     {line}\n" for line in result.text.splitlines()), flush=True)
+
+
+def main() -> int:
+    """Run the program; return its exit status."""
+    names = [check.name for check in CHECKS]
+    parser = argparse.ArgumentParser(
+        prog="check", description="Run every test and every lint, or the named ones.",
+        epilog="checks: " + ", ".join(names),
+    )
+    parser.add_argument("name", nargs="*", choices=[[], *names], metavar="CHECK")
+    options = parser.parse_args()
+    chosen = [check for check in CHECKS if not options.name or check.name in options.name]
+
+    start = time.monotonic()
+    tally = Tally()
+    try:
+        cli.ensure(cli.STEPS)
+        say(f"check: set-up complete after {duration(time.monotonic() - start)}")
+        # Longest first (the tables are in that order), as many side by side as there are cores.
+        with concurrent.futures.ThreadPoolExecutor(config.jobs()) as pool:
+            for done in concurrent.futures.as_completed([pool.submit(_run, c) for c in chosen]):
+                check, result, spent = done.result()
+                _print(check, result, spent)
+                tally.add(result)
+    except Failure as failure:
+        say(f"check: {failure}")
+        tally.add(Result.one(False, str(failure)))
+    say(f"check: {duration(time.monotonic() - start)} in all")
+    print(tally.line())
+    return 1 if tally.failed or not tally.passed else 0

@@ -1,0 +1,152 @@
+# SPDX-License-Identifier: GPL-2.0
+"""The command line of scripts/emu."""
+
+import argparse
+import subprocess
+from pathlib import Path
+
+from . import boot, config, initrd, kernel, module, programs, qemu, root, sources
+from .config import Failure
+from .step import Step, say
+
+STEPS: list[Step] = [
+    root.STEP, sources.LINUX_STEP, sources.QEMU_STEP, sources.TARGET_STEP,
+    kernel.STEP, qemu.STEP, module.STEP, initrd.STEP,
+    programs.SELFTESTS_STEP, programs.DEMO_STEP,
+]
+FOR_BOOT = [qemu.STEP, initrd.STEP]
+
+ENVIRONMENT = """\
+environment:
+  XDG_CACHE_HOME          where the cache (nvlink2-vfio/) is; ~/.cache
+  NVLINK2_DEBIAN_MIRROR   the Debian archive; what this machine's apt uses
+  NVLINK2_LINUX           a Linux 7.3 tree or tarball instead of Debian's
+  http_proxy, https_proxy passed on
+
+exit status:
+  run: COMMAND's own; 124 time-out; 125 the emulated host ended by itself
+  all: 0 done; 1 could not be done, the reason and the remedy are printed; 2 usage
+"""
+
+
+def _host_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--gpus", type=int, default=3, choices=(3, 6), metavar="N",
+                        help="3 (one chip, the default) or 6 (two chips)")
+    parser.add_argument("--file", type=Path, action="append", default=[], metavar="PATH",
+                        help="put this file or folder at /files/<name>; may be repeated")
+    parser.add_argument("--kernel", type=Path, metavar="FILE",
+                        help="boot this kernel (an ELF vmlinux) instead of ours")
+    parser.add_argument("--initrd", type=Path, metavar="FILE",
+                        help="start from this root (a cpio archive, compressed or not); COMMAND runs in it")
+    parser.add_argument("--append", default="", metavar="TEXT",
+                        help="add this to the kernel's command line")
+    parser.add_argument("--no-module", action="store_true",
+                        help="don't load nvlink2-vfio-pci.ko")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="emu", description="An emulated Witherspoon with V100 GPUs behind unmodified OPAL firmware.",
+        epilog=ENVIRONMENT, formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+
+    setup = verbs.add_parser(
+        "setup", help="build what is missing or outdated",
+        description="Build what is missing or outdated in the cache: all steps, or the named ones and "
+        "what they need. Steps: " + ", ".join(step.name for step in STEPS) + ".",
+    )
+    setup.add_argument("step", nargs="*", metavar="STEP", choices=[[], *(s.name for s in STEPS)])
+
+    run = verbs.add_parser(
+        "run", help="boot, run a command in the emulated host, power off",
+        description="Boot the emulated host, run COMMAND in it as root, relay its output, power off, "
+        "and exit with COMMAND's exit status.",
+        epilog=ENVIRONMENT, formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    _host_options(run)
+    run.add_argument("--timeout", type=float, default=600, metavar="S",
+                     help="stop after S seconds and exit with 124 (default 600)")
+    run.add_argument("--console", type=Path, metavar="FILE",
+                     help="keep the whole console (firmware and kernel) in FILE")
+    run.add_argument("command", nargs="+", metavar="COMMAND", help="after --")
+
+    shell = verbs.add_parser("shell", help="boot into an interactive shell")
+    _host_options(shell)
+
+    inside = verbs.add_parser(
+        "root", help="run a command in the build root",
+        description="Run COMMAND in the build root: the project is at /src (read-only), the cache at /cache.",
+    )
+    inside.add_argument("command", nargs="+", metavar="COMMAND", help="after --")
+
+    clean = verbs.add_parser(
+        "clean", help="remove the cache, or the products of steps",
+        description="Remove the whole cache, or just forget that the named steps were done.",
+    )
+    clean.add_argument("step", nargs="*", metavar="STEP", choices=[[], *(s.name for s in STEPS)])
+    return parser
+
+
+def _host(options: argparse.Namespace) -> boot.Host:
+    return boot.Host(
+        gpus=options.gpus, files=options.file, kernel=options.kernel, initrd=options.initrd,
+        append=options.append, module=not options.no_module,
+    )
+
+
+def ensure(steps: list[Step]) -> None:
+    """Make sure that this machine can enter the root, and that `steps` are done."""
+    root.STEP.ensure()
+    root.check_entry()
+    for step in steps:
+        step.ensure()
+
+
+def _clean(names: list[str]) -> int:
+    if names:
+        for step in STEPS:
+            if step.name in names:
+                step.stamp.unlink(missing_ok=True)
+                say(f"{step.name}: will be done again")
+        return 0
+    cache = config.cache_dir()
+    if mounts := [line.split()[1] for line in Path("/proc/self/mounts").open(encoding="utf-8")
+                  if line.split()[1].startswith(f"{cache}/")]:
+        raise Failure(f"{mounts[0]} is a mount below the cache; removing would follow it. Unmount it first.")
+    root.remove(cache)
+    say(f"removed {cache}")
+    return 0
+
+
+def _dispatch(options: argparse.Namespace) -> int:
+    match options.verb:
+        case "setup":
+            ensure([step for step in STEPS if not options.step or step.name in options.step])
+            return 0
+        case "run":
+            ensure(FOR_BOOT)
+            host = _host(options)
+            host.timeout, host.console = options.timeout, options.console
+            return boot.run(host, options.command)
+        case "shell":
+            ensure(FOR_BOOT)
+            return boot.shell(_host(options))
+        case "root":
+            ensure([])
+            return subprocess.run(root.inside(options.command), check=False).returncode
+        case _:
+            return _clean(options.step)
+
+
+def main() -> int:
+    """Run the program; return its exit status."""
+    options = _parser().parse_args()
+    try:
+        return _dispatch(options)
+    except Failure as failure:
+        say(f"emu: {failure}")
+        return 1
+    except KeyboardInterrupt:
+        say("emu: interrupted; what was finished is kept, run again to go on")
+        return 130

@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: GPL-2.0
+"""Where things are and what the user may change.
+
+Every variable a user may set is read here and nowhere else.
+"""
+
+import os
+import platform
+import shutil
+import sys
+from pathlib import Path
+
+# The project's tree.
+TREE = Path(__file__).resolve().parents[2]
+
+# The same two folders as seen from inside the build root.
+ROOT_TREE = "/src"
+ROOT_CACHE = "/cache"
+
+# What a full set-up needs, and what running from a warm cache needs.
+DISK_COLD = 15 << 30
+DISK_WARM = 1 << 30
+
+# Debian's name of each machine architecture whose archive has the cross tools.
+ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
+
+
+class Failure(Exception):
+    """A step can't be done. The text says why, and what to do about it."""
+
+
+def cache_dir() -> Path:
+    """The cache folder, created if missing."""
+    base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+    path = Path(base) / "nvlink2-vfio"
+    path.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def jobs() -> int:
+    """How many compilers to run side by side."""
+    return len(os.sched_getaffinity(0))
+
+
+def linux_override() -> Path | None:
+    """NVLINK2_LINUX: a Linux 7.3 tree or tarball to use instead of Debian's."""
+    value = os.environ.get("NVLINK2_LINUX")
+    return Path(value).resolve() if value else None
+
+
+def mirror_override() -> str | None:
+    """NVLINK2_DEBIAN_MIRROR: the Debian archive to install the root from."""
+    return os.environ.get("NVLINK2_DEBIAN_MIRROR")
+
+
+def debian_architecture() -> str:
+    """This machine's architecture in Debian's words."""
+    machine = platform.machine()
+    if sys.platform != "linux" or machine not in ARCHITECTURES:
+        known = ", ".join(sorted(ARCHITECTURES))
+        raise Failure(
+            f"this machine is {sys.platform}/{machine}; the tool chain is packaged "
+            f"for Linux on {known}. Use such a machine or virtual machine."
+        )
+    return ARCHITECTURES[machine]
+
+
+def check_disk(need: int) -> None:
+    """Fail early when the cache's file system has less than `need` bytes free."""
+    path = cache_dir()
+    free = shutil.disk_usage(path).free
+    if free < need:
+        raise Failure(
+            f"{path} has {free >> 20} MiB free, {need >> 20} MiB are needed. "
+            "Free some space, or set XDG_CACHE_HOME to a larger file system."
+        )

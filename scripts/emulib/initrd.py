@@ -1,0 +1,93 @@
+# SPDX-License-Identifier: GPL-2.0
+"""The emulated host's root: busybox and kernel modules, and what one run adds.
+
+Linux unpacks archives that follow one another in the initrd on top of each
+other, so that a run only makes the small last one.
+"""
+
+import shlex
+import shutil
+from pathlib import Path
+
+from . import config, kernel, module, root, sources
+from .config import Failure
+from .step import Log, Step, digest
+
+INIT = config.TREE / "scripts/initramfs/init"
+
+# Loaded in this order before the command; the last one unless --no-module.
+MODULES = ["kvm-hv", "vfio_iommu_spapr_tce", "vfio-pci"]
+OUR_MODULE = "nvlink2-vfio-pci"
+
+
+def base() -> Path:
+    return config.cache_dir() / "initrd/base.cpio"
+
+
+def _pack(log: Log, staging: Path, archive: Path) -> None:
+    """Archive the staging folder, everything owned by root."""
+    cache = config.cache_dir()
+    inner = [f"{config.ROOT_CACHE}/{path.relative_to(cache)}" for path in (staging, archive)]
+    sources.shell(log, f"""
+        cd {shlex.quote(inner[0])}
+        find . -mindepth 1 | LC_ALL=C sort | cpio --quiet -o -H newc -R 0:0 > {shlex.quote(inner[1])}
+    """)
+
+
+def _build(log: Log) -> None:
+    staging = config.cache_dir() / "initrd/staging"
+    root.remove(staging)
+    (staging / ".emu").mkdir(parents=True)
+    shutil.copy2(sources.target() / "usr/bin/busybox", staging / ".emu/busybox")
+    shutil.copytree(
+        kernel.modules() / "lib", staging / "lib", symlinks=True,
+        ignore=shutil.ignore_patterns("build", "source"),
+    )
+    (release,) = (staging / "lib/modules").iterdir()
+    extra = release / "updates"
+    extra.mkdir()
+    shutil.copy2(module.binary(), extra)
+    log.run(root.inside(
+        ["depmod", "-b", f"{config.ROOT_CACHE}/initrd/staging", release.name]
+    ))
+    for folder in ("root", "tmp", "run", "proc", "sys", "dev", "files"):
+        (staging / folder).mkdir()
+    _pack(log, staging, base())
+
+
+def overlay(log: Log, run: Path, command: list[str] | None, files: list[Path],
+            modules: list[str]) -> Path:
+    """The archive that a run adds: init, the command (None: a shell), the files."""
+    staging = run / "staging"
+    emu = staging / ".emu"
+    emu.mkdir(parents=True)
+    shutil.copy2(sources.target() / "usr/bin/busybox", emu / "busybox")
+    shutil.copy2(INIT, emu / "init")
+    (emu / "modules").write_text("".join(f"{name}\n" for name in modules), encoding="utf-8")
+    if command is None:
+        (emu / "shell").touch()
+    else:
+        (emu / "command").write_text(shlex.join(command) + "\n", encoding="utf-8")
+    (staging / "files").mkdir()
+    for file in files:
+        if not file.exists():
+            raise Failure(f"--file {file}: no such file")
+        if (staging / "files" / file.name).exists():
+            raise Failure(f"--file {file}: another file of this name is already given")
+        if file.is_dir():
+            shutil.copytree(file, staging / "files" / file.name, symlinks=True)
+        else:
+            shutil.copy2(file, staging / "files" / file.name)
+    archive = run / "overlay.cpio"
+    _pack(log, staging, archive)
+    return archive
+
+
+STEP = Step(
+    "initrd",
+    "packing the emulated host's root",
+    lambda: digest(repr(MODULES)),
+    _build,
+    [base()],
+    [kernel.STEP, module.STEP, sources.TARGET_STEP],
+)

@@ -1,0 +1,182 @@
+# SPDX-License-Identifier: GPL-2.0
+"""What must be clean: format, compilers' and checkers' warnings, house rules."""
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+from . import config, module, programs, root
+from .report import Check, Result, tail
+
+TREE = config.TREE
+LINUX = f"{config.ROOT_CACHE}/sources/linux"
+QEMU = f"{config.ROOT_CACHE}/sources/qemu"
+SRC = config.ROOT_TREE
+
+
+def tracked(*patterns: str) -> list[Path]:
+    """The project's own files whose name fits one of the patterns, as paths in the tree."""
+    skip = {".git", "target", "__pycache__"}
+    return sorted(
+        path.relative_to(TREE)
+        for pattern in patterns
+        for path in TREE.rglob(pattern)
+        if path.is_file() and not skip.intersection(path.relative_to(TREE).parts)
+    )
+
+
+def _script(script: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run a bash script in the root, from the project's tree."""
+    return subprocess.run(
+        root.inside(["bash", "-euo", "pipefail", "-c", script, "lint", *arguments], workdir=SRC),
+        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        text=True, errors="replace", check=False,
+    )
+
+
+def _clean(script: str, *arguments: str) -> Result:
+    """A lint that is clean when its script succeeds."""
+    done = _script(script, *arguments)
+    return Result.one(done.returncode == 0, tail(done.stdout, 80))
+
+
+def _strings(paths: list[Path]) -> list[str]:
+    return [str(path) for path in paths]
+
+
+def rustfmt() -> Result:
+    roots = [path for path in tracked("*.rs") if path.parts[0] == "src"]
+    return _clean(
+        f'rustfmt --check --edition 2021 --config-path {LINUX}/.rustfmt.toml "$@"', *_strings(roots)
+    )
+
+
+def clippy() -> Result:
+    """The module under the kernel's clippy settings; warnings of the kernel's own flags are not ours."""
+    done = _script(module.make("CLIPPY=1 modules", into="clippy"))
+    ours = [
+        block for block in re.split(r"\n(?=warning|error)", done.stdout)
+        if re.match(r"warning|error", block) and re.search(r"--> .*module/tree/|--> src/", block)
+    ]
+    return Result.one(done.returncode == 0 and not ours, "\n".join(ours) or tail(done.stdout))
+
+
+def checkpatch_series() -> Result:
+    patches = [path for path in tracked("*.patch") if path.parts[:2] == ("scripts", "kernel")]
+    return _clean(f"""
+        cd {LINUX}
+        for patch in "$@"; do
+            scripts/checkpatch.pl --strict --terse --no-tree "{SRC}/$patch" || bad=1
+        done
+        exit ${{bad:-0}}
+    """, *_strings(p for p in patches if "cover-letter" not in p.name))
+
+
+def checkpatch_c() -> Result:
+    """Kernel-style C: the module's helpers and headers, the selftests."""
+    files = [p for p in tracked("*.c", "*.h") if p.parts[0] in ("src", "include") or p.parts[:2] == ("tests", "selftests")]
+    return _clean(f"""
+        cd {LINUX}
+        for file in "$@"; do
+            scripts/checkpatch.pl --strict --terse --no-tree --file "{SRC}/$file" || bad=1
+        done
+        exit ${{bad:-0}}
+    """, *_strings(files))
+
+
+def checkpatch_qemu() -> Result:
+    files = [p for p in tracked("*.c", "*.h") if p.parts[:2] == ("tests", "qemu")]
+    return _clean(f"""
+        cd {QEMU}
+        for file in "$@"; do
+            scripts/checkpatch.pl --no-tree --terse --file "{SRC}/$file" || bad=1
+        done
+        exit ${{bad:-0}}
+    """, *_strings(files))
+
+
+def sparse() -> Result:
+    """sparse on the module's C files."""
+    done = _script(module.make("C=2 CF=-D__CHECK_ENDIAN__ modules", into="sparse"))
+    ours = [line for line in done.stdout.splitlines() if re.search(r"module/tree/.*(warning|error):", line)]
+    return Result.one(done.returncode == 0 and not ours, "\n".join(ours) or tail(done.stdout))
+
+
+def shellcheck() -> Result:
+    files = [
+        path for path in tracked("*")
+        if re.match(rb"#!\S*(?:/| )(?:ba|da)?sh\b|#!\S*busybox sh", (TREE / path).read_bytes()[:64])
+    ]
+    return _clean('shellcheck -s sh "$@"', *_strings(files))
+
+
+def python() -> Result:
+    files = tracked("*.py") + [Path("scripts/emu"), Path("scripts/check")]
+    return _clean("""
+        pyflakes3 "$@"
+        cd scripts && MYPY_CACHE_DIR=/cache/mypy mypy --no-error-summary --ignore-missing-imports -p emulib
+    """, *_strings(files))
+
+
+def _cargo(package: str) -> Result:
+    """rustfmt and clippy of a user-space package."""
+    for arguments in (["fmt", "--check"], ["clippy", "--locked", "--all-targets", "--", "-D", "warnings"]):
+        done = subprocess.run(
+            programs.cargo(package, *arguments), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT, text=True, check=False,
+        )
+        if done.returncode:
+            return Result.one(False, tail(done.stdout, 80))
+    return Result.one(True)
+
+
+def house_rules() -> Result:
+    """Rules of this project that a search can check."""
+    complaints = []
+
+    def search(rule: str, pattern: str, paths: list[Path], excuse: str = r"^\s*//") -> None:
+        for path in paths:
+            text = (TREE / path).read_text(encoding="utf-8", errors="replace")
+            for number, line in enumerate(text.splitlines(), 1):
+                if re.search(pattern, line) and not re.search(excuse, line):
+                    complaints.append(f"{path}:{number}: {rule}: {line.strip()}")
+
+    driver = [path for path in tracked("*.rs") if path.parts[0] == "src"]
+    outside = [path for path in driver if path.parts[:2] != ("src", "linux")]
+    search("unsafe or bindings:: outside src/linux/", r"\bunsafe\b|\bbindings::", outside)
+    panics = r"\.unwrap\(\)|\.expect\(|\b(?:todo|unimplemented|panic|unreachable)!|(?<![_\w])assert(?:_eq|_ne)?!"
+    for path in driver:
+        lines = (TREE / path).read_text(encoding="utf-8").splitlines()
+        # Tests come last in a file and may assert.
+        end = next((i for i, l in enumerate(lines) if "kunit_tests" in l or "cfg(test)" in l), len(lines))
+        for number, line in enumerate(lines[:end], 1):
+            if re.search(panics, line) and not re.match(r"\s*//", line):
+                complaints.append(f"{path}:{number}: can panic in the kernel: {line.strip()}")
+            if re.search(r"\bunsafe\s*(?:\{|impl)", line) and not re.match(r"\s*//", line):
+                if "SAFETY" not in "\n".join(lines[max(0, number - 12):number]):
+                    complaints.append(f"{path}:{number}: unsafe without a SAFETY comment")
+    everything = [path for path in tracked("*") if path.suffix not in (".patch", ".lock", ".dtb") and path.name != "COPYING"]
+    mine = Path("scripts/emulib/lints.py")
+    words = "TO" + "DO|FIX" + "ME|X" + "XX|HA" + "CK"
+    search("left to do", rf"\b(?:{words})\b", [path for path in everything if path != mine], r"$^")
+    search("a mirror's address", r"https?://[A-Za-z0-9.-]+/debian", [p for p in everything if p != mine], r"$^")
+    for path in everything:
+        head = (TREE / path).read_text(encoding="utf-8", errors="replace")[:300]
+        if path.suffix in (".rs", ".c", ".h", ".py", ".sh") and "SPDX-License-Identifier" not in head:
+            complaints.append(f"{path}: no SPDX-License-Identifier on top")
+    return Result.one(not complaints, "\n".join(complaints))
+
+
+CHECKS = [
+    Check("clippy", clippy),
+    Check("sparse", sparse),
+    Check("cargo-demo", lambda: _cargo("tests/demo")),
+    Check("checkpatch-series", checkpatch_series),
+    Check("checkpatch-c", checkpatch_c),
+    Check("checkpatch-qemu", checkpatch_qemu),
+    Check("python", python),
+    Check("rustfmt", rustfmt),
+    Check("shellcheck", shellcheck),
+    Check("house-rules", house_rules),
+]

@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: GPL-2.0
+"""Programs that run in the emulated host: the selftests (C) and the demo (Rust)."""
+
+from pathlib import Path
+
+from . import config, kernel, root, sources
+from .step import Log, Step, digest
+
+SELFTESTS = config.TREE / "tests/selftests"
+DEMO = config.TREE / "tests/demo"
+REGISTERS = config.TREE / "tests/qemu/include"
+TARGET = "powerpc64le-unknown-linux-gnu"
+
+# Static programs for the emulated host. The standard library is built from the
+# compiler's own sources, so that no foreign package has to match it.
+CARGO_ENV = {
+    "RUSTC_BOOTSTRAP": "1",
+    "CARGO_TARGET_POWERPC64LE_UNKNOWN_LINUX_GNU_LINKER": "powerpc64le-linux-gnu-gcc",
+    "CARGO_TARGET_POWERPC64LE_UNKNOWN_LINUX_GNU_RUSTFLAGS": "-Ctarget-feature=+crt-static",
+    "CARGO_TARGET_DIR": f"{config.ROOT_CACHE}/demo",
+    "CARGO_HOME": f"{config.ROOT_CACHE}/cargo",
+}
+
+
+def cargo(package: str, *arguments: str) -> list[str]:
+    """The command that runs cargo in the project's folder `package`, with the registry in reach."""
+    return root.inside(
+        ["cargo", *arguments], workdir=f"{config.ROOT_TREE}/{package}", env=CARGO_ENV, network=True
+    )
+
+
+def selftests_dir() -> Path:
+    return config.cache_dir() / "selftests"
+
+
+def demo_binary() -> Path:
+    return config.cache_dir() / f"demo/{TARGET}/release/nvlink2-demo"
+
+
+def _build_selftests(log: Log) -> None:
+    sources.shell(log, f"""
+        make -C {config.ROOT_TREE}/tests/selftests -j{config.jobs()} \\
+            KSRC={config.ROOT_CACHE}/sources/linux OUT={config.ROOT_CACHE}/selftests
+    """)
+
+
+def _build_demo(log: Log) -> None:
+    log.run(
+        cargo("tests/demo", "build", "--release", "--locked",
+              "-Zbuild-std=std,panic_abort", "--target", TARGET),
+        remedy="Needed: the crates.io registry within reach.",
+    )
+
+
+SELFTESTS_STEP = Step(
+    "selftests",
+    "building the selftests",
+    lambda: digest(SELFTESTS, REGISTERS),
+    _build_selftests,
+    [selftests_dir()],
+    [kernel.STEP],
+)
+
+DEMO_STEP = Step(
+    "demo",
+    "building the demo program (1 min when cold)",
+    lambda: digest(DEMO, repr(CARGO_ENV)),
+    _build_demo,
+    [demo_binary()],
+    [root.STEP],
+)

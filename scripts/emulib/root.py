@@ -1,0 +1,255 @@
+# SPDX-License-Identifier: GPL-2.0
+"""The build root: a Debian trixie with the tool chain, and how to run in it.
+
+Every file of the root belongs to the user who made it, so that an unprivileged
+user namespace with one id is enough to enter it.
+"""
+
+import os
+import shlex
+import shutil
+import subprocess
+import time
+from pathlib import Path
+
+from . import config
+from .config import Failure
+from .step import Log, Step, digest, say
+
+SUITE = "trixie"
+BACKPORTS = "trixie-backports"
+
+# What comes from backports; everything else comes from the suite itself.
+PINS = f"""\
+Package: src:rustc src:linux
+Pin: release n={BACKPORTS}
+Pin-Priority: 600
+
+Package: src:rustc:any src:linux:any
+Pin: release n={BACKPORTS}
+Pin-Priority: 600
+"""
+
+# Package -> the versions that are known to work: at least, below.
+VERSIONS = {
+    "rustc": ("1.95", "1.97"),
+    "bindgen": ("0.71", "0.73"),
+    "clang-19": ("1:19", "1:20"),
+}
+
+PACKAGES = """
+    rustc cargo rust-src rust-clippy rustfmt bindgen
+    clang-19 lld-19 llvm-19 libclang-19-dev
+    gcc g++ gcc-powerpc64le-linux-gnu libc6-dev-ppc64el-cross
+    make ninja-build meson pkg-config bc bison flex cpio kmod rsync file git patch
+    xz-utils zstd perl python3 libelf-dev libssl-dev zlib1g-dev
+    libglib2.0-dev libpixman-1-dev libfdt-dev
+    python3-venv python3-pip python3-pycotap python3-distlib python3-setuptools python3-wheel
+    device-tree-compiler python3-libfdt
+    shellcheck sparse codespell pyflakes3 mypy
+    dpkg-dev ca-certificates e2fsprogs
+""".split()
+
+# A site's own certificate authority has to be known in the root too.
+CERTIFICATES = "/etc/ssl/certs/ca-certificates.crt"
+
+# Nobody reads manuals in the root.
+TRIM = [
+    "path-exclude=/usr/share/man/*",
+    "path-exclude=/usr/share/locale/*",
+    "path-exclude=/usr/share/doc/*",
+    "path-include=/usr/share/doc/*/copyright",
+]
+
+
+def path() -> Path:
+    return config.cache_dir() / "root"
+
+
+def mirror() -> str:
+    """The Debian archive: NVLINK2_DEBIAN_MIRROR or what this machine's apt uses."""
+    if override := config.mirror_override():
+        return override
+    listing = subprocess.run(
+        ["apt-get", "indextargets", "--format", "$(REPO_URI) $(ORIGIN) $(LABEL)",
+         "Created-By: Packages"],
+        capture_output=True, text=True, check=False,
+    ).stdout
+    for line in listing.splitlines():
+        uri, *origin = line.split()
+        # Before the first `apt-get update` apt knows no origin, only the address.
+        if origin == ["Debian", "Debian"] or uri.rstrip("/").endswith("/debian"):
+            return uri
+    raise Failure(
+        "this machine's apt configuration names no Debian archive. Set "
+        "NVLINK2_DEBIAN_MIRROR to the address of one (the value of a 'URIs:' line)."
+    )
+
+
+def _apt_proxy() -> list[str]:
+    """This machine's apt proxy as options for another apt, if it has one."""
+    dump = subprocess.run(
+        ["apt-config", "dump", "--format", "%f=%v%n"], capture_output=True, text=True, check=False
+    ).stdout
+    return [
+        f"--aptopt={name} {shlex.quote(value)}"
+        for name, _, value in (line.partition("=") for line in dump.splitlines())
+        if name.startswith("Acquire::http") and name.endswith("::Proxy") and value
+    ]
+
+
+def _need_mmdebstrap(log: Log) -> None:
+    if shutil.which("mmdebstrap") and shutil.which("unshare"):
+        return
+    if os.geteuid() == 0:
+        log.run(["apt-get", "update"])
+        log.run(
+            ["apt-get", "install", "-y", "--no-install-recommends",
+             "mmdebstrap", "util-linux", "debian-archive-keyring"],
+            remedy="Install the package mmdebstrap by hand.",
+        )
+        return
+    raise Failure(
+        "mmdebstrap is missing and installing it needs root. Ask the administrator for "
+        "the packages mmdebstrap, uidmap and debian-archive-keyring."
+    )
+
+
+def _build(log: Log) -> None:
+    config.check_disk(config.DISK_COLD)
+    _need_mmdebstrap(log)
+    # Foreign packages come from the suite only. Their backports index is not needed,
+    # and was seen half-synchronised for days, which makes apt refuse everything.
+    archive = mirror()
+    own = config.debian_architecture()
+    fresh = path().with_name("root.new")
+    remove(fresh)
+    fresh.mkdir()
+    pins = shlex.quote(PINS)
+    command = [
+        "mmdebstrap", "--variant=apt", "--format=tar",
+        '--aptopt=APT::Install-Recommends "false"',
+        '--aptopt=APT::Sandbox::User "root"',
+        '--aptopt=Acquire::Retries "3"',
+        *_apt_proxy(),
+        *(f"--dpkgopt={line}" for line in TRIM),
+        f'--setup-hook=printf %s {pins} > "$1/etc/apt/preferences.d/nvlink2-vfio"',
+        '--customize-hook=chroot "$1" dpkg --add-architecture ppc64el',
+        "--skip=cleanup/apt/lists",
+        "--include=" + ",".join(PACKAGES),
+        SUITE, "-",
+        f"deb {archive} {SUITE} main",
+        f"deb [arch={own}] {archive} {BACKPORTS} main",
+        f"deb-src {archive} {SUITE} main",
+    ]
+    script = (
+        f"set -o pipefail; {shlex.join(command)} | "
+        f"tar -x --no-same-owner --exclude=./dev/* -C {shlex.quote(str(fresh))}"
+    )
+    # A mirror in the middle of a synchronisation refuses for a while.
+    for attempt in (1, 2, 3):
+        try:
+            log.run(
+                ["bash", "-c", script],
+                remedy="Needed: the Debian archive within reach, and root or "
+                "unprivileged user namespaces with a subuid range for this user.",
+            )
+            break
+        except Failure as failure:
+            if attempt == 3:
+                raise
+            say(f"root: attempt {attempt} of 3 failed, again in 30 s\n{failure}")
+            time.sleep(30)
+    _check_versions(fresh)
+    remove(path())
+    fresh.rename(path())
+
+
+def _check_versions(root: Path) -> None:
+    status = (root / "var/lib/dpkg/status").read_text(encoding="utf-8")
+    installed = {}
+    for stanza in status.split("\n\n"):
+        fields = dict(
+            line.split(": ", 1) for line in stanza.splitlines() if ": " in line and line[0] != " "
+        )
+        installed[fields.get("Package")] = fields.get("Version", "")
+    for package, (least, below) in VERSIONS.items():
+        version = installed.get(package, "0")
+        for operator, bound in (("ge", least), ("lt", below)):
+            test = ["dpkg", "--compare-versions", version, operator, bound]
+            if subprocess.run(test, check=False).returncode:
+                raise Failure(
+                    f"root: {package} is {version}, known to work is {least} up to {below}. "
+                    f"Adapt VERSIONS in scripts/emulib/root.py if {SUITE} has moved on."
+                )
+
+
+def remove(tree: Path) -> None:
+    """Remove a folder whose files may be write-protected."""
+    if tree.exists():
+        subprocess.run(["chmod", "-R", "u+rwX", str(tree)], check=False)
+        shutil.rmtree(tree)
+
+
+def inside(command: list[str], workdir: str = "/", env: dict[str, str] | None = None,
+           network: bool = False) -> list[str]:
+    """The command line that runs `command` in the root.
+
+    The project is at /src (read-only), the cache at /cache. Only steps that
+    fetch packages get the network.
+    """
+    root = shlex.quote(str(path()))
+    variables = {
+        "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
+        "HOME": config.ROOT_CACHE + "/home",
+        "LC_ALL": "C.UTF-8",
+        "TERM": os.environ.get("TERM", "dumb"),
+        # Timestamps and user names must not make two builds differ.
+        "KBUILD_BUILD_USER": "nvlink2-vfio",
+        "KBUILD_BUILD_HOST": "emulated",
+        "PYTHONDONTWRITEBYTECODE": "1",
+        **{k: v for k, v in os.environ.items() if k.lower().endswith("_proxy")},
+        **(env or {}),
+    }
+    mounts = f"""
+        set -e
+        mount --rbind /dev {root}/dev
+        mount -t proc proc {root}/proc || mount --rbind /proc {root}/proc
+        mount -t tmpfs tmpfs {root}/tmp
+        mkdir -p {root}{config.ROOT_TREE} {root}{config.ROOT_CACHE}
+        mount --rbind {shlex.quote(str(config.TREE))} {root}{config.ROOT_TREE}
+        mount -o remount,bind,ro {root}{config.ROOT_TREE}
+        mount --rbind {shlex.quote(str(config.cache_dir()))} {root}{config.ROOT_CACHE}
+        mkdir -p {root}{config.ROOT_CACHE}/home
+        touch {root}/etc/resolv.conf
+        [ ! -e /etc/resolv.conf ] || mount --bind "$(readlink -f /etc/resolv.conf)" {root}/etc/resolv.conf
+        [ ! -e {CERTIFICATES} ] || mount --bind {CERTIFICATES} {root}{CERTIFICATES}
+        exec chroot {root} env -i -C {shlex.quote(workdir)} "$@"
+    """
+    unshare = ["unshare", "--mount", "--pid", "--fork", "--kill-child"]
+    if os.geteuid() != 0:
+        unshare.append("--map-root-user")
+    if not network and os.geteuid() == 0:
+        unshare.append("--net")
+    settings = [f"{name}={value}" for name, value in variables.items()]
+    return [*unshare, "sh", "-c", mounts, "root", *settings, *command]
+
+
+def check_entry() -> None:
+    """Fail with the remedy when this machine does not let us enter the root."""
+    result = subprocess.run(inside(["true"]), capture_output=True, text=True, check=False)
+    if result.returncode:
+        raise Failure(
+            "can't enter the build root: " + result.stderr.strip() + "\nRun as root, or allow "
+            "unprivileged user namespaces (sysctl kernel.unprivileged_userns_clone=1, and on "
+            "Ubuntu kernel.apparmor_restrict_unprivileged_userns=0); in a container, allow mounts."
+        )
+
+
+STEP = Step(
+    "root",
+    f"installing the Debian {SUITE} build root (about 2 min)",
+    lambda: digest(SUITE, BACKPORTS, PINS, repr(VERSIONS), *PACKAGES, *TRIM),
+    _build,
+    [path() / "usr/bin/rustc"],
+)
