@@ -80,6 +80,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     inside.add_argument("command", nargs="+", metavar="COMMAND", help="after --")
 
+    product = verbs.add_parser("product", help="print where a step's product is")
+    product.add_argument("step", metavar="STEP", choices=[step.name for step in STEPS])
+
     clean = verbs.add_parser(
         "clean", help="remove the cache, or the products of steps",
         description="Remove the whole cache, or just forget that the named steps were done.",
@@ -135,6 +138,10 @@ def _dispatch(options: argparse.Namespace) -> int:
         case "root":
             ensure([])
             return subprocess.run(root.inside(options.command), check=False).returncode
+        case "product":
+            (step,) = (step for step in STEPS if step.name == options.step)
+            print(step.products[0])
+            return 0
         case _:
             return _clean(options.step)
 

@@ -2,7 +2,6 @@
 """What must be clean: format, compilers' and checkers' warnings, house rules."""
 
 import re
-import shutil
 import subprocess
 from pathlib import Path
 
@@ -70,7 +69,7 @@ def checkpatch_series() -> Result:
             scripts/checkpatch.pl --strict --terse --no-tree "{SRC}/$patch" || bad=1
         done
         exit ${{bad:-0}}
-    """, *_strings(p for p in patches if "cover-letter" not in p.name))
+    """, *_strings([p for p in patches if "cover-letter" not in p.name]))
 
 
 def checkpatch_c() -> Result:
