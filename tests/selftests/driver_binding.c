@@ -1,0 +1,187 @@
+// SPDX-License-Identifier: GPL-2.0
+/* The driver comes and goes: unbind, rebind, unload, also while somebody uses a device. */
+#define _GNU_SOURCE
+#include <signal.h>
+
+#include "kselftest_harness.h"
+
+#include "bind.h"
+#include "sys.h"
+#include "testbed.h"
+
+FIXTURE(binding)
+{
+	struct testbed tb;
+};
+
+FIXTURE_SETUP(binding)
+{
+	ASSERT_EQ(0, testbed_bind(&self->tb))
+		TH_LOG("%s", self->tb.why);
+}
+
+FIXTURE_TEARDOWN(binding)
+{
+	EXPECT_EQ(0, testbed_close(&self->tb));
+}
+
+static bool has_debugfs(const char *bdf)
+{
+	char path[128];
+
+	snprintf(path, sizeof(path), DEBUGFS "/%s/role", bdf);
+	return sys_exists(path);
+}
+
+static void use_gpu(struct __test_metadata *_metadata, unsigned int gpu)
+{
+	struct testbed tb;
+	uint64_t value;
+	void *p;
+
+	ASSERT_EQ(0, testbed_open(&tb, gpu, false))
+		TH_LOG("%s", tb.why);
+	p = vfio_map(tb.dev, tb.ram, 0, PAGE_64K);
+	ASSERT_NE(NULL, p);
+	EXPECT_EQ(0, try_write64(p, 123));
+	EXPECT_EQ(0, try_read64(p, &value));
+	EXPECT_EQ(123ULL, value);
+	EXPECT_EQ(0, munmap(p, PAGE_64K));
+	EXPECT_EQ(0, testbed_close(&tb));
+}
+
+static void unbind_and_rebind(struct __test_metadata *_metadata, const char *bdf)
+{
+	ASSERT_TRUE(driver_is(bdf, DRIVER));
+	EXPECT_TRUE(has_debugfs(bdf))
+		TH_LOG("%s", bdf);
+	ASSERT_EQ(0, driver_unbind(bdf));
+	EXPECT_TRUE(driver_is(bdf, ""));
+	EXPECT_FALSE(has_debugfs(bdf))
+		TH_LOG("%s", bdf);
+	ASSERT_EQ(0, driver_bind(bdf, DRIVER));
+}
+
+TEST_F_TIMEOUT(binding, unbind_and_rebind_each, 120)
+{
+	const struct dt_topology *t = &self->tb.topo;
+	unsigned int i, j;
+
+	for (i = 0; i < t->num_gpus; i++) {
+		for (j = 0; j < t->gpu[i].num_links; j++)
+			unbind_and_rebind(_metadata, t->gpu[i].link[j].bdf);
+		unbind_and_rebind(_metadata, t->gpu[i].bdf);
+		use_gpu(_metadata, i);
+	}
+}
+
+/* What the driver left behind would show in vfio-pci, and the other way round. */
+TEST_F_TIMEOUT(binding, vfio_pci_takes_over_and_gives_back, 60)
+{
+	const struct dt_gpu *g = &self->tb.topo.gpu[0];
+	struct vfio_region_info *info;
+	struct vfio_group group;
+	int dev;
+
+	ASSERT_EQ(0, driver_bind(g->bdf, "vfio-pci"));
+	ASSERT_EQ(0, vfio_group_open(&group, pci_iommu_group(g->bdf), false));
+	dev = vfio_device_open(&group, g->bdf);
+	ASSERT_LE(0, dev);
+	EXPECT_EQ(-EINVAL, vfio_region(dev, REGION_FIRST_OWN, &info));
+	close(dev);
+	vfio_group_close(&group);
+	ASSERT_EQ(0, driver_bind(g->bdf, DRIVER));
+	use_gpu(_metadata, 0);
+}
+
+/* driver_override is kept, so that loading alone binds every device again. */
+TEST_F_TIMEOUT(binding, unload_and_load, 120)
+{
+	const struct dt_topology *t = &self->tb.topo;
+	unsigned int i, j;
+	int round;
+
+	for (round = 0; round < 3; round++) {
+		ASSERT_EQ(0, module_unload());
+		ASSERT_FALSE(module_loaded());
+		EXPECT_FALSE(sys_exists(DEBUGFS));
+		for (i = 0; i < t->num_gpus; i++)
+			EXPECT_TRUE(driver_is(t->gpu[i].bdf, ""));
+		ASSERT_EQ(0, module_load());
+		for (i = 0; i < t->num_gpus; i++) {
+			EXPECT_TRUE(driver_is(t->gpu[i].bdf, DRIVER))
+				TH_LOG("%s", t->gpu[i].bdf);
+			for (j = 0; j < t->gpu[i].num_links; j++)
+				EXPECT_TRUE(driver_is(t->gpu[i].link[j].bdf, DRIVER))
+					TH_LOG("%s", t->gpu[i].link[j].bdf);
+		}
+		use_gpu(_metadata, 0);
+	}
+}
+
+TEST_F_TIMEOUT(binding, unload_while_open_is_refused, 60)
+{
+	struct testbed tb;
+	uint64_t value;
+	void *p;
+
+	ASSERT_EQ(0, testbed_open(&tb, 0, false))
+		TH_LOG("%s", tb.why);
+	p = vfio_map(tb.dev, tb.ram, 0, PAGE_64K);
+	ASSERT_NE(NULL, p);
+	EXPECT_EQ(-EWOULDBLOCK, module_unload());
+	EXPECT_EQ(0, try_write64(p, 9));
+	/* The mapping alone is use enough. */
+	close(tb.dev);
+	tb.dev = -1;
+	EXPECT_EQ(-EWOULDBLOCK, module_unload());
+	EXPECT_EQ(0, try_read64(p, &value));
+	EXPECT_EQ(9ULL, value);
+	EXPECT_EQ(0, munmap(p, PAGE_64K));
+	EXPECT_EQ(0, testbed_close(&tb));
+	EXPECT_EQ(0, module_unload());
+	EXPECT_EQ(0, module_load());
+}
+
+/* Unbinding waits for the user to go, and takes nothing from him meanwhile. */
+TEST_F_TIMEOUT(binding, unbind_while_open_waits, 60)
+{
+	struct testbed tb;
+	pid_t child;
+	int status;
+	void *p;
+
+	ASSERT_EQ(0, testbed_open(&tb, 0, false))
+		TH_LOG("%s", tb.why);
+	p = vfio_map(tb.dev, tb.ram, 0, PAGE_64K);
+	ASSERT_NE(NULL, p);
+	child = fork();
+	ASSERT_LE(0, child);
+	if (!child) {
+		/* The descriptors are the parent's. */
+		close(tb.dev);
+		vfio_group_close(&tb.group);
+		_exit(!!driver_unbind(tb.gpu->bdf));
+	}
+	sleep(2);
+	EXPECT_EQ(0, waitpid(child, &status, WNOHANG));
+	EXPECT_EQ(0, try_write64(p, 17));
+	EXPECT_EQ(0, munmap(p, PAGE_64K));
+	EXPECT_EQ(0, testbed_close(&tb));
+	ASSERT_EQ(child, waitpid(child, &status, 0));
+	EXPECT_EQ(0, status);
+	EXPECT_TRUE(driver_is(tb.gpu->bdf, ""));
+	EXPECT_EQ(0, driver_bind(tb.gpu->bdf, DRIVER));
+	use_gpu(_metadata, 0);
+}
+
+/* Opened and closed often: nothing is left over that a later open would trip on. */
+TEST_F_TIMEOUT(binding, open_and_close_often, 120)
+{
+	int i;
+
+	for (i = 0; i < 10; i++)
+		use_gpu(_metadata, i % self->tb.topo.num_gpus);
+}
+
+TEST_HARNESS_MAIN

@@ -1,0 +1,246 @@
+// SPDX-License-Identifier: GPL-2.0
+#define _GNU_SOURCE
+#include <dirent.h>
+#include <endian.h>
+#include <errno.h>
+#include <ftw.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "dt.h"
+#include "sys.h"
+
+#define PCI_DEVICES "/sys/bus/pci/devices"
+#define DT_BASE "/sys/firmware/devicetree/base"
+
+/* Reads a property of @node as it is; returns its length in bytes. sys_read() would eat a final 0x0a. */
+static ssize_t dt_prop(const char *node, const char *name, void *buf, size_t size)
+{
+	char path[PATH_MAX];
+	size_t n;
+	FILE *f;
+
+	if ((size_t)snprintf(path, sizeof(path), "%s/%s", node, name) >= sizeof(path))
+		return -ENAMETOOLONG;
+	f = fopen(path, "re");
+	if (!f)
+		return -errno;
+	n = fread(buf, 1, size, f);
+	fclose(f);
+	return n;
+}
+
+static int dt_u32(const char *node, const char *name, unsigned int index, uint32_t *value)
+{
+	uint32_t cells[64];
+	ssize_t n = dt_prop(node, name, cells, sizeof(cells));
+
+	if (n < 0)
+		return n;
+	if ((size_t)n < (index + 1) * sizeof(*cells))
+		return -EOVERFLOW;
+	*value = be32toh(cells[index]);
+	return 0;
+}
+
+static int dt_u64(const char *node, const char *name, unsigned int index, uint64_t *value)
+{
+	uint32_t hi, lo;
+	int ret = dt_u32(node, name, 2 * index, &hi);
+
+	if (!ret)
+		ret = dt_u32(node, name, 2 * index + 1, &lo);
+	if (!ret)
+		*value = (uint64_t)hi << 32 | lo;
+	return ret;
+}
+
+static uint32_t wanted_phandle;
+static char found_node[PATH_MAX];
+
+static int match_phandle(const char *path, const struct stat *st, int type, struct FTW *ftw)
+{
+	uint32_t phandle;
+
+	(void)st;
+	(void)ftw;
+	if (type != FTW_D || dt_u32(path, "phandle", 0, &phandle) || phandle != wanted_phandle)
+		return 0;
+	snprintf(found_node, sizeof(found_node), "%s", path);
+	return 1;
+}
+
+static int dt_node_of_phandle(uint32_t phandle, char *node, size_t size)
+{
+	wanted_phandle = phandle;
+	if (nftw(DT_BASE, match_phandle, 16, FTW_PHYS) != 1)
+		return -ENOENT;
+	snprintf(node, size, "%s", found_node);
+	return 0;
+}
+
+static int dt_node_of_pci(const char *bdf, char node[PATH_MAX])
+{
+	char path[PATH_MAX];
+
+	snprintf(path, sizeof(path), PCI_DEVICES "/%.15s/of_node", bdf);
+	return realpath(path, node) ? 0 : -errno;
+}
+
+static int list_pci(char (*bdf)[BDF_LEN], int max)
+{
+	struct dirent **names;
+	int count = 0, n, i;
+
+	n = scandir(PCI_DEVICES, &names, NULL, alphasort);
+	if (n < 0)
+		return -errno;
+	for (i = 0; i < n; i++) {
+		if (names[i]->d_name[0] != '.' && count < max)
+			snprintf(bdf[count++], BDF_LEN, "%.*s", BDF_LEN - 1, names[i]->d_name);
+		free(names[i]);
+	}
+	free(names);
+	return count;
+}
+
+#define FAIL(ret, fmt, ...) do { \
+	snprintf(why, why_size, fmt, ##__VA_ARGS__); \
+	return ret; \
+} while (0)
+
+static int read_bridge(struct dt_bridge *b, const char *node, char *why, size_t why_size)
+{
+	char phb[PATH_MAX], link[PATH_MAX];
+	uint32_t phandle = 0;
+	char *slash;
+	int ret;
+
+	snprintf(phb, sizeof(phb), "%s", node);
+	slash = strrchr(phb, '/');
+	if (!slash)
+		FAIL(-EINVAL, "%s: no parent", node);
+	*slash = '\0';
+
+	ret = dt_u32(node, "phandle", 0, &b->phandle);
+	ret = ret ?: dt_u32(node, "ibm,nvlink-speed", 0, &b->speed);
+	ret = ret ?: dt_u64(node, "ibm,device-tgt-addr", 0, &b->tgt);
+	ret = ret ?: dt_u32(node, "ibm,nvlink", 0, &phandle);
+	if (ret)
+		FAIL(ret, "%s: bad bridge node", b->bdf);
+	ret = dt_node_of_phandle(phandle, link, sizeof(link));
+	ret = ret ?: dt_u32(link, "ibm,npu-link-index", 0, &b->link_index);
+	if (ret)
+		FAIL(ret, "%s: no link node %#x", b->bdf, phandle);
+	ret = dt_u64(phb, "ibm,mmio-atsd", b->link_index, &b->atsd);
+	ret = ret ?: dt_u64(phb, "reg", 0, &b->npu_regs);
+	ret = ret ?: dt_u32(phb, "ibm,xscom-base", 0, &b->xscom_base);
+	ret = ret ?: dt_u32(phb, "ibm,chip-id", 0, &b->chip);
+	if (ret)
+		FAIL(ret, "%s: bad NVLink PHB node %s", b->bdf, phb);
+	return 0;
+}
+
+static int read_gpu(struct dt_gpu *g, const char *node, char (*bdf)[BDF_LEN], int num_bdf,
+		    char *why, size_t why_size)
+{
+	char bridge_node[PATH_MAX], mem[PATH_MAX];
+	uint32_t phandle = 0, region = 0, this_phandle = 0;
+	int i, ret;
+
+	for (g->num_links = 0; g->num_links < DT_MAX_LINKS; g->num_links++) {
+		struct dt_bridge *b = &g->link[g->num_links];
+
+		if (dt_u32(node, "ibm,npu", g->num_links, &phandle))
+			break;
+		for (i = 0; i < num_bdf; i++) {
+			if (!dt_node_of_pci(bdf[i], bridge_node) &&
+			    !dt_u32(bridge_node, "phandle", 0, &this_phandle) &&
+			    this_phandle == phandle)
+				break;
+		}
+		if (i == num_bdf)
+			FAIL(-ENODEV, "%s: ibm,npu names %#x, which is no PCI function", g->bdf, phandle);
+		snprintf(b->bdf, sizeof(b->bdf), "%.15s", bdf[i]);
+		ret = read_bridge(b, bridge_node, why, why_size);
+		if (ret)
+			return ret;
+		ret = dt_u32(bridge_node, "memory-region", 0, &region);
+		if (ret)
+			FAIL(ret, "%s: no memory-region", b->bdf);
+	}
+	if (!g->num_links)
+		FAIL(-EINVAL, "%s: empty ibm,npu", g->bdf);
+	g->tgt = g->link[0].tgt;
+	ret = dt_node_of_phandle(region, mem, sizeof(mem));
+	ret = ret ?: dt_u64(mem, "reg", 0, &g->aperture);
+	ret = ret ?: dt_u64(mem, "reg", 1, &g->aperture_size);
+	if (ret)
+		FAIL(ret, "%s: no memory node %#x", g->bdf, region);
+	return 0;
+}
+
+int dt_read_topology(struct dt_topology *t, char *why, size_t why_size)
+{
+	static char bdf[256][BDF_LEN];
+	char node[PATH_MAX];
+	uint32_t cell;
+	int num, i, ret;
+
+	memset(t, 0, sizeof(*t));
+	num = list_pci(bdf, 256);
+	if (num < 0)
+		FAIL(num, "cannot list " PCI_DEVICES);
+	for (i = 0; i < num; i++) {
+		struct dt_gpu *g = &t->gpu[t->num_gpus];
+
+		if (dt_node_of_pci(bdf[i], node) || dt_u32(node, "ibm,npu", 0, &cell))
+			continue;
+		if (t->num_gpus == DT_MAX_GPUS)
+			FAIL(-E2BIG, "more than %d GPUs", DT_MAX_GPUS);
+		snprintf(g->bdf, sizeof(g->bdf), "%.15s", bdf[i]);
+		ret = read_gpu(g, node, bdf, num, why, why_size);
+		if (ret)
+			return ret;
+		t->num_gpus++;
+	}
+	if (!t->num_gpus)
+		FAIL(-ENODEV, "no PCI function with ibm,npu in the device tree");
+	return 0;
+}
+
+int pci_iommu_group(const char *bdf)
+{
+	char path[PATH_MAX], target[PATH_MAX];
+	ssize_t n;
+
+	snprintf(path, sizeof(path), PCI_DEVICES "/%.15s/iommu_group", bdf);
+	n = readlink(path, target, sizeof(target) - 1);
+	if (n < 0)
+		return -errno;
+	target[n] = '\0';
+	return atoi(strrchr(target, '/') + 1);
+}
+
+int pci_resource(const char *bdf, unsigned int index, uint64_t *start, uint64_t *end)
+{
+	char path[PATH_MAX], line[128];
+	unsigned int i;
+	FILE *f;
+
+	snprintf(path, sizeof(path), PCI_DEVICES "/%.15s/resource", bdf);
+	f = fopen(path, "re");
+	if (!f)
+		return -errno;
+	for (i = 0; i <= index; i++) {
+		if (!fgets(line, sizeof(line), f)) {
+			fclose(f);
+			return -ENOENT;
+		}
+	}
+	fclose(f);
+	return sscanf(line, "%lx %lx", start, end) == 2 ? 0 : -EINVAL;
+}

@@ -1,0 +1,53 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * The NVLink2 topology as the device tree states it, read from
+ * /sys/bus/pci/devices/<BDF>/of_node and the nodes its phandles name. The driver's
+ * own words (debugfs, region info) are no source here: tests compare them with this.
+ */
+#ifndef NVLINK2_SELFTEST_DT_H
+#define NVLINK2_SELFTEST_DT_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define DT_MAX_GPUS	6
+#define DT_MAX_LINKS	6
+#define BDF_LEN		16
+
+/* An NPU function, one link of a GPU. */
+struct dt_bridge {
+	char bdf[BDF_LEN];
+	uint32_t phandle;
+	uint32_t link_index;	/* ibm,npu-link-index of the node that ibm,nvlink names */
+	uint32_t speed;		/* ibm,nvlink-speed */
+	uint64_t tgt;		/* ibm,device-tgt-addr */
+	uint64_t atsd;		/* ibm,mmio-atsd[link_index] of the NVLink PHB: a host physical address */
+	uint64_t npu_regs;	/* reg[0] of the NVLink PHB: where the NPU's 24-bit register space starts */
+	uint32_t xscom_base;	/* ibm,xscom-base of the NVLink PHB */
+	uint32_t chip;		/* ibm,chip-id of the NVLink PHB */
+};
+
+struct dt_gpu {
+	char bdf[BDF_LEN];
+	uint64_t aperture;	/* reg of the memory-region node: host physical address ... */
+	uint64_t aperture_size;	/* ... and size in bytes */
+	uint64_t tgt;
+	unsigned int num_links;
+	struct dt_bridge link[DT_MAX_LINKS];
+};
+
+struct dt_topology {
+	unsigned int num_gpus;
+	struct dt_gpu gpu[DT_MAX_GPUS];	/* in order of BDF */
+};
+
+/* 0, or a negative errno with @why filled in. */
+int dt_read_topology(struct dt_topology *t, char *why, size_t why_size);
+
+/* Number of the IOMMU group of a PCI function, or a negative errno. */
+int pci_iommu_group(const char *bdf);
+/* Start and end (inclusive) of PCI resource @index from sysfs. */
+int pci_resource(const char *bdf, unsigned int index, uint64_t *start, uint64_t *end);
+
+#endif

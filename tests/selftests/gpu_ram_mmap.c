@@ -1,0 +1,242 @@
+// SPDX-License-Identifier: GPL-2.0
+/* mmap() of the GPU RAM region: bounds, faults, and that everybody sees the same memory. */
+#define _GNU_SOURCE
+#include "kselftest_harness.h"
+
+#include "bind.h"
+#include "sys.h"
+#include "testbed.h"
+
+FIXTURE(gpu)
+{
+	struct testbed tb;
+};
+
+FIXTURE_SETUP(gpu)
+{
+	ASSERT_EQ(0, testbed_open(&self->tb, 0, false))
+		TH_LOG("%s", self->tb.why);
+}
+
+FIXTURE_TEARDOWN(gpu)
+{
+	EXPECT_EQ(0, testbed_close(&self->tb));
+}
+
+/* Defect 1: the original checked the length alone and mapped whatever lay behind the aperture. */
+TEST_F(gpu, defect_1_bounds)
+{
+	const uint64_t size = self->tb.ram->size, last = size - PAGE_64K, end_of_index = 1ULL << 40;
+	const struct {
+		uint64_t offset, length;
+		int error;
+	} cases[] = {
+		{ 0, PAGE_64K, 0 },
+		{ 0, size, 0 },
+		{ 0, size + PAGE_64K, EINVAL },
+		{ PAGE_64K, size - PAGE_64K, 0 },
+		{ PAGE_64K, size, EINVAL },
+		{ last, PAGE_64K, 0 },
+		{ last, 1, 0 },
+		{ last, PAGE_64K + 1, EINVAL },
+		{ last, 2 * PAGE_64K, EINVAL },
+		{ size, PAGE_64K, EINVAL },
+		{ size + PAGE_64K, PAGE_64K, EINVAL },
+		{ size * 2, PAGE_64K, EINVAL },
+		{ end_of_index - PAGE_64K, PAGE_64K, EINVAL },
+		{ end_of_index - PAGE_64K, 2 * PAGE_64K, EINVAL },
+		{ end_of_index, PAGE_64K, EINVAL },
+		/* Not a multiple of the page size. */
+		{ PAGE_64K / 2, PAGE_64K, EINVAL },
+		{ 4096, 4096, EINVAL },
+		/* The sum of file offset and length wraps. */
+		{ -self->tb.ram->offset - PAGE_64K, 2 * PAGE_64K, EOVERFLOW },
+	};
+	unsigned int i;
+
+	for (i = 0; i < ARRAY_SIZE(cases); i++) {
+		void *p = vfio_map(self->tb.dev, self->tb.ram, cases[i].offset, cases[i].length);
+		int error = p ? 0 : errno;
+
+		EXPECT_EQ(cases[i].error, error)
+			TH_LOG("offset %#lx, length %#lx", cases[i].offset, cases[i].length);
+		if (p)
+			munmap(p, cases[i].length);
+	}
+}
+
+TEST_F(gpu, private_mapping_is_refused)
+{
+	EXPECT_EQ(MAP_FAILED, mmap(NULL, PAGE_64K, PROT_READ | PROT_WRITE, MAP_PRIVATE, self->tb.dev,
+				   self->tb.ram->offset));
+	EXPECT_EQ(EINVAL, errno);
+}
+
+/* Defect 17: nothing may copy, dump, grow or hand down the mapping. */
+TEST_F(gpu, defect_17_vma_flags)
+{
+	void *p = vfio_map(self->tb.dev, self->tb.ram, 0, PAGE_64K);
+
+	ASSERT_NE(NULL, p);
+	EXPECT_STREQ("", vma_missing_flag(p));
+}
+
+/* Nothing is mapped before it is touched, every page is taken once, and from the right place. */
+TEST_F(gpu, faults_insert_the_page_that_was_touched)
+{
+	static const unsigned long pages[] = { 0, 1, 7, 100, 8191, 8190 };
+	const uint64_t offset = 16 * PAGE_64K;
+	uint64_t before, after, value;
+	char path[256], expected[64];
+	unsigned int i;
+	char *p;
+
+	snprintf(path, sizeof(path), DEBUGFS "/%s/faults", self->tb.gpu->bdf);
+	ASSERT_EQ(0, trace_start("selftest"));
+	p = vfio_map(self->tb.dev, self->tb.ram, offset, 8192 * PAGE_64K);
+	ASSERT_NE(NULL, p);
+	EXPECT_EQ(1, trace_count("selftest", "vfio_pci_nvgpu_mmap", NULL));
+	EXPECT_EQ(0, trace_count("selftest", "vfio_pci_nvgpu_mmap_fault", NULL));
+	ASSERT_EQ(0, sys_read_u64(path, &before))
+		TH_LOG("%s", path);
+
+	for (i = 0; i < ARRAY_SIZE(pages); i++) {
+		char *page = p + pages[i] * PAGE_64K;
+
+		ASSERT_EQ(0, try_write64(page + 8, pages[i]));
+		ASSERT_EQ(0, try_read64(page + PAGE_64K - 8, &value));
+		EXPECT_EQ((int)i + 1, trace_count("selftest", "vfio_pci_nvgpu_mmap_fault", NULL))
+			TH_LOG("page %lu", pages[i]);
+		snprintf(expected, sizeof(expected), "%lx -> %lx ",
+			 self->tb.gpu->aperture + offset + pages[i] * PAGE_64K, (unsigned long)page);
+		EXPECT_EQ(1, trace_count("selftest", "vfio_pci_nvgpu_mmap_fault", expected))
+			TH_LOG("no fault %s", expected);
+	}
+	ASSERT_EQ(0, sys_read_u64(path, &after));
+	EXPECT_EQ(ARRAY_SIZE(pages), after - before);
+	trace_stop("selftest");
+}
+
+/* Pages far apart, in the part of the RAM that BAR1 shows too: both ways, at two offsets of the region. */
+TEST_F(gpu, mapping_and_the_gpu_see_the_same_memory)
+{
+	static const uint64_t offsets[] = { 0, 37 * PAGE_64K };
+	const uint64_t length = 64 * PAGE_64K;
+	uint64_t value, at;
+	unsigned int i;
+	char *p;
+
+	for (i = 0; i < ARRAY_SIZE(offsets); i++) {
+		p = vfio_map(self->tb.dev, self->tb.ram, offsets[i], length);
+		ASSERT_NE(NULL, p);
+		for (at = 0; at < length; at += PAGE_64K + 8) {
+			ASSERT_EQ(0, try_write64(p + at, pattern(offsets[i] + at, i)));
+			ASSERT_EQ(0, model_ram_read(&self->tb.model, offsets[i] + at, &value, 8));
+			EXPECT_EQ(pattern(offsets[i] + at, i), value)
+				TH_LOG("CPU wrote at %#lx, the GPU reads something else", offsets[i] + at);
+		}
+		for (at = 16; at < length; at += PAGE_64K + 8) {
+			value = pattern(offsets[i] + at, i + 100);
+			ASSERT_EQ(0, model_ram_write(&self->tb.model, offsets[i] + at, &value, 8));
+			ASSERT_EQ(0, try_read64(p + at, &value));
+			EXPECT_EQ(pattern(offsets[i] + at, i + 100), value)
+				TH_LOG("the GPU wrote at %#lx, the CPU reads something else", offsets[i] + at);
+		}
+		ASSERT_EQ(0, munmap(p, length));
+	}
+}
+
+/* The RAM's last page is RAM; the aperture beyond it answers all ones and is counted, never somebody's memory. */
+TEST_F(gpu, ram_ends_before_the_aperture)
+{
+	const uint64_t ram = self->tb.model.ram_size;
+	uint32_t before, after;
+	uint64_t value;
+	char *p;
+
+	ASSERT_LT(ram, self->tb.ram->size);
+	p = vfio_map(self->tb.dev, self->tb.ram, ram - PAGE_64K, 2 * PAGE_64K);
+	ASSERT_NE(NULL, p);
+	ASSERT_EQ(0, try_write64(p + PAGE_64K - 8, 0x1122334455667788));
+	ASSERT_EQ(0, try_read64(p + PAGE_64K - 8, &value));
+	EXPECT_EQ(0x1122334455667788ULL, value);
+
+	ASSERT_EQ(0, model_read32(&self->tb.model, V100_UNTRAINED_ACCESSES, &before));
+	ASSERT_EQ(0, try_read64(p + PAGE_64K, &value));
+	EXPECT_EQ(~0ULL, value);
+	ASSERT_EQ(0, model_read32(&self->tb.model, V100_UNTRAINED_ACCESSES, &after));
+	EXPECT_EQ(before + 1, after);
+}
+
+/* Every GPU's mapping is that GPU's RAM. */
+TEST_F(gpu, gpus_do_not_share_memory)
+{
+	const struct dt_topology *t = &self->tb.topo;
+	char *p[DT_MAX_GPUS] = {};
+	int dev[DT_MAX_GPUS];
+	struct vfio_region_info *info;
+	struct model m;
+	unsigned int i;
+	uint64_t value;
+
+	for (i = 0; i < t->num_gpus; i++) {
+		dev[i] = i ? -1 : self->tb.dev;
+		if (pci_iommu_group(t->gpu[i].bdf) != self->tb.group.id)
+			continue;
+		if (i)
+			dev[i] = vfio_device_open(&self->tb.group, t->gpu[i].bdf);
+		ASSERT_LE(0, dev[i]);
+		ASSERT_EQ(0, model_attach(&m, dev[i]));
+		ASSERT_EQ(0, model_train(&m));
+		ASSERT_EQ(0, vfio_find_region(dev[i], REGION_TYPE_GPU, VFIO_REGION_SUBTYPE_NVIDIA_NVLINK2_RAM,
+					      &info));
+		p[i] = vfio_map(dev[i], info, 0, PAGE_64K);
+		ASSERT_NE(NULL, p[i]);
+		free(info);
+		ASSERT_EQ(0, try_write64(p[i], pattern(0, i)));
+	}
+	for (i = 0; i < t->num_gpus; i++) {
+		if (!p[i])
+			continue;
+		m.dev = dev[i];
+		EXPECT_EQ(0, model_ram_read(&m, 0, &value, 8));
+		EXPECT_EQ(pattern(0, i), value)
+			TH_LOG("%s", t->gpu[i].bdf);
+	}
+}
+
+/* A read-only mapping reads and does not write. */
+TEST_F(gpu, read_only_mapping)
+{
+	uint64_t value = 42;
+	void *p = mmap(NULL, PAGE_64K, PROT_READ, MAP_SHARED, self->tb.dev, self->tb.ram->offset);
+
+	ASSERT_NE(MAP_FAILED, p);
+	ASSERT_EQ(0, model_ram_write(&self->tb.model, 0, &value, 8));
+	ASSERT_EQ(0, try_read64(p, &value));
+	EXPECT_EQ(42ULL, value);
+	EXPECT_EQ(SIGSEGV, try_write64(p, 43));
+	ASSERT_EQ(0, model_ram_read(&self->tb.model, 0, &value, 8));
+	EXPECT_EQ(42ULL, value);
+}
+
+/* 512 MiB, every page: the volume at which the original was measured. */
+TEST_F_TIMEOUT(gpu, fills_512_mib, 120)
+{
+	const uint64_t length = 512ULL << 20;
+	uint64_t at, value, wrong = 0;
+	char *p = vfio_map(self->tb.dev, self->tb.ram, 0, length);
+
+	ASSERT_NE(NULL, p);
+	for (at = 0; at < length; at += PAGE_64K)
+		*(volatile uint64_t *)(p + at) = pattern(at, 5);
+	for (at = 0; at < length; at += PAGE_64K)
+		wrong += *(volatile uint64_t *)(p + at) != pattern(at, 5);
+	EXPECT_EQ(0ULL, wrong);
+	for (at = 0; at < V100_BAR1_SIZE; at += 64 * PAGE_64K) {
+		ASSERT_EQ(0, model_ram_read(&self->tb.model, at, &value, 8));
+		EXPECT_EQ(pattern(at, 5), value);
+	}
+}
+
+TEST_HARNESS_MAIN

@@ -1,0 +1,158 @@
+// SPDX-License-Identifier: GPL-2.0
+/* pread() and pwrite() of the GPU RAM region. */
+#define _GNU_SOURCE
+#include "kselftest_harness.h"
+
+#include "sys.h"
+#include "testbed.h"
+
+FIXTURE(gpu)
+{
+	struct testbed tb;
+};
+
+FIXTURE_SETUP(gpu)
+{
+	ASSERT_EQ(0, testbed_open(&self->tb, 0, false))
+		TH_LOG("%s", self->tb.why);
+}
+
+FIXTURE_TEARDOWN(gpu)
+{
+	EXPECT_EQ(0, testbed_close(&self->tb));
+}
+
+#define BUF_SIZE (3 * PAGE_64K)
+
+static ssize_t region_read(const struct testbed *tb, void *buf, size_t size, uint64_t offset)
+{
+	return pread(tb->dev, buf, size, tb->ram->offset + offset);
+}
+
+static ssize_t region_write(const struct testbed *tb, const void *buf, size_t size, uint64_t offset)
+{
+	return pwrite(tb->dev, buf, size, tb->ram->offset + offset);
+}
+
+static void fill(unsigned char *buf, size_t size, unsigned int seed)
+{
+	size_t i;
+
+	for (i = 0; i < size; i++)
+		buf[i] = (i * 131 + seed * 17) ^ (i >> 8);
+}
+
+/* Every alignment and odd lengths, across page boundaries, against the GPU's own view; neighbours untouched. */
+TEST_F(gpu, any_offset_and_length)
+{
+	static const struct {
+		uint64_t offset;
+		size_t size;
+	} cases[] = {
+		{ 0, 1 }, { 0, 8 }, { 1, 1 }, { 3, 2 }, { 5, 4 }, { 7, 8 }, { 1, 15 }, { 4, 4096 }, { 9, 777 },
+		{ PAGE_64K - 1, 2 }, { PAGE_64K - 8, 16 }, { PAGE_64K - 3, 70000 }, { 2 * PAGE_64K, PAGE_64K },
+		{ 12345, 2 * PAGE_64K },
+	};
+	unsigned char *wrote = malloc(BUF_SIZE), *seen = malloc(BUF_SIZE), *model = malloc(BUF_SIZE + 32);
+	const uint64_t base = 1 << 20;
+	unsigned int i, j;
+
+	ASSERT_TRUE(wrote && seen && model);
+	for (i = 0; i < ARRAY_SIZE(cases); i++) {
+		const uint64_t offset = base + cases[i].offset;
+		const size_t size = cases[i].size;
+
+		memset(model, 0xee, size + 32);
+		ASSERT_EQ(0, model_ram_write(&self->tb.model, offset - 16, model, size + 32));
+		fill(wrote, size, i);
+		ASSERT_EQ((ssize_t)size, region_write(&self->tb, wrote, size, offset))
+			TH_LOG("offset %#lx size %zu: %s", offset, size, strerror(errno));
+		memset(seen, 0, size);
+		ASSERT_EQ((ssize_t)size, region_read(&self->tb, seen, size, offset));
+		EXPECT_EQ(0, memcmp(wrote, seen, size))
+			TH_LOG("offset %#lx size %zu: read back something else", offset, size);
+		ASSERT_EQ(0, model_ram_read(&self->tb.model, offset - 16, model, size + 32));
+		EXPECT_EQ(0, memcmp(wrote, model + 16, size))
+			TH_LOG("offset %#lx size %zu: the GPU sees something else", offset, size);
+		for (j = 0; j < 16; j++) {
+			EXPECT_EQ(0xee, model[j])
+				TH_LOG("offset %#lx: wrote before it", offset);
+			EXPECT_EQ(0xee, model[16 + size + j])
+				TH_LOG("offset %#lx size %zu: wrote behind it", offset, size);
+		}
+	}
+	free(wrote);
+	free(seen);
+	free(model);
+}
+
+/* mmap() and pread()/pwrite() meet beyond the 256 MiB that BAR1 shows. */
+TEST_F(gpu, coherent_with_the_mapping)
+{
+	const uint64_t offset = self->tb.model.ram_size - 4 * PAGE_64K;
+	char *p = vfio_map(self->tb.dev, self->tb.ram, offset, 4 * PAGE_64K);
+	uint64_t at, value;
+
+	ASSERT_NE(NULL, p);
+	for (at = 0; at < 4 * PAGE_64K; at += 4096 + 8) {
+		ASSERT_EQ(0, try_write64(p + at, pattern(at, 3)));
+		ASSERT_EQ(8, region_read(&self->tb, &value, 8, offset + at));
+		EXPECT_EQ(pattern(at, 3), value);
+		value = pattern(at, 4);
+		ASSERT_EQ(8, region_write(&self->tb, &value, 8, offset + at));
+		ASSERT_EQ(0, try_read64(p + at, &value));
+		EXPECT_EQ(pattern(at, 4), value);
+	}
+}
+
+/*
+ * Defect 18: the original mapped the whole request at once. A request may be as long as the region allows and is cut
+ * at the region's end.
+ */
+TEST_F(gpu, defect_18_bounds)
+{
+	const uint64_t size = self->tb.ram->size;
+	unsigned char *buf = malloc(4 << 20);
+	uint64_t offset;
+	ssize_t n;
+
+	ASSERT_NE(NULL, buf);
+	EXPECT_EQ(-1, region_read(&self->tb, buf, 8, size));
+	EXPECT_EQ(EINVAL, errno);
+	EXPECT_EQ(-1, region_write(&self->tb, buf, 8, size));
+	EXPECT_EQ(EINVAL, errno);
+	EXPECT_EQ(-1, region_read(&self->tb, buf, 8, size + PAGE_64K));
+	EXPECT_EQ(EINVAL, errno);
+	EXPECT_EQ(-1, region_read(&self->tb, buf, 8, (1ULL << 40) - 8));
+	EXPECT_EQ(EINVAL, errno);
+	EXPECT_EQ(4, region_read(&self->tb, buf, 8, size - 4));
+	EXPECT_EQ(16, region_read(&self->tb, buf, PAGE_64K, size - 16));
+	EXPECT_EQ(4, region_write(&self->tb, buf, 8, size - 4));
+	EXPECT_EQ(0, region_read(&self->tb, buf, 0, 0));
+
+	/* A long one, with a bad end of the caller's buffer: what could be copied counts, or EFAULT. */
+	fill(buf, 4 << 20, 9);
+	for (offset = 0; offset < 4 << 20; offset += n) {
+		n = region_write(&self->tb, buf + offset, (4 << 20) - offset, offset);
+		ASSERT_LT(0, n)
+			TH_LOG("at %#lx: %s", offset, strerror(errno));
+	}
+	memset(buf, 0, 4 << 20);
+	EXPECT_EQ(0, model_ram_read(&self->tb.model, (4 << 20) - PAGE_64K, buf + (4 << 20) - PAGE_64K, PAGE_64K));
+	EXPECT_NE(0, buf[(4 << 20) - 1] | buf[(4 << 20) - 2]);
+	free(buf);
+}
+
+TEST_F(gpu, bad_user_buffer_gives_efault)
+{
+	char *p = mmap(NULL, 2 * PAGE_64K, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	ASSERT_NE(MAP_FAILED, p);
+	ASSERT_EQ(0, munmap(p + PAGE_64K, PAGE_64K));
+	EXPECT_EQ(-1, region_read(&self->tb, p + PAGE_64K, 8, 0));
+	EXPECT_EQ(EFAULT, errno);
+	EXPECT_EQ(-1, region_write(&self->tb, p + PAGE_64K, 8, 0));
+	EXPECT_EQ(EFAULT, errno);
+}
+
+TEST_HARNESS_MAIN

@@ -1,0 +1,294 @@
+// SPDX-License-Identifier: GPL-2.0
+/* What becomes of a mapping of GPU RAM, and of what the driver keeps about it, when the address space changes. */
+#define _GNU_SOURCE
+#include <pthread.h>
+
+#include "kselftest_harness.h"
+
+#include "bind.h"
+#include "sys.h"
+#include "testbed.h"
+
+FIXTURE(gpu)
+{
+	struct testbed tb;
+};
+
+FIXTURE_SETUP(gpu)
+{
+	ASSERT_EQ(0, testbed_open(&self->tb, 0, false))
+		TH_LOG("%s", self->tb.why);
+}
+
+FIXTURE_TEARDOWN(gpu)
+{
+	EXPECT_EQ(0, testbed_close(&self->tb));
+}
+
+/* Lines of the driver's table of mappings that hold the address of one, or all lines of mappings. */
+static int mappings(const struct testbed *tb, const void *p)
+{
+	char path[256], buf[65536], needle[32], *line;
+	int count = 0;
+
+	snprintf(path, sizeof(path), DEBUGFS "/%s/mappings", tb->gpu->bdf);
+	if (sys_read(path, buf, sizeof(buf)) < 0)
+		return -1;
+	snprintf(needle, sizeof(needle), "%lx", (unsigned long)p);
+	for (line = strtok(buf, "\n"); line; line = strtok(NULL, "\n")) {
+		if (strstr(line, needle))
+			count++;
+	}
+	return count;
+}
+
+/* Defect 12: a second mmap() after munmap() gave EPERM for ever. */
+TEST_F(gpu, defect_12_map_unmap_map)
+{
+	uint64_t value;
+	void *p;
+	int i;
+
+	for (i = 0; i < 20; i++) {
+		p = vfio_map(self->tb.dev, self->tb.ram, 0, 16 * PAGE_64K);
+		ASSERT_NE(NULL, p)
+			TH_LOG("round %d: %s", i, strerror(errno));
+		ASSERT_EQ(0, try_write64(p, i));
+		ASSERT_EQ(0, try_read64(p, &value));
+		EXPECT_EQ((uint64_t)i, value);
+		EXPECT_EQ(1, mappings(&self->tb, p));
+		EXPECT_EQ(0, vfio_dma_register(&self->tb.group, p, 16 * PAGE_64K));
+		EXPECT_EQ(0, vfio_dma_unregister(&self->tb.group, p, 16 * PAGE_64K));
+		ASSERT_EQ(0, munmap(p, 16 * PAGE_64K));
+		EXPECT_EQ(0, mappings(&self->tb, p));
+	}
+}
+
+/* Defect 12: so did one that failed. */
+TEST_F(gpu, defect_12_mmap_works_after_one_that_failed)
+{
+	void *p;
+
+	EXPECT_EQ(NULL, vfio_map(self->tb.dev, self->tb.ram, self->tb.ram->size, PAGE_64K));
+	EXPECT_EQ(NULL, vfio_map(self->tb.dev, self->tb.ram, 0, self->tb.ram->size + PAGE_64K));
+	p = vfio_map(self->tb.dev, self->tb.ram, 0, self->tb.ram->size);
+	ASSERT_NE(NULL, p);
+	EXPECT_EQ(0, try_write64(p, 1));
+	EXPECT_EQ(0, munmap(p, self->tb.ram->size));
+}
+
+/* Several ranges at a time, also of the same memory. */
+TEST_F(gpu, several_mappings_live_side_by_side)
+{
+	uint64_t value;
+	char *p[4];
+	int i;
+
+	for (i = 0; i < 4; i++) {
+		p[i] = vfio_map(self->tb.dev, self->tb.ram, (i & 1) * PAGE_64K, 2 * PAGE_64K);
+		ASSERT_NE(NULL, p[i])
+			TH_LOG("mapping %d: %s", i, strerror(errno));
+	}
+	for (i = 0; i < 4; i++) {
+		ASSERT_EQ(0, try_write64(p[i] + (i & 1 ? 0 : PAGE_64K), i));
+		ASSERT_EQ(0, try_read64(p[0] + PAGE_64K, &value));
+		EXPECT_EQ((uint64_t)i, value);
+	}
+	ASSERT_EQ(0, munmap(p[0], 2 * PAGE_64K));
+	ASSERT_EQ(0, munmap(p[2], 2 * PAGE_64K));
+	EXPECT_EQ(0, mappings(&self->tb, p[0]));
+	EXPECT_EQ(0, try_write64(p[1], 9));
+	EXPECT_EQ(0, vfio_dma_register(&self->tb.group, p[3], 2 * PAGE_64K));
+	EXPECT_EQ(0, vfio_dma_unregister(&self->tb.group, p[3], 2 * PAGE_64K));
+}
+
+/* Defect 17: a child has no access, and its death leaves the parent's mapping as it is. */
+TEST_F(gpu, defect_17_child_has_no_mapping)
+{
+	uint64_t value;
+	int status;
+	void *p = vfio_map(self->tb.dev, self->tb.ram, 0, PAGE_64K);
+	pid_t child;
+
+	ASSERT_NE(NULL, p);
+	ASSERT_EQ(0, try_write64(p, 7));
+	child = fork();
+	ASSERT_LE(0, child);
+	if (!child)
+		_exit(try_read64(p, &value));
+	ASSERT_EQ(child, waitpid(child, &status, 0));
+	ASSERT_TRUE(WIFEXITED(status));
+	EXPECT_EQ(SIGSEGV, WEXITSTATUS(status));
+	EXPECT_EQ(0, try_read64(p, &value));
+	EXPECT_EQ(7ULL, value);
+	EXPECT_EQ(1, mappings(&self->tb, p));
+	EXPECT_EQ(0, vfio_dma_register(&self->tb.group, p, PAGE_64K));
+	EXPECT_EQ(0, vfio_dma_unregister(&self->tb.group, p, PAGE_64K));
+}
+
+/* A child may map for itself: the registration goes into its own address space and with it. */
+TEST_F(gpu, child_maps_for_itself)
+{
+	void *p = vfio_map(self->tb.dev, self->tb.ram, 0, PAGE_64K);
+	int status;
+	pid_t child;
+
+	ASSERT_NE(NULL, p);
+	child = fork();
+	ASSERT_LE(0, child);
+	if (!child) {
+		void *q = vfio_map(self->tb.dev, self->tb.ram, PAGE_64K, PAGE_64K);
+
+		_exit(!q || try_write64(q, 11));
+	}
+	ASSERT_EQ(child, waitpid(child, &status, 0));
+	EXPECT_EQ(0, status);
+	EXPECT_EQ(0, try_write64(p, 12));
+	EXPECT_EQ(0, vfio_dma_register(&self->tb.group, p, PAGE_64K));
+	EXPECT_EQ(0, vfio_dma_unregister(&self->tb.group, p, PAGE_64K));
+}
+
+/* Defect 12: whatever mremap() is allowed, the registration and the mapping stay at one address. */
+TEST_F(gpu, defect_12_mremap)
+{
+	const size_t size = 4 * PAGE_64K;
+	void *room = mmap(NULL, 2 * size, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	void *p = vfio_map(self->tb.dev, self->tb.ram, 0, size);
+	uint64_t value;
+	void *q;
+
+	ASSERT_NE(MAP_FAILED, room);
+	ASSERT_NE(NULL, p);
+	ASSERT_EQ(0, try_write64(p, 21));
+	/* Growing could reach past what was registered. */
+	EXPECT_EQ(MAP_FAILED, mremap(p, size, 2 * size, MREMAP_MAYMOVE));
+	EXPECT_EQ(MAP_FAILED, mremap(p, size, 2 * size, 0));
+
+	q = mremap(p, size, size, MREMAP_MAYMOVE | MREMAP_FIXED, room);
+	if (q == MAP_FAILED)
+		q = p;
+	EXPECT_EQ(0, try_read64(q, &value));
+	EXPECT_EQ(21ULL, value);
+	EXPECT_EQ(0, vfio_dma_register(&self->tb.group, q, size));
+	EXPECT_EQ(0, vfio_dma_map(&self->tb.group, q, 0, size));
+	EXPECT_EQ(0, vfio_dma_unmap(&self->tb.group, 0, size));
+	EXPECT_EQ(0, vfio_dma_unregister(&self->tb.group, q, size));
+	if (q != p)
+		EXPECT_NE(0, vfio_dma_map(&self->tb.group, p, 0, size));
+	EXPECT_EQ(0, munmap(q, size));
+	EXPECT_EQ(0, mappings(&self->tb, q));
+	EXPECT_NE(0, vfio_dma_map(&self->tb.group, q, 0, size));
+	/* And the range can be mapped anew. */
+	p = vfio_map(self->tb.dev, self->tb.ram, 0, size);
+	ASSERT_NE(NULL, p);
+	EXPECT_EQ(0, vfio_dma_register(&self->tb.group, p, size));
+	EXPECT_EQ(0, vfio_dma_unregister(&self->tb.group, p, size));
+}
+
+/*
+ * Defect 12: punching a hole either is refused and changes nothing, or leaves exactly the rest registered: no address
+ * outside a living mapping may be used for DMA.
+ */
+TEST_F(gpu, defect_12_partial_munmap)
+{
+	const size_t size = 4 * PAGE_64K;
+	char *p = vfio_map(self->tb.dev, self->tb.ram, 0, size);
+	void *ram = mmap(NULL, PAGE_64K, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	uint64_t value;
+
+	ASSERT_NE(NULL, p);
+	ASSERT_NE(MAP_FAILED, ram);
+	/* Ordinary memory, so that the container lets anything be mapped at all. */
+	ASSERT_EQ(0, vfio_dma_register(&self->tb.group, ram, PAGE_64K));
+	ASSERT_EQ(0, try_write64(p, 31));
+	if (munmap(p + PAGE_64K, PAGE_64K)) {
+		EXPECT_EQ(EINVAL, errno);
+		EXPECT_EQ(0, try_read64(p + PAGE_64K, &value));
+		EXPECT_EQ(0, vfio_dma_map(&self->tb.group, p, 0, size));
+		EXPECT_EQ(0, vfio_dma_unmap(&self->tb.group, 0, size));
+	} else {
+		EXPECT_EQ(SIGSEGV, try_read64(p + PAGE_64K, &value));
+		EXPECT_NE(0, vfio_dma_map(&self->tb.group, p + PAGE_64K, 0, PAGE_64K));
+	}
+	EXPECT_EQ(0, try_read64(p, &value));
+	EXPECT_EQ(31ULL, value);
+	EXPECT_EQ(0, try_write64(p + 2 * PAGE_64K, 32));
+	EXPECT_EQ(0, munmap(p, size));
+	EXPECT_EQ(0, mappings(&self->tb, p));
+	EXPECT_NE(0, vfio_dma_map(&self->tb.group, p, 0, PAGE_64K));
+	EXPECT_NE(0, vfio_dma_map(&self->tb.group, p + 2 * PAGE_64K, 0, PAGE_64K));
+	p = vfio_map(self->tb.dev, self->tb.ram, 0, size);
+	ASSERT_NE(NULL, p);
+	EXPECT_EQ(0, try_read64(p, &value));
+	EXPECT_EQ(31ULL, value);
+	EXPECT_EQ(0, vfio_dma_unregister(&self->tb.group, ram, PAGE_64K));
+}
+
+struct mapper {
+	const struct testbed *tb;
+	unsigned int failed;
+};
+
+static void *map_and_unmap(void *arg)
+{
+	struct mapper *m = arg;
+	int i;
+
+	for (i = 0; i < 200; i++) {
+		void *p = vfio_map(m->tb->dev, m->tb->ram, 0, 2 * PAGE_64K);
+
+		if (!p || munmap(p, 2 * PAGE_64K))
+			m->failed++;
+	}
+	return NULL;
+}
+
+/* Defect 13: two threads at once leaked an mm and a registration. */
+TEST_F_TIMEOUT(gpu, defect_13_threads_map_at_once, 60)
+{
+	struct mapper m[4];
+	pthread_t thread[4];
+	char path[256], before[4096], after[4096];
+	unsigned int i;
+	void *p;
+
+	snprintf(path, sizeof(path), DEBUGFS "/%s/mappings", self->tb.gpu->bdf);
+	ASSERT_LE(0, sys_read(path, before, sizeof(before)));
+	for (i = 0; i < ARRAY_SIZE(m); i++) {
+		m[i] = (struct mapper){ .tb = &self->tb };
+		ASSERT_EQ(0, pthread_create(&thread[i], NULL, map_and_unmap, &m[i]));
+	}
+	for (i = 0; i < ARRAY_SIZE(m); i++) {
+		ASSERT_EQ(0, pthread_join(thread[i], NULL));
+		EXPECT_EQ(0U, m[i].failed);
+	}
+	ASSERT_LE(0, sys_read(path, after, sizeof(after)));
+	EXPECT_STREQ(before, after);
+	p = vfio_map(self->tb.dev, self->tb.ram, 0, self->tb.ram->size);
+	ASSERT_NE(NULL, p);
+	EXPECT_EQ(0, vfio_dma_register(&self->tb.group, p, self->tb.ram->size));
+	EXPECT_EQ(0, vfio_dma_unregister(&self->tb.group, p, self->tb.ram->size));
+}
+
+/* Defect 5: the mapping outlives the registration of other devices' regions and the descriptor that made it. */
+TEST_F(gpu, defect_5_mapping_outlives_the_descriptor)
+{
+	void *p = vfio_map(self->tb.dev, self->tb.ram, 0, 2 * PAGE_64K);
+	uint64_t value;
+	int bridge;
+
+	ASSERT_NE(NULL, p);
+	bridge = vfio_device_open(&self->tb.group, self->tb.gpu->link[0].bdf);
+	ASSERT_LE(0, bridge);
+	ASSERT_EQ(0, try_write64(p, 51));
+	close(bridge);
+	/* The mapping holds the file: the device stays open and the RAM readable. */
+	close(self->tb.dev);
+	self->tb.dev = -1;
+	EXPECT_EQ(0, try_read64(p, &value));
+	EXPECT_EQ(51ULL, value);
+	EXPECT_EQ(0, try_write64((char *)p + PAGE_64K, 52));
+	EXPECT_EQ(0, munmap(p, 2 * PAGE_64K));
+}
+
+TEST_HARNESS_MAIN

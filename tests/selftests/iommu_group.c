@@ -1,0 +1,174 @@
+// SPDX-License-Identifier: GPL-2.0
+/* One IOMMU group per NPU: its GPUs and all their bridges, nothing else. */
+#define _GNU_SOURCE
+#include <dirent.h>
+#include <sys/ioctl.h>
+
+#include "kselftest_harness.h"
+
+#include "sys.h"
+#include "testbed.h"
+
+FIXTURE(group)
+{
+	struct testbed tb;
+};
+
+FIXTURE_SETUP(group)
+{
+	ASSERT_EQ(0, testbed_bind(&self->tb))
+		TH_LOG("%s", self->tb.why);
+}
+
+FIXTURE_TEARDOWN(group)
+{
+	EXPECT_EQ(0, testbed_close(&self->tb));
+}
+
+static int count_members(int id)
+{
+	char path[64];
+	struct dirent *d;
+	int count = 0;
+	DIR *dir;
+
+	snprintf(path, sizeof(path), "/sys/kernel/iommu_groups/%d/devices", id);
+	dir = opendir(path);
+	if (!dir)
+		return -errno;
+	while ((d = readdir(dir))) {
+		if (d->d_name[0] != '.')
+			count++;
+	}
+	closedir(dir);
+	return count;
+}
+
+TEST_F(group, all_functions_of_one_npu_and_nothing_else)
+{
+	const struct dt_topology *t = &self->tb.topo;
+	unsigned int i, j;
+
+	for (i = 0; i < t->num_gpus; i++) {
+		const struct dt_gpu *g = &t->gpu[i];
+		int id = pci_iommu_group(g->bdf), same_npu = 0;
+
+		ASSERT_LE(0, id)
+			TH_LOG("%s has no IOMMU group", g->bdf);
+		for (j = 0; j < g->num_links; j++) {
+			EXPECT_EQ(id, pci_iommu_group(g->link[j].bdf))
+				TH_LOG("%s is not with its GPU %s", g->link[j].bdf, g->bdf);
+		}
+		for (j = 0; j < t->num_gpus; j++) {
+			bool same = t->gpu[j].link[0].npu_regs == g->link[0].npu_regs;
+
+			EXPECT_EQ(same, pci_iommu_group(t->gpu[j].bdf) == id)
+				TH_LOG("%s and %s", g->bdf, t->gpu[j].bdf);
+			if (same)
+				same_npu += 1 + t->gpu[j].num_links;
+		}
+		EXPECT_EQ(same_npu, count_members(id))
+			TH_LOG("group %d", id);
+	}
+}
+
+/* "Sequoia" wiring: three GPUs with two links each on every chip. */
+TEST_F(group, three_gpus_and_six_bridges)
+{
+	const struct dt_topology *t = &self->tb.topo;
+	unsigned int i;
+
+	EXPECT_EQ(0U, t->num_gpus % 3);
+	for (i = 0; i < t->num_gpus; i++)
+		EXPECT_EQ(2U, t->gpu[i].num_links);
+	EXPECT_EQ(9, count_members(pci_iommu_group(t->gpu[0].bdf)));
+}
+
+/* EEH asks the first device of a group only, and a bridge has no EEH PE: a GPU must come first. */
+TEST_F(group, eeh_finds_a_gpu_first)
+{
+	struct vfio_eeh_pe_op op = { .argsz = sizeof(op), .op = VFIO_EEH_PE_GET_STATE };
+	struct vfio_group g;
+
+	ASSERT_EQ(0, vfio_group_open(&g, pci_iommu_group(self->tb.topo.gpu[0].bdf), false));
+	if (ioctl(g.container, VFIO_CHECK_EXTENSION, VFIO_EEH) == 1) {
+		EXPECT_EQ(VFIO_EEH_PE_STATE_NORMAL, ioctl(g.container, VFIO_EEH_PE_OP, &op))
+			TH_LOG("%s", strerror(errno));
+	} else {
+		TH_LOG("the kernel has no EEH for VFIO");
+		EXPECT_TRUE(false);
+	}
+	vfio_group_close(&g);
+}
+
+/* The group's page sizes are what both kinds of PHB can do. */
+TEST_F(group, windows_of_4k_and_64k_pages_only)
+{
+	struct vfio_iommu_spapr_tce_info info = { .argsz = sizeof(info) };
+	struct vfio_iommu_spapr_tce_create create = { .argsz = sizeof(create) };
+	struct vfio_group g;
+	uint32_t shift;
+
+	ASSERT_EQ(0, vfio_group_open(&g, pci_iommu_group(self->tb.topo.gpu[0].bdf), false));
+	ASSERT_EQ(0, ioctl(g.container, VFIO_IOMMU_SPAPR_TCE_GET_INFO, &info));
+	EXPECT_EQ((uint32_t)VFIO_IOMMU_SPAPR_INFO_DDW, info.flags & VFIO_IOMMU_SPAPR_INFO_DDW);
+	EXPECT_EQ(1ULL << 12 | 1ULL << 16, info.ddw.pgsizes);
+	EXPECT_LT(0U, info.ddw.max_dynamic_windows_supported);
+
+	for (shift = 13; shift < 31; shift++) {
+		if (shift == 16)
+			continue;
+		create.page_shift = shift;
+		create.window_size = 1ULL << 32;
+		create.levels = 1;
+		EXPECT_EQ(-1, ioctl(g.container, VFIO_IOMMU_SPAPR_TCE_CREATE, &create))
+			TH_LOG("a window of pages of 1 << %u", shift);
+		EXPECT_EQ(EINVAL, errno);
+	}
+	vfio_group_close(&g);
+}
+
+/* Second window at 1 << 59, as QEMU expects; removing it leaves the first one. Then the default window again. */
+TEST_F(group, two_windows_come_and_go)
+{
+	struct vfio_iommu_spapr_tce_create create = {
+		.argsz = sizeof(create), .page_shift = 16, .window_size = 1ULL << 32, .levels = 1,
+	};
+	struct vfio_iommu_spapr_tce_remove remove = { .argsz = sizeof(remove) };
+	struct vfio_group g;
+	void *ram;
+	int round;
+
+	ram = mmap(NULL, PAGE_64K, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	ASSERT_NE(MAP_FAILED, ram);
+	ASSERT_EQ(0, vfio_group_open(&g, pci_iommu_group(self->tb.topo.gpu[0].bdf), false));
+	ASSERT_EQ(0ULL, g.window_start);
+	ASSERT_EQ(0, vfio_dma_register(&g, ram, PAGE_64K));
+	for (round = 0; round < 3; round++) {
+		ASSERT_EQ(0, ioctl(g.container, VFIO_IOMMU_SPAPR_TCE_CREATE, &create))
+			TH_LOG("round %d: %s", round, strerror(errno));
+		ASSERT_EQ(1ULL << 59, create.start_addr);
+		EXPECT_EQ(0, vfio_dma_map(&g, ram, create.start_addr, PAGE_64K));
+		EXPECT_EQ(0, vfio_dma_map(&g, ram, 0, PAGE_64K));
+		remove.start_addr = create.start_addr;
+		ASSERT_EQ(0, ioctl(g.container, VFIO_IOMMU_SPAPR_TCE_REMOVE, &remove));
+		EXPECT_EQ(0, vfio_dma_unmap(&g, 0, PAGE_64K));
+	}
+	EXPECT_EQ(0, vfio_dma_unregister(&g, ram, PAGE_64K));
+	vfio_group_close(&g);
+}
+
+/* Ownership comes and goes with every open and close of the group. */
+TEST_F(group, opens_again_and_again)
+{
+	struct vfio_group g;
+	int i;
+
+	for (i = 0; i < 5; i++) {
+		ASSERT_EQ(0, vfio_group_open(&g, pci_iommu_group(self->tb.topo.gpu[0].bdf), i & 1))
+			TH_LOG("round %d", i);
+		vfio_group_close(&g);
+	}
+}
+
+TEST_HARNESS_MAIN

@@ -1,0 +1,77 @@
+// SPDX-License-Identifier: GPL-2.0
+#define _GNU_SOURCE
+#include <errno.h>
+#include <unistd.h>
+
+#include "model.h"
+#include "vfio.h"
+
+int model_read32(const struct model *m, uint32_t reg, uint32_t *value)
+{
+	ssize_t n = pread(m->dev, value, sizeof(*value), REGION_OFFSET(VFIO_PCI_BAR0_REGION_INDEX) + reg);
+
+	if (n < 0)
+		return -errno;
+	return n == sizeof(*value) ? 0 : -EIO;
+}
+
+int model_write32(const struct model *m, uint32_t reg, uint32_t value)
+{
+	ssize_t n = pwrite(m->dev, &value, sizeof(value), REGION_OFFSET(VFIO_PCI_BAR0_REGION_INDEX) + reg);
+
+	if (n < 0)
+		return -errno;
+	return n == sizeof(value) ? 0 : -EIO;
+}
+
+int model_attach(struct model *m, int dev)
+{
+	uint32_t id, lo, hi;
+	int ret;
+
+	m->dev = dev;
+	ret = model_read32(m, V100_MODEL_ID, &id);
+	ret = ret ?: model_read32(m, V100_RAM_SIZE_LO, &lo);
+	ret = ret ?: model_read32(m, V100_RAM_SIZE_HI, &hi);
+	if (ret)
+		return ret;
+	if (id != V100_MODEL_ID_MAGIC)
+		return -ENODEV;
+	m->ram_size = (uint64_t)hi << 32 | lo;
+	return 0;
+}
+
+int model_train(const struct model *m)
+{
+	uint32_t status, mask;
+	int ret = model_write32(m, V100_LINK_TRAIN, V100_LINK_TRAIN_UP);
+
+	ret = ret ?: model_read32(m, V100_LINK_STATUS, &status);
+	ret = ret ?: model_read32(m, V100_LINK_MASK, &mask);
+	if (ret)
+		return ret;
+	return mask && status == mask ? 0 : -EIO;
+}
+
+int model_untrain(const struct model *m)
+{
+	return model_write32(m, V100_LINK_TRAIN, V100_LINK_TRAIN_DOWN);
+}
+
+int model_ram_read(const struct model *m, uint64_t offset, void *buf, size_t size)
+{
+	ssize_t n = pread(m->dev, buf, size, REGION_OFFSET(VFIO_PCI_BAR1_REGION_INDEX) + offset);
+
+	if (n < 0)
+		return -errno;
+	return (size_t)n == size ? 0 : -EIO;
+}
+
+int model_ram_write(const struct model *m, uint64_t offset, const void *buf, size_t size)
+{
+	ssize_t n = pwrite(m->dev, buf, size, REGION_OFFSET(VFIO_PCI_BAR1_REGION_INDEX) + offset);
+
+	if (n < 0)
+		return -errno;
+	return (size_t)n == size ? 0 : -EIO;
+}

@@ -1,0 +1,351 @@
+// SPDX-License-Identifier: GPL-2.0
+/* VFIO_DEVICE_GET_REGION_INFO: what every function says about its regions. */
+#define _GNU_SOURCE
+#include <sys/ioctl.h>
+
+#include "kselftest_harness.h"
+
+#include "sys.h"
+#include "testbed.h"
+
+#define RWM (VFIO_REGION_INFO_FLAG_READ | VFIO_REGION_INFO_FLAG_WRITE | VFIO_REGION_INFO_FLAG_MMAP)
+
+/* The answers as they lie in memory. */
+struct gpu_answer {
+	struct vfio_region_info info;
+	struct vfio_region_info_cap_type type;
+	uint32_t pad;
+	struct vfio_region_info_cap_nvlink2_ssatgt ssatgt;
+};
+
+struct bridge_answer {
+	struct vfio_region_info info;
+	struct vfio_region_info_cap_type type;
+	uint32_t pad;
+	struct vfio_region_info_cap_nvlink2_ssatgt ssatgt;
+	struct vfio_region_info_cap_nvlink2_lnkspd lnkspd;
+};
+
+static struct gpu_answer gpu_answer(uint64_t size, uint64_t tgt)
+{
+	struct gpu_answer a = {
+		.info = {
+			.argsz = sizeof(a),
+			.flags = RWM | VFIO_REGION_INFO_FLAG_CAPS,
+			.index = REGION_FIRST_OWN,
+			.cap_offset = offsetof(struct gpu_answer, type),
+			.size = size,
+			.offset = REGION_OFFSET(REGION_FIRST_OWN),
+		},
+		.type = {
+			.header = {
+				.id = VFIO_REGION_INFO_CAP_TYPE, .version = 1,
+				.next = offsetof(struct gpu_answer, ssatgt),
+			},
+			.type = REGION_TYPE_GPU,
+			.subtype = VFIO_REGION_SUBTYPE_NVIDIA_NVLINK2_RAM,
+		},
+		.ssatgt = {
+			.header = { .id = VFIO_REGION_INFO_CAP_NVLINK2_SSATGT, .version = 1 },
+			.tgt = tgt,
+		},
+	};
+
+	return a;
+}
+
+static struct bridge_answer bridge_answer(uint64_t tgt, uint32_t speed)
+{
+	struct bridge_answer a = {
+		.info = {
+			.argsz = sizeof(a),
+			.flags = RWM | VFIO_REGION_INFO_FLAG_CAPS,
+			.index = REGION_FIRST_OWN,
+			.cap_offset = offsetof(struct bridge_answer, type),
+			.size = PAGE_64K,
+			.offset = REGION_OFFSET(REGION_FIRST_OWN),
+		},
+		.type = {
+			.header = {
+				.id = VFIO_REGION_INFO_CAP_TYPE, .version = 1,
+				.next = offsetof(struct bridge_answer, ssatgt),
+			},
+			.type = REGION_TYPE_NPU,
+			.subtype = VFIO_REGION_SUBTYPE_IBM_NVLINK2_ATSD,
+		},
+		.ssatgt = {
+			.header = {
+				.id = VFIO_REGION_INFO_CAP_NVLINK2_SSATGT, .version = 1,
+				.next = offsetof(struct bridge_answer, lnkspd),
+			},
+			.tgt = tgt,
+		},
+		.lnkspd = {
+			.header = { .id = VFIO_REGION_INFO_CAP_NVLINK2_LNKSPD, .version = 1 },
+			.link_speed = speed,
+		},
+	};
+
+	return a;
+}
+
+/* Prints where two answers differ, in 32-bit words. */
+static int differences(const char *bdf, const void *expected, const void *seen, size_t size)
+{
+	const uint32_t *e = expected, *s = seen;
+	size_t i;
+	int count = 0;
+
+	for (i = 0; i < size / sizeof(*e); i++) {
+		if (e[i] == s[i])
+			continue;
+		fprintf(stderr, "# %s: word at %#zx is %#x, not %#x\n", bdf, i * sizeof(*e), s[i], e[i]);
+		count++;
+	}
+	return count;
+}
+
+FIXTURE(region)
+{
+	struct testbed tb;
+	struct vfio_group group;
+};
+
+FIXTURE_VARIANT(region)
+{
+	bool kvm;
+};
+
+FIXTURE_VARIANT_ADD(region, without_kvm)
+{
+	.kvm = false,
+};
+
+FIXTURE_VARIANT_ADD(region, with_kvm)
+{
+	.kvm = true,
+};
+
+FIXTURE_SETUP(region)
+{
+	ASSERT_EQ(0, testbed_bind(&self->tb))
+		TH_LOG("%s", self->tb.why);
+	ASSERT_EQ(0, vfio_group_open(&self->group, pci_iommu_group(self->tb.topo.gpu[0].bdf), variant->kvm));
+}
+
+FIXTURE_TEARDOWN(region)
+{
+	vfio_group_close(&self->group);
+	EXPECT_EQ(0, testbed_close(&self->tb));
+}
+
+/* Whether GPU number @i is in the group that is open. */
+static bool in_group(const struct testbed *tb, unsigned int i, const struct vfio_group *g)
+{
+	return pci_iommu_group(tb->topo.gpu[i].bdf) == g->id;
+}
+
+TEST_F(region, gpu_says_what_the_device_tree_says)
+{
+	unsigned int i;
+
+	for (i = 0; i < self->tb.topo.num_gpus; i++) {
+		const struct dt_gpu *g = &self->tb.topo.gpu[i];
+		struct gpu_answer expected = gpu_answer(g->aperture_size, g->tgt), seen = {};
+		int dev;
+
+		if (!in_group(&self->tb, i, &self->group))
+			continue;
+		dev = vfio_device_open(&self->group, g->bdf);
+		ASSERT_LE(0, dev)
+			TH_LOG("%s: %s", g->bdf, strerror(-dev));
+		seen.info.argsz = sizeof(seen);
+		seen.info.index = REGION_FIRST_OWN;
+		EXPECT_EQ(0, ioctl(dev, VFIO_DEVICE_GET_REGION_INFO, &seen))
+			TH_LOG("%s: %s", g->bdf, strerror(errno));
+		EXPECT_EQ(0, differences(g->bdf, &expected, &seen, sizeof(seen)));
+		close(dev);
+	}
+}
+
+TEST_F(region, bridge_says_what_the_device_tree_says_if_it_has_a_kvm)
+{
+	unsigned int i, j;
+
+	for (i = 0; i < self->tb.topo.num_gpus; i++) {
+		if (!in_group(&self->tb, i, &self->group))
+			continue;
+		for (j = 0; j < self->tb.topo.gpu[i].num_links; j++) {
+			const struct dt_bridge *b = &self->tb.topo.gpu[i].link[j];
+			struct bridge_answer expected = bridge_answer(b->tgt, b->speed), seen = {};
+			struct vfio_device_info device = { .argsz = sizeof(device) };
+			int dev = vfio_device_open(&self->group, b->bdf);
+
+			ASSERT_LE(0, dev)
+				TH_LOG("%s: %s", b->bdf, strerror(-dev));
+			seen.info.argsz = sizeof(seen);
+			seen.info.index = REGION_FIRST_OWN;
+			EXPECT_EQ(0, ioctl(dev, VFIO_DEVICE_GET_INFO, &device));
+			if (variant->kvm) {
+				EXPECT_EQ(REGION_FIRST_OWN + 1U, device.num_regions);
+				EXPECT_EQ(0, ioctl(dev, VFIO_DEVICE_GET_REGION_INFO, &seen))
+					TH_LOG("%s: %s", b->bdf, strerror(errno));
+				EXPECT_EQ(0, differences(b->bdf, &expected, &seen, sizeof(seen)));
+			} else {
+				/* No region at all: QEMU 7.2 asserts on one of size 0. */
+				EXPECT_EQ((uint32_t)REGION_FIRST_OWN, device.num_regions);
+				EXPECT_EQ(-1, ioctl(dev, VFIO_DEVICE_GET_REGION_INFO, &seen));
+				EXPECT_EQ(EINVAL, errno);
+			}
+			close(dev);
+		}
+	}
+}
+
+/* Chip 0 in numbers, as Linux 5.10 with the original driver answered on the same machine. */
+TEST_F(region, chip_0_is_byte_identical_to_the_original)
+{
+	static const struct {
+		const char *bdf;
+		uint64_t tgt;
+		bool gpu;
+	} functions[] = {
+		{ "0000:03:00.0", 0x3e000000000, true },
+		{ "0000:04:00.0", 0x3c000000000, true },
+		{ "0000:05:00.0", 0x3a000000000, true },
+		{ "0006:00:00.0", 0x3e000000000, false },
+		{ "0006:00:00.1", 0x3e000000000, false },
+		{ "0006:00:01.0", 0x3c000000000, false },
+		{ "0006:00:01.1", 0x3c000000000, false },
+		{ "0006:00:02.0", 0x3a000000000, false },
+		{ "0006:00:02.1", 0x3a000000000, false },
+	};
+	union {
+		struct vfio_region_info info;
+		struct gpu_answer gpu;
+		struct bridge_answer bridge;
+	} expected, seen;
+	unsigned int i;
+
+	for (i = 0; i < ARRAY_SIZE(functions); i++) {
+		int dev;
+
+		if (!functions[i].gpu && !variant->kvm)
+			continue;
+		memset(&expected, 0, sizeof(expected));
+		if (functions[i].gpu)
+			expected.gpu = gpu_answer(0x2000000000, functions[i].tgt);
+		else
+			expected.bridge = bridge_answer(functions[i].tgt, 9);
+		memset(&seen, 0, sizeof(seen));
+		seen.info.argsz = expected.info.argsz;
+		seen.info.index = 9;
+		dev = vfio_device_open(&self->group, functions[i].bdf);
+		ASSERT_LE(0, dev)
+			TH_LOG("%s: %s", functions[i].bdf, strerror(-dev));
+		EXPECT_EQ(0, ioctl(dev, VFIO_DEVICE_GET_REGION_INFO, &seen));
+		EXPECT_EQ(0, differences(functions[i].bdf, &expected, &seen, expected.info.argsz));
+		EXPECT_EQ(0xfU, seen.info.flags);
+		EXPECT_EQ(0x20U, seen.info.cap_offset);
+		EXPECT_EQ(9ULL << 40, seen.info.offset);
+		close(dev);
+	}
+}
+
+/* Whatever room the caller gives, nothing beyond it is written and what is needed is said. */
+TEST_F(region, argsz_is_respected)
+{
+	const struct dt_gpu *g = &self->tb.topo.gpu[0];
+	const uint32_t full = sizeof(struct gpu_answer);
+	const uint32_t sizes[] = { sizeof(struct vfio_region_info), sizeof(struct vfio_region_info) + 16,
+				   full - 1, full, full + 64 };
+	union {
+		struct vfio_region_info info;
+		unsigned char bytes[512];
+	} buf;
+	unsigned int i, j;
+	uint32_t size;
+	int dev = vfio_device_open(&self->group, g->bdf);
+
+	ASSERT_LE(0, dev);
+	for (size = 0; size < sizeof(struct vfio_region_info); size++) {
+		memset(&buf, 0xa5, sizeof(buf));
+		buf.info.argsz = size;
+		buf.info.index = REGION_FIRST_OWN;
+		EXPECT_EQ(-1, ioctl(dev, VFIO_DEVICE_GET_REGION_INFO, &buf))
+			TH_LOG("argsz %u", size);
+		EXPECT_EQ(EINVAL, errno);
+	}
+	for (i = 0; i < ARRAY_SIZE(sizes); i++) {
+		memset(&buf, 0xa5, sizeof(buf));
+		buf.info.argsz = sizes[i];
+		buf.info.index = REGION_FIRST_OWN;
+		ASSERT_EQ(0, ioctl(dev, VFIO_DEVICE_GET_REGION_INFO, &buf))
+			TH_LOG("argsz %u: %s", sizes[i], strerror(errno));
+		EXPECT_EQ(RWM | VFIO_REGION_INFO_FLAG_CAPS, buf.info.flags);
+		EXPECT_EQ(g->aperture_size, buf.info.size);
+		if (sizes[i] < full) {
+			EXPECT_EQ(full, buf.info.argsz);
+			EXPECT_EQ(0U, buf.info.cap_offset);
+			j = sizeof(struct vfio_region_info);
+		} else {
+			EXPECT_EQ(sizes[i], buf.info.argsz);
+			EXPECT_EQ((uint32_t)sizeof(struct vfio_region_info), buf.info.cap_offset);
+			j = full;
+		}
+		for (; j < sizeof(buf); j++)
+			ASSERT_EQ(0xa5, buf.bytes[j])
+				TH_LOG("argsz %u: byte %u was written", sizes[i], j);
+	}
+	close(dev);
+}
+
+TEST_F(region, indices_beyond_the_last_are_refused)
+{
+	static const uint32_t beyond[] = { REGION_FIRST_OWN + 1, REGION_FIRST_OWN + 2, 0x7fffffff, 0xffffffff };
+	struct vfio_device_info device = { .argsz = sizeof(device) };
+	struct vfio_region_info *info;
+	unsigned int i;
+	int dev = vfio_device_open(&self->group, self->tb.topo.gpu[0].bdf);
+
+	ASSERT_LE(0, dev);
+	ASSERT_EQ(0, ioctl(dev, VFIO_DEVICE_GET_INFO, &device));
+	EXPECT_EQ(REGION_FIRST_OWN + 1U, device.num_regions);
+	EXPECT_EQ((uint32_t)VFIO_DEVICE_FLAGS_PCI, device.flags & VFIO_DEVICE_FLAGS_PCI);
+	for (i = 0; i < ARRAY_SIZE(beyond); i++)
+		EXPECT_EQ(-EINVAL, vfio_region(dev, beyond[i], &info))
+			TH_LOG("index %#x", beyond[i]);
+	close(dev);
+}
+
+/* The ordinary regions stay vfio-pci's. */
+TEST_F(region, bars_are_the_ones_sysfs_shows)
+{
+	const struct dt_gpu *g = &self->tb.topo.gpu[0];
+	const char * const bdf[] = { g->bdf, g->link[0].bdf };
+	struct vfio_region_info *info;
+	uint64_t start, end, size;
+	unsigned int i, bar;
+
+	for (i = 0; i < ARRAY_SIZE(bdf); i++) {
+		int dev = vfio_device_open(&self->group, bdf[i]);
+		unsigned int with_size = 0;
+
+		ASSERT_LE(0, dev);
+		for (bar = VFIO_PCI_BAR0_REGION_INDEX; bar <= VFIO_PCI_BAR5_REGION_INDEX; bar++) {
+			ASSERT_EQ(0, vfio_region(dev, bar, &info));
+			ASSERT_EQ(0, pci_resource(bdf[i], bar, &start, &end));
+			size = end ? end - start + 1 : 0;
+			EXPECT_EQ(size, info->size)
+				TH_LOG("%s BAR%u", bdf[i], bar);
+			EXPECT_EQ(REGION_OFFSET(bar), info->offset);
+			with_size += !!size;
+			free(info);
+		}
+		/* GPU: BAR0, 1, 3; bridge: BAR0 (NTL) and 2 (GENID). */
+		EXPECT_EQ(i ? 2U : 3U, with_size);
+		close(dev);
+	}
+}
+
+TEST_HARNESS_MAIN

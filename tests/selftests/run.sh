@@ -1,0 +1,69 @@
+#!/bin/sh
+# SPDX-License-Identifier: GPL-2.0
+#
+# Runs the selftests beside this file as root in the emulated host, all or the named ones, and prints their TAP lines.
+# The last line is "N passed, N failed, N skipped"; the status is 0 only if nothing failed and something passed.
+
+set -u
+cd "$(dirname "$0")" || exit 1
+all='iommu_group region_info gpu_ram_mmap gpu_ram_rw gpu_ram_vma gpu_ram_dma gpu_ram_reset atsd driver_binding'
+[ $# -gt 0 ] || eval "set -- $all"
+
+passed=0
+failed=0
+skipped=0
+out=$(mktemp) || exit 1
+log=$(mktemp) || exit 1
+trap 'rm -f "$out" "$log"' EXIT
+
+for dir in /sys/kernel/debug /sys/kernel/tracing; do
+	[ -n "$(ls "$dir" 2>/dev/null)" ] && continue
+	case $dir in
+	*debug) mount -t debugfs debugfs "$dir" ;;
+	*) mount -t tracefs tracefs "$dir" ;;
+	esac
+done
+# Loaded by hand where the caller did not: there is no udev here.
+for module in kvm-hv vfio-pci vfio-iommu-spapr-tce; do
+	modprobe -q "$module" 2>/dev/null || true
+done
+
+# Nothing that an earlier run left may count for this one.
+dmesg -c >/dev/null
+
+for test in "$@"; do
+	if [ ! -x "./$test" ]; then
+		echo "not ok - $test: no such test"
+		failed=$((failed + 1))
+		continue
+	fi
+	echo "# $test"
+	"./$test" >"$out" 2>&1
+	status=$?
+	cat "$out"
+	p=$(grep -c '^ok [0-9]' "$out")
+	f=$(grep -c '^not ok [0-9]' "$out")
+	s=$(grep -c '^ok [0-9].*# SKIP' "$out")
+	planned=$(sed -n 's/^1\.\.\([0-9]*\).*/\1/p' "$out")
+	passed=$((passed + p - s))
+	failed=$((failed + f))
+	skipped=$((skipped + s))
+	# A test program that died, or ran fewer cases than it planned.
+	if [ "$((p + f))" -ne "${planned:-0}" ] || [ "$((p + f))" -eq 0 ] ||
+	   { [ "$status" -ne 0 ] && [ "$f" -eq 0 ] && [ "$s" -eq 0 ]; }; then
+		echo "not ok - $test: exit status $status after $((p + f)) of ${planned:-no} planned"
+		failed=$((failed + 1))
+	fi
+done
+
+dmesg >"$log"
+if grep -E 'WARNING:|BUG:|kernel BUG|Oops|refcount_t|Call Trace' "$log"; then
+	echo "not ok - kernel log"
+	failed=$((failed + 1))
+else
+	echo "ok - kernel log has no splat"
+	passed=$((passed + 1))
+fi
+
+echo "$passed passed, $failed failed, $skipped skipped"
+[ "$failed" -eq 0 ] && [ "$passed" -gt 0 ]

@@ -1,0 +1,254 @@
+// SPDX-License-Identifier: GPL-2.0
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "sys.h"
+
+#define TRACING "/sys/kernel/tracing"
+#define TRACE_SYSTEM_NAME "nvlink2_vfio"
+
+ssize_t sys_read(const char *path, char *buf, size_t size)
+{
+	ssize_t done = 0, n;
+	int fd = open(path, O_RDONLY | O_CLOEXEC);
+
+	if (fd < 0)
+		return -errno;
+	while ((size_t)done < size - 1) {
+		n = read(fd, buf + done, size - 1 - done);
+		if (n < 0) {
+			n = -errno;
+			close(fd);
+			return n;
+		}
+		if (!n)
+			break;
+		done += n;
+	}
+	close(fd);
+	if (done && buf[done - 1] == '\n')
+		done--;
+	buf[done] = '\0';
+	return done;
+}
+
+int sys_write(const char *path, const char *text)
+{
+	int fd = open(path, O_WRONLY | O_CLOEXEC);
+	ssize_t n;
+	int ret = 0;
+
+	if (fd < 0)
+		return -errno;
+	n = write(fd, text, strlen(text));
+	if (n < 0)
+		ret = -errno;
+	else if ((size_t)n != strlen(text))
+		ret = -EIO;
+	close(fd);
+	return ret;
+}
+
+int sys_read_u64(const char *path, uint64_t *value)
+{
+	char buf[64], *end;
+	ssize_t n = sys_read(path, buf, sizeof(buf));
+
+	if (n < 0)
+		return n;
+	errno = 0;
+	*value = strtoull(buf, &end, 0);
+	if (end == buf || errno)
+		return -EINVAL;
+	return 0;
+}
+
+bool sys_exists(const char *path)
+{
+	return !access(path, F_OK);
+}
+
+int kmsg_open(void)
+{
+	int fd = open("/dev/kmsg", O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+
+	if (fd < 0)
+		return -errno;
+	if (lseek(fd, 0, SEEK_END) < 0) {
+		close(fd);
+		return -EIO;
+	}
+	return fd;
+}
+
+/* Next record, without its prefix; 0 at the end. A record lost to overflow is an error: it may be the one looked for. */
+static int kmsg_next(int fd, char *buf, size_t size, char **text)
+{
+	ssize_t n = read(fd, buf, size - 1);
+
+	if (n < 0)
+		return errno == EAGAIN ? 0 : -errno;
+	buf[n] = '\0';
+	*text = strchr(buf, ';');
+	*text = *text ? *text + 1 : buf;
+	return 1;
+}
+
+int kmsg_count(int fd, const char *needle)
+{
+	char buf[8192], *text = NULL;
+	int count = 0, ret;
+
+	while ((ret = kmsg_next(fd, buf, sizeof(buf), &text)) > 0) {
+		if (strstr(text, needle))
+			count++;
+	}
+	return ret < 0 ? ret : count;
+}
+
+int kmsg_splats(int fd)
+{
+	static const char * const bad[] = { "WARNING:", "BUG:", "Oops", "refcount_t", "kernel BUG at" };
+	char buf[8192], *text = NULL;
+	int count = 0, ret;
+	size_t i;
+
+	while ((ret = kmsg_next(fd, buf, sizeof(buf), &text)) > 0) {
+		for (i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
+			if (strstr(text, bad[i])) {
+				fprintf(stderr, "# kernel log: %s", text);
+				count++;
+				break;
+			}
+		}
+	}
+	return ret < 0 ? ret : count;
+}
+
+int trace_start(const char *instance)
+{
+	char path[256];
+
+	snprintf(path, sizeof(path), TRACING "/instances/%s", instance);
+	if (mkdir(path, 0700) && errno != EEXIST)
+		return -errno;
+	snprintf(path, sizeof(path), TRACING "/instances/%s/trace", instance);
+	truncate(path, 0);
+	snprintf(path, sizeof(path), TRACING "/instances/%s/events/" TRACE_SYSTEM_NAME "/enable", instance);
+	return sys_write(path, "1");
+}
+
+void trace_stop(const char *instance)
+{
+	char path[256];
+
+	snprintf(path, sizeof(path), TRACING "/instances/%s/events/" TRACE_SYSTEM_NAME "/enable", instance);
+	sys_write(path, "0");
+	snprintf(path, sizeof(path), TRACING "/instances/%s", instance);
+	rmdir(path);
+}
+
+int trace_count(const char *instance, const char *event, const char *needle)
+{
+	char path[256], line[512], name[96];
+	int count = 0;
+	FILE *f;
+
+	snprintf(path, sizeof(path), TRACING "/instances/%s/trace", instance);
+	snprintf(name, sizeof(name), " %s: ", event);
+	f = fopen(path, "re");
+	if (!f)
+		return -errno;
+	while (fgets(line, sizeof(line), f)) {
+		if (line[0] == '#' || !strstr(line, name))
+			continue;
+		if (!needle || strstr(line, needle))
+			count++;
+	}
+	fclose(f);
+	return count;
+}
+
+static sigjmp_buf fault_env;
+
+static void on_fault(int sig)
+{
+	siglongjmp(fault_env, sig);
+}
+
+/* Both signals: a page that the fault handler refuses gives SIGBUS, one that is not mapped at all SIGSEGV. */
+static void catch_faults(struct sigaction *old_bus, struct sigaction *old_segv)
+{
+	struct sigaction sa = { .sa_handler = on_fault };
+
+	sigaction(SIGBUS, &sa, old_bus);
+	sigaction(SIGSEGV, &sa, old_segv);
+}
+
+static void restore_faults(const struct sigaction *old_bus, const struct sigaction *old_segv)
+{
+	sigaction(SIGBUS, old_bus, NULL);
+	sigaction(SIGSEGV, old_segv, NULL);
+}
+
+int try_read64(const volatile void *addr, uint64_t *value)
+{
+	struct sigaction bus, segv;
+	int sig;
+
+	catch_faults(&bus, &segv);
+	sig = sigsetjmp(fault_env, 1);
+	if (!sig)
+		*value = *(const volatile uint64_t *)addr;
+	restore_faults(&bus, &segv);
+	return sig;
+}
+
+int try_write64(volatile void *addr, uint64_t value)
+{
+	struct sigaction bus, segv;
+	int sig;
+
+	catch_faults(&bus, &segv);
+	sig = sigsetjmp(fault_env, 1);
+	if (!sig)
+		*(volatile uint64_t *)addr = value;
+	restore_faults(&bus, &segv);
+	return sig;
+}
+
+const char *vma_missing_flag(const void *addr)
+{
+	static const char * const wanted[] = { "io", "pf", "dc", "de", "dd" };
+	unsigned long start, end;
+	bool inside = false;
+	char line[512];
+	FILE *f = fopen("/proc/self/smaps", "re");
+	const char *missing = "VmFlags";
+	size_t i;
+
+	if (!f)
+		return "smaps";
+	while (fgets(line, sizeof(line), f)) {
+		if (sscanf(line, "%lx-%lx ", &start, &end) == 2) {
+			inside = start == (unsigned long)addr;
+		} else if (inside && !strncmp(line, "VmFlags:", 8)) {
+			missing = "";
+			for (i = 0; i < sizeof(wanted) / sizeof(wanted[0]); i++) {
+				if (!strstr(line + 8, wanted[i]))
+					missing = wanted[i];
+			}
+			break;
+		}
+	}
+	fclose(f);
+	return missing;
+}

@@ -1,0 +1,60 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * What every test needs of the running kernel: small files, the kernel log, the
+ * trace buffer and memory accesses that may raise a signal.
+ *
+ * Functions that return int give 0 or a negative errno unless they say otherwise.
+ */
+#ifndef NVLINK2_SELFTEST_SYS_H
+#define NVLINK2_SELFTEST_SYS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+/* Page size of every kernel these tests run on: PPC_64K_PAGES. */
+#define PAGE_64K	0x10000UL
+
+/* Reads at most @size - 1 bytes, always terminates, strips one trailing newline. Returns the length. */
+ssize_t sys_read(const char *path, char *buf, size_t size);
+int sys_write(const char *path, const char *text);
+/* Like sys_read() for a file that holds one number, decimal or with 0x. */
+int sys_read_u64(const char *path, uint64_t *value);
+bool sys_exists(const char *path);
+
+/*
+ * The kernel log from a moment on. kmsg_open() starts at the next line;
+ * kmsg_count() consumes what came since and counts the lines that hold @needle.
+ */
+int kmsg_open(void);
+int kmsg_count(int fd, const char *needle);
+/* Lines since kmsg_open() that report a broken kernel: WARNING, BUG, Oops, refcount_t. Prints them. */
+int kmsg_splats(int fd);
+
+/*
+ * An own trace instance with the module's events on, so that tests do not disturb
+ * anybody else's tracing.
+ */
+int trace_start(const char *instance);
+void trace_stop(const char *instance);
+/* Counts events named @event whose line holds @needle (NULL: any). */
+int trace_count(const char *instance, const char *event, const char *needle);
+
+/* One access; returns 0, or the number of the signal that it raised. */
+int try_read64(const volatile void *addr, uint64_t *value);
+int try_write64(volatile void *addr, uint64_t value);
+
+/*
+ * Whether the mapping that starts at @addr is marked as device memory that nobody copies, dumps, grows or inherits: ""
+ * if its VmFlags line in /proc/self/smaps has io, pf, dc, de and dd, else the name of one that is missing.
+ */
+const char *vma_missing_flag(const void *addr);
+
+/* Value that depends on the address, so that a page in the wrong place shows. */
+static inline uint64_t pattern(uint64_t offset, uint64_t seed)
+{
+	return (offset + 0x9e3779b97f4a7c15ULL) * (seed | 1) ^ offset << 17;
+}
+
+#endif

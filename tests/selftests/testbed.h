@@ -1,0 +1,36 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * What a test starts from: module loaded, every GPU and bridge of the device tree
+ * bound to it, one GPU (and what belongs to it) open.
+ */
+#ifndef NVLINK2_SELFTEST_TESTBED_H
+#define NVLINK2_SELFTEST_TESTBED_H
+
+#include <stdbool.h>
+
+#include "dt.h"
+#include "model.h"
+#include "vfio.h"
+
+struct testbed {
+	struct dt_topology topo;
+	const struct dt_gpu *gpu;
+	struct vfio_group group;
+	/* The GPU's device descriptor, its links trained, and its GPU RAM region. */
+	int dev;
+	struct model model;
+	struct vfio_region_info *ram;
+	/* Position in the kernel log at the start. */
+	int kmsg;
+	/* What went wrong, for a person. */
+	char why[512];
+};
+
+/* Topology, module and bindings only; nothing is open. 0 or a negative errno with @why set. */
+int testbed_bind(struct testbed *tb);
+/* The above, then opens GPU number @gpu, with or without a KVM in its group. */
+int testbed_open(struct testbed *tb, unsigned int gpu, bool kvm);
+/* Closes everything. Returns the number of kernel log lines since the start that report a broken kernel. */
+int testbed_close(struct testbed *tb);
+
+#endif

@@ -1,0 +1,319 @@
+// SPDX-License-Identifier: GPL-2.0
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/kvm.h>
+#include <linux/pci_regs.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "vfio.h"
+
+/* A number for the guest's view of the window; any will do. */
+#define LIOBN 0x80000000ULL
+
+static int window_create(struct vfio_group *g)
+{
+	struct vfio_iommu_spapr_tce_info info = { .argsz = sizeof(info) };
+	struct vfio_iommu_spapr_tce_remove remove = { .argsz = sizeof(remove) };
+	struct vfio_iommu_spapr_tce_create create = {
+		.argsz = sizeof(create),
+		.page_shift = 16,
+		.window_size = 1ULL << 30,
+		.levels = 1,
+	};
+
+	if (ioctl(g->container, VFIO_IOMMU_SPAPR_TCE_GET_INFO, &info))
+		return -errno;
+	remove.start_addr = info.dma32_window_start;
+	if (ioctl(g->container, VFIO_IOMMU_SPAPR_TCE_REMOVE, &remove))
+		return -errno;
+	if (ioctl(g->container, VFIO_IOMMU_SPAPR_TCE_CREATE, &create))
+		return -errno;
+	g->window_start = create.start_addr;
+	g->window_size = create.window_size;
+	g->page_shift = create.page_shift;
+	return 0;
+}
+
+static int kvm_attach(struct vfio_group *g)
+{
+	struct kvm_create_device device = { .type = KVM_DEV_TYPE_VFIO };
+	struct kvm_device_attr attr = { .group = KVM_DEV_VFIO_GROUP };
+	struct kvm_vfio_spapr_tce table = { .groupfd = g->group };
+	struct kvm_create_spapr_tce_64 tce = {
+		.liobn = LIOBN,
+		.page_shift = g->page_shift,
+		.offset = g->window_start >> g->page_shift,
+		.size = g->window_size >> g->page_shift,
+	};
+
+	g->kvm = open("/dev/kvm", O_RDWR | O_CLOEXEC);
+	if (g->kvm < 0)
+		return -errno;
+	g->vm = ioctl(g->kvm, KVM_CREATE_VM, KVM_VM_PPC_HV);
+	if (g->vm < 0)
+		return -errno;
+	if (ioctl(g->vm, KVM_CREATE_DEVICE, &device))
+		return -errno;
+	g->kvm_vfio = device.fd;
+
+	attr.attr = KVM_DEV_VFIO_GROUP_ADD;
+	attr.addr = (uintptr_t)&g->group;
+	if (ioctl(g->kvm_vfio, KVM_SET_DEVICE_ATTR, &attr))
+		return -errno;
+
+	/* Left out, the kernel warns when the group is dropped. */
+	g->kvm_table = ioctl(g->vm, KVM_CREATE_SPAPR_TCE_64, &tce);
+	if (g->kvm_table < 0)
+		return -errno;
+	table.tablefd = g->kvm_table;
+	attr.attr = KVM_DEV_VFIO_GROUP_SET_SPAPR_TCE;
+	attr.addr = (uintptr_t)&table;
+	if (ioctl(g->kvm_vfio, KVM_SET_DEVICE_ATTR, &attr))
+		return -errno;
+	return 0;
+}
+
+static int group_attach(struct vfio_group *g, bool kvm)
+{
+	struct vfio_group_status status = { .argsz = sizeof(status) };
+	char path[32];
+	int ret;
+
+	g->container = open("/dev/vfio/vfio", O_RDWR | O_CLOEXEC);
+	if (g->container < 0)
+		return -errno;
+	if (ioctl(g->container, VFIO_GET_API_VERSION) != VFIO_API_VERSION)
+		return -EPROTO;
+	snprintf(path, sizeof(path), "/dev/vfio/%d", g->id);
+	g->group = open(path, O_RDWR | O_CLOEXEC);
+	if (g->group < 0)
+		return -errno;
+	if (ioctl(g->group, VFIO_GROUP_GET_STATUS, &status))
+		return -errno;
+	if (!(status.flags & VFIO_GROUP_FLAGS_VIABLE))
+		return -EPERM;
+	if (ioctl(g->group, VFIO_GROUP_SET_CONTAINER, &g->container))
+		return -errno;
+	if (ioctl(g->container, VFIO_SET_IOMMU, VFIO_SPAPR_TCE_v2_IOMMU))
+		return -errno;
+	ret = window_create(g);
+	if (!ret && kvm)
+		ret = kvm_attach(g);
+	return ret;
+}
+
+int vfio_group_open(struct vfio_group *g, int id, bool kvm)
+{
+	int ret;
+
+	*g = (struct vfio_group){
+		.id = id, .container = -1, .group = -1, .kvm = -1, .vm = -1, .kvm_vfio = -1, .kvm_table = -1,
+	};
+	ret = group_attach(g, kvm);
+	if (ret)
+		vfio_group_close(g);
+	return ret;
+}
+
+static void close_fd(int *fd)
+{
+	if (*fd >= 0)
+		close(*fd);
+	*fd = -1;
+}
+
+void vfio_group_close(struct vfio_group *g)
+{
+	close_fd(&g->kvm_table);
+	close_fd(&g->kvm_vfio);
+	close_fd(&g->vm);
+	close_fd(&g->kvm);
+	close_fd(&g->group);
+	close_fd(&g->container);
+}
+
+int vfio_device_open(const struct vfio_group *g, const char *bdf)
+{
+	int dev = ioctl(g->group, VFIO_GROUP_GET_DEVICE_FD, bdf);
+	int ret;
+
+	if (dev < 0)
+		return -errno;
+	ret = vfio_set_memory(dev, true);
+	if (ret) {
+		close(dev);
+		return ret;
+	}
+	return dev;
+}
+
+int vfio_region(int dev, uint32_t index, struct vfio_region_info **info)
+{
+	uint32_t argsz = sizeof(**info);
+
+	for (;;) {
+		*info = calloc(1, argsz);
+		if (!*info)
+			return -ENOMEM;
+		(*info)->argsz = argsz;
+		(*info)->index = index;
+		if (ioctl(dev, VFIO_DEVICE_GET_REGION_INFO, *info)) {
+			int ret = -errno;
+
+			free(*info);
+			*info = NULL;
+			return ret;
+		}
+		if ((*info)->argsz <= argsz)
+			return 0;
+		argsz = (*info)->argsz;
+		free(*info);
+	}
+}
+
+int vfio_find_region(int dev, uint32_t type, uint32_t subtype, struct vfio_region_info **info)
+{
+	struct vfio_device_info device = { .argsz = sizeof(device) };
+	uint32_t index;
+	int ret;
+
+	if (ioctl(dev, VFIO_DEVICE_GET_INFO, &device))
+		return -errno;
+	for (index = REGION_FIRST_OWN; index < device.num_regions; index++) {
+		const struct vfio_region_info_cap_type *cap;
+
+		ret = vfio_region(dev, index, info);
+		if (ret)
+			return ret;
+		cap = vfio_cap(*info, VFIO_REGION_INFO_CAP_TYPE);
+		if (cap && cap->type == type && cap->subtype == subtype)
+			return 0;
+		free(*info);
+	}
+	*info = NULL;
+	return -ENOENT;
+}
+
+const void *vfio_cap(const struct vfio_region_info *info, uint16_t id)
+{
+	uint32_t offset = info->flags & VFIO_REGION_INFO_FLAG_CAPS ? info->cap_offset : 0;
+
+	while (offset >= sizeof(*info) && offset + sizeof(struct vfio_info_cap_header) <= info->argsz) {
+		const struct vfio_info_cap_header *cap = (const void *)((const char *)info + offset);
+
+		if (cap->id == id)
+			return cap;
+		offset = cap->next;
+	}
+	return NULL;
+}
+
+static uint64_t config_offset(unsigned int reg)
+{
+	return REGION_OFFSET(VFIO_PCI_CONFIG_REGION_INDEX) + reg;
+}
+
+int vfio_config_read16(int dev, unsigned int reg, uint16_t *value)
+{
+	ssize_t n = pread(dev, value, sizeof(*value), config_offset(reg));
+
+	if (n < 0)
+		return -errno;
+	return n == sizeof(*value) ? 0 : -EIO;
+}
+
+int vfio_config_write16(int dev, unsigned int reg, uint16_t value)
+{
+	ssize_t n = pwrite(dev, &value, sizeof(value), config_offset(reg));
+
+	if (n < 0)
+		return -errno;
+	return n == sizeof(value) ? 0 : -EIO;
+}
+
+int vfio_set_memory(int dev, bool on)
+{
+	uint16_t command;
+	int ret = vfio_config_read16(dev, PCI_COMMAND, &command);
+
+	if (ret)
+		return ret;
+	if (on)
+		command |= PCI_COMMAND_MEMORY;
+	else
+		command &= ~PCI_COMMAND_MEMORY;
+	return vfio_config_write16(dev, PCI_COMMAND, command);
+}
+
+int vfio_find_pci_cap(int dev, uint8_t id)
+{
+	uint16_t header;
+	uint8_t pos;
+	int guard = 48, ret;
+
+	if (pread(dev, &pos, 1, config_offset(PCI_CAPABILITY_LIST)) != 1)
+		return -EIO;
+	for (; pos && guard; guard--) {
+		ret = vfio_config_read16(dev, pos, &header);
+		if (ret)
+			return ret;
+		if ((header & 0xff) == id)
+			return pos;
+		pos = header >> 8;
+	}
+	return -ENOENT;
+}
+
+static int dma_register(const struct vfio_group *g, unsigned long request, const void *va, uint64_t size)
+{
+	struct vfio_iommu_spapr_register_memory reg = {
+		.argsz = sizeof(reg), .vaddr = (uintptr_t)va, .size = size,
+	};
+
+	return ioctl(g->container, request, &reg) ? -errno : 0;
+}
+
+int vfio_dma_register(const struct vfio_group *g, const void *va, uint64_t size)
+{
+	return dma_register(g, VFIO_IOMMU_SPAPR_REGISTER_MEMORY, va, size);
+}
+
+int vfio_dma_unregister(const struct vfio_group *g, const void *va, uint64_t size)
+{
+	return dma_register(g, VFIO_IOMMU_SPAPR_UNREGISTER_MEMORY, va, size);
+}
+
+int vfio_dma_map(const struct vfio_group *g, const void *va, uint64_t iova, uint64_t size)
+{
+	struct vfio_iommu_type1_dma_map map = {
+		.argsz = sizeof(map),
+		.flags = VFIO_DMA_MAP_FLAG_READ | VFIO_DMA_MAP_FLAG_WRITE,
+		.vaddr = (uintptr_t)va,
+		.iova = iova,
+		.size = size,
+	};
+
+	return ioctl(g->container, VFIO_IOMMU_MAP_DMA, &map) ? -errno : 0;
+}
+
+int vfio_dma_unmap(const struct vfio_group *g, uint64_t iova, uint64_t size)
+{
+	struct vfio_iommu_type1_dma_unmap unmap = {
+		.argsz = sizeof(unmap), .iova = iova, .size = size,
+	};
+
+	return ioctl(g->container, VFIO_IOMMU_UNMAP_DMA, &unmap) ? -errno : 0;
+}
+
+void *vfio_map(int dev, const struct vfio_region_info *info, uint64_t offset, size_t size)
+{
+	void *p = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, dev, info->offset + offset);
+
+	return p == MAP_FAILED ? NULL : p;
+}
