@@ -20,6 +20,8 @@
 #define V100_PCI_VENDOR_ID		0x10de
 #define V100_PCI_DEVICE_ID		0x1db1
 #define V100_PCI_REVISION		0xa1
+#define V100_PCI_SUBSYSTEM_ID		0x1212
+#define V100_PCI_CLASS			0x0302
 
 /*
  * BAR0: registers, 32-bit.  BAR1: 64-bit prefetchable view of the first
@@ -85,7 +87,10 @@
 #define V100_APERTURE_LO		0xf00020
 #define V100_APERTURE_HI		0xf00024
 
-/* Read only: resets of any kind this function went through since power on */
+/*
+ * Read only: resets of any kind this function went through, with the one of
+ * power on; compare two values.
+ */
 #define V100_RESETS			0xf00028
 
 /* 0xf01000 - 0xf01fff: reserved for the DMA engine with ATS */

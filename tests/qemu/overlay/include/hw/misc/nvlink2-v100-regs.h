@@ -1,0 +1,1 @@
+../../../../include/nvlink2-v100-regs.h
