@@ -1,0 +1,36 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/* Functions for what C has only as macros and inline functions, see src/linux/helpers.c. */
+#ifndef _NVLINK2_HELPERS_H
+#define _NVLINK2_HELPERS_H
+
+#include <linux/mm.h>
+#include <linux/pci.h>
+#include <linux/rwsem.h>
+#include <linux/workqueue.h>
+
+bool nvlink2_platform_is_powernv(void);
+struct device_node *nvlink2_pci_of_node(struct pci_dev *pdev);
+const char *nvlink2_pci_name(const struct pci_dev *pdev);
+struct device_node *nvlink2_of_node_get(struct device_node *node);
+void nvlink2_of_node_put(struct device_node *node);
+
+void nvlink2_init_rwsem(struct rw_semaphore *sem);
+void nvlink2_init_delayed_work(struct delayed_work *work, work_func_t func);
+bool nvlink2_queue_delayed_work(struct delayed_work *work, unsigned int msecs);
+
+void nvlink2_vma_set_flags(struct vm_area_struct *vma);
+void nvlink2_vma_set_uncached(struct vm_area_struct *vma);
+
+unsigned long nvlink2_copy_from_device(void *dst, const void *src, size_t len);
+void nvlink2_copy_to_device(void *dst, const void *src, size_t len);
+u64 nvlink2_raw_readq(const void __iomem *addr);
+void nvlink2_raw_writeq(u64 value, void __iomem *addr);
+
+void nvlink2_trace_gpu_fault(struct pci_dev *pdev, unsigned long hpa, unsigned long ua,
+			     unsigned int ret);
+void nvlink2_trace_gpu_mmap(struct pci_dev *pdev, unsigned long hpa, unsigned long ua,
+			    unsigned long size, int ret);
+void nvlink2_trace_bridge_mmap(struct pci_dev *pdev, unsigned long hpa, unsigned long ua,
+			       unsigned long size, int ret);
+
+#endif

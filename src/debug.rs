@@ -1,0 +1,111 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What the driver knows about its functions, in `/sys/kernel/debug/nvlink2-vfio-pci/<function>/`.
+//!
+//! One value or table per file, numbers in hexadecimal with 0x except small ones:
+//!
+//! - `role`: `gpu`, `bridge` or `ordinary`
+//! - `aperture`: base and size of the GPU's RAM in host physical address space
+//! - `tgt`: `ibm,device-tgt-addr`
+//! - `links`: index of each link in its NPU, one per line
+//! - `speed` (bridge): `ibm,nvlink-speed`
+//! - `atsd` (bridge): physical address of the ATSD registers, or `none`
+//! - `mappings` (GPU): per DMA registration user address, size, physical address, and `mapped` or
+//!   `retained` (its mapping is gone, but TCEs or containers still refer to it)
+//! - `faults` (GPU): pages that were inserted and accesses that were refused
+
+use crate::{
+    function::{
+        BridgeState,
+        Role, //
+    },
+    gpu_ram::GpuRam,
+    pure::aperture::Aperture,
+};
+use core::ffi::CStr;
+use kernel::{
+    debugfs::{
+        Dir,
+        Scope,
+        ScopedDir, //
+    },
+    fmt,
+    prelude::*,
+    sync::{
+        atomic::Relaxed,
+        Arc, //
+    },
+};
+
+/// The files of one function, as long as this exists.
+#[expect(dead_code, reason = "the files are all there is to it")]
+pub(crate) enum Files {
+    Ordinary(Pin<KBox<Scope<()>>>),
+    Gpu(Pin<KBox<Scope<Arc<GpuRam>>>>),
+    Bridge(Pin<KBox<Scope<Arc<BridgeState>>>>),
+}
+
+impl Files {
+    pub(crate) fn new(root: &Dir, name: &CStr, role: &Role) -> Result<Self> {
+        Ok(match role {
+            Role::Ordinary => Self::Ordinary(KBox::pin_init(
+                root.scope((), name, ordinary_files),
+                GFP_KERNEL,
+            )?),
+            Role::Gpu(ram) => Self::Gpu(KBox::pin_init(
+                root.scope(ram.clone(), name, gpu_files),
+                GFP_KERNEL,
+            )?),
+            Role::Bridge(state) => Self::Bridge(KBox::pin_init(
+                root.scope(state.clone(), name, bridge_files),
+                GFP_KERNEL,
+            )?),
+        })
+    }
+}
+
+fn ordinary_files<'data>(data: &'data (), dir: &ScopedDir<'data, '_>) {
+    dir.read_callback_file(c"role", data, &|_, f| writeln!(f, "ordinary"));
+}
+
+fn gpu_files<'data>(data: &'data Arc<GpuRam>, dir: &ScopedDir<'data, '_>) {
+    dir.read_callback_file(c"role", data, &|_, f| writeln!(f, "gpu"));
+    dir.read_callback_file(c"aperture", data, &|ram, f| aperture(ram.gpu.aperture, f));
+    dir.read_callback_file(c"tgt", data, &|ram, f| writeln!(f, "{:#x}", ram.gpu.tgt));
+    dir.read_callback_file(c"links", data, &|ram, f| {
+        ram.gpu.links().iter().try_for_each(|link| writeln!(f, "{link}"))
+    });
+    dir.read_callback_file(c"mappings", data, &|ram, f| ram.ledger.show(f));
+    dir.read_callback_file(c"faults", data, &|ram, f| {
+        writeln!(
+            f,
+            "inserted {}\nrefused {}",
+            ram.faults.inserted.load(Relaxed),
+            ram.faults.refused.load(Relaxed)
+        )
+    });
+}
+
+fn bridge_files<'data>(data: &'data Arc<BridgeState>, dir: &ScopedDir<'data, '_>) {
+    dir.read_callback_file(c"role", data, &|_, f| writeln!(f, "bridge"));
+    dir.read_callback_file(c"aperture", data, &|state, f| {
+        aperture(state.bridge.aperture, f)
+    });
+    dir.read_callback_file(c"tgt", data, &|state, f| {
+        writeln!(f, "{:#x}", state.bridge.tgt)
+    });
+    dir.read_callback_file(c"links", data, &|state, f| {
+        writeln!(f, "{}", state.bridge.link)
+    });
+    dir.read_callback_file(c"speed", data, &|state, f| {
+        writeln!(f, "{}", state.bridge.speed)
+    });
+    dir.read_callback_file(c"atsd", data, &|state, f| match state.bridge.atsd {
+        Some(atsd) => writeln!(f, "{:#x}", atsd.address()),
+        None => writeln!(f, "none"),
+    });
+}
+
+fn aperture(aperture: Aperture, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    writeln!(f, "{:#x} {:#x}", aperture.base(), aperture.size())
+}

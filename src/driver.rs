@@ -1,0 +1,69 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The module, its ids, and what its functions share.
+
+use crate::{
+    function::Function,
+    gate::Gates,
+    linux::pci::{
+        Adapter,
+        Driver,
+        OverrideId, //
+    },
+};
+use kernel::{
+    debugfs::Dir,
+    driver::Registration,
+    module_device_table,
+    prelude::*,
+    sync::Arc, //
+};
+
+/// PCI vendor of the GPUs.
+pub(crate) const VENDOR_NVIDIA: u32 = 0x10de;
+/// PCI vendor of the bridges.
+pub(crate) const VENDOR_IBM: u32 = 0x1014;
+
+// The device tree tells which functions are on NVLink2, not the device id.
+module_device_table!(
+    "pci",
+    OverrideId,
+    IDS,
+    @none,
+    [
+        OverrideId::vendor(VENDOR_NVIDIA),
+        OverrideId::vendor(VENDOR_IBM),
+    ]
+);
+
+/// What all functions of the driver share.
+pub(crate) struct Shared {
+    pub(crate) debugfs: Dir,
+    pub(crate) gates: Arc<Gates>,
+}
+
+impl Shared {
+    pub(crate) fn new() -> Result<Self> {
+        Ok(Self {
+            debugfs: Dir::new(Function::NAME),
+            gates: Arc::pin_init(Gates::new(), GFP_KERNEL)?,
+        })
+    }
+}
+
+pub(crate) const ID_TABLE: &dyn kernel::device_id::IdTable<OverrideId, ()> = &IDS;
+
+/// The module: it exists as long as its driver is registered.
+#[pin_data]
+pub(crate) struct Module {
+    #[pin]
+    _driver: Registration<Adapter<Function>>,
+}
+
+impl kernel::InPlaceModule for Module {
+    fn init(module: &'static ThisModule) -> impl PinInit<Self, Error> {
+        try_pin_init!(Self {
+            _driver <- Registration::new(Function::NAME, module),
+        })
+    }
+}

@@ -1,0 +1,263 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The life of one PCI function that the driver is bound to.
+
+use crate::{
+    atsd::AtsdRegion,
+    debug::Files,
+    driver::{
+        Shared,
+        ID_TABLE,
+        VENDOR_IBM,
+        VENDOR_NVIDIA, //
+    },
+    gate::Gate,
+    gpu_ram::GpuRam,
+    linux::{
+        of::OfNode,
+        pci::{
+            self,
+            Driver,
+            OverrideId, //
+        },
+        vfio::{
+            Core,
+            Enabled, //
+        },
+    },
+    pure::{
+        devicetree::Fault,
+        topology::{
+            self,
+            Bridge, //
+        },
+    },
+};
+use core::ffi::CStr;
+use kernel::{
+    current,
+    device::Device,
+    device_id::IdTable,
+    prelude::*,
+    sync::Arc,
+    time::{
+        delay::fsleep,
+        Delta, //
+    },
+};
+
+/// What a function is to NVLink2.
+pub(crate) enum Role {
+    /// Nothing: it works as with vfio-pci.
+    Ordinary,
+    Gpu(Arc<GpuRam>),
+    Bridge(Arc<BridgeState>),
+}
+
+/// A bridge and what accesses to it depend on.
+pub(crate) struct BridgeState {
+    pub(crate) bridge: Bridge,
+    /// Of its own registers.
+    gate: Arc<Gate>,
+    /// Of the RAM of the GPU behind the link, which a reset of the bridge cuts off.
+    gpu_gate: Arc<Gate>,
+}
+
+/// A function that the driver is bound to.
+pub(crate) struct Function {
+    role: Role,
+    _files: Files,
+}
+
+impl Role {
+    fn of(function: &pci::Function, shared: &Shared) -> Result<Self> {
+        let Some(node) = OfNode::of(function) else {
+            return Ok(Self::Ordinary);
+        };
+
+        match function.vendor() {
+            VENDOR_NVIDIA => match topology::gpu(&node) {
+                Ok(Some(gpu)) => {
+                    let gate = shared.gates.of(gpu.aperture.base())?;
+
+                    Ok(Self::Gpu(GpuRam::new(gpu, gate)?))
+                }
+                Ok(None) => Ok(Self::Ordinary),
+                Err(fault) => {
+                    complain(function, &fault, "NVLink2 is off for this GPU");
+                    Ok(Self::Ordinary)
+                }
+            },
+            VENDOR_IBM => match topology::bridge(&node) {
+                Ok(Some((bridge, fault))) => {
+                    if let Some(fault) = fault {
+                        complain(function, &fault, "there is no ATSD region");
+                    }
+                    let state = BridgeState {
+                        bridge,
+                        gate: Arc::pin_init(Gate::new(), GFP_KERNEL)?,
+                        gpu_gate: shared.gates.of(bridge.aperture.base())?,
+                    };
+
+                    Ok(Self::Bridge(Arc::new(state, GFP_KERNEL)?))
+                }
+                Ok(None) => Ok(Self::Ordinary),
+                Err(fault) => {
+                    complain(function, &fault, "NVLink2 is off for this bridge");
+                    Ok(Self::Ordinary)
+                }
+            },
+            _ => Ok(Self::Ordinary),
+        }
+    }
+
+    /// Returns the gate of the region that the function itself has.
+    fn own_gate(&self) -> Option<&Gate> {
+        match self {
+            Self::Ordinary => None,
+            Self::Gpu(ram) => Some(&ram.gate),
+            Self::Bridge(state) => Some(&state.gate),
+        }
+    }
+
+    /// Returns the gates of what a reset of the function makes unusable.
+    fn gates(&self) -> impl Iterator<Item = &Gate> {
+        let other = match self {
+            Self::Bridge(state) => Some(&*state.gpu_gate),
+            Self::Ordinary | Self::Gpu(_) => None,
+        };
+
+        [self.own_gate(), other].into_iter().flatten()
+    }
+}
+
+/// Tells what firmware got wrong, what follows, and what to do.
+fn complain(function: &pci::Function, fault: &Fault<OfNode>, consequence: &str) {
+    dev_err!(
+        function.device(),
+        "{}: {consequence}, update or fix the OPAL firmware\n",
+        format_args!("{fault}")
+    );
+}
+
+impl Driver for Function {
+    const NAME: &'static CStr = c"nvlink2-vfio-pci";
+    const IDS: &'static dyn IdTable<OverrideId, ()> = ID_TABLE;
+
+    type Shared = Shared;
+
+    fn shared() -> Result<Shared> {
+        Shared::new()
+    }
+
+    fn probe(function: &pci::Function, shared: &Shared) -> Result<Arc<Self>> {
+        let role = Role::of(function, shared)?;
+
+        match &role {
+            Role::Ordinary => dev_info!(
+                function.device(),
+                "not on NVLink2: an ordinary vfio-pci device\n"
+            ),
+            Role::Gpu(ram) => dev_info!(
+                function.device(),
+                "GPU with {} NVLink2 links, RAM at {:#x}, tgt {:#x}\n",
+                ram.gpu.links().len(),
+                ram.gpu.aperture.base(),
+                ram.gpu.tgt
+            ),
+            Role::Bridge(state) => dev_info!(
+                function.device(),
+                "NVLink2 bridge of link {}, tgt {:#x}\n",
+                state.bridge.link,
+                state.bridge.tgt
+            ),
+        }
+        let files = Files::new(&shared.debugfs, function.name(), &role)?;
+
+        Ok(Arc::new(
+            Self {
+                role,
+                _files: files,
+            },
+            GFP_KERNEL,
+        )?)
+    }
+
+    fn remove(&self, device: &Device) {
+        let Role::Gpu(ram) = &self.role else {
+            return;
+        };
+        let mut seconds = 0u32;
+
+        while ram.ledger.settle() != 0 {
+            if seconds % 10 == 0 {
+                dev_warn!(
+                    device,
+                    "GPU RAM is mapped for DMA by a former user, waiting for it to end\n"
+                );
+            }
+            fsleep(Delta::from_secs(1));
+            seconds = seconds.wrapping_add(1);
+        }
+    }
+
+    fn open(&self, enabled: &Enabled<'_>) -> Result {
+        let core = enabled.core();
+
+        match &self.role {
+            Role::Ordinary => {}
+            Role::Gpu(ram) => {
+                if ram.ledger.is_held_by_other(current!().mm().map(|mm| &**mm)) {
+                    dev_warn!(
+                        core.device(),
+                        "GPU RAM is still mapped for DMA by a former user\n"
+                    );
+                    return Err(EBUSY);
+                }
+                enabled.register(ram.clone())?;
+            }
+            Role::Bridge(state) => {
+                if let Some(atsd) = state.bridge.atsd.filter(|_| core.has_kvm()) {
+                    let region = AtsdRegion::new(state.bridge, atsd, state.gate.clone())?;
+
+                    enabled.register(region)?;
+                }
+            }
+        }
+        // Last: nothing fails behind it.
+        if let Some(gate) = self.role.own_gate() {
+            gate.attach(core);
+        }
+        Ok(())
+    }
+
+    fn close(&self, _core: &Core) {
+        if let Some(gate) = self.role.own_gate() {
+            gate.detach();
+        }
+    }
+
+    fn reset_prepare(&self, _core: &Core) {
+        for gate in self.role.gates() {
+            gate.close();
+        }
+    }
+
+    fn reset_done(&self, _core: &Core) {
+        for gate in self.role.gates() {
+            gate.open();
+        }
+    }
+
+    fn disable_begin(&self, _core: &Core) {
+        if let Some(gate) = self.role.own_gate() {
+            gate.close();
+        }
+    }
+
+    fn disable_end(&self, _core: &Core) {
+        if let Some(gate) = self.role.own_gate() {
+            gate.open();
+        }
+    }
+}

@@ -1,0 +1,225 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The region of a GPU's RAM.
+
+use crate::{
+    driver::VENDOR_NVIDIA,
+    gate::Gate,
+    ledger::{
+        Ledger,
+        Registered, //
+    },
+    linux::{
+        delayed::Retrying,
+        device_memory::Window,
+        region::{
+            vendor_type,
+            Region,
+            FLAGS_ALL, //
+        },
+        trace,
+        vfio::Core,
+        vma::{
+            attach,
+            Caching,
+            Extent,
+            Fault,
+            Mapping,
+            Outcome, //
+        },
+    },
+    pure::{
+        aperture::Aperture,
+        capability::Capability,
+        range::{
+            RegionOffset,
+            RegionRange, //
+        },
+        topology::Gpu,
+    },
+};
+use kernel::{
+    mm::virt::VmaNew,
+    page::PAGE_SIZE,
+    prelude::*,
+    sync::{
+        atomic::{
+            Atomic,
+            Relaxed, //
+        },
+        Arc,
+        ArcBorrow, //
+    },
+    uaccess::{
+        UserSliceReader,
+        UserSliceWriter, //
+    },
+};
+
+/// Bytes of GPU RAM that the kernel maps at once for read(2) and write(2), and the size of the
+/// buffer in between.
+const WINDOW: usize = 0x1_0000;
+
+/// How many faults there were, by outcome.
+pub(crate) struct FaultCounts {
+    pub(crate) inserted: Atomic<u64>,
+    pub(crate) refused: Atomic<u64>,
+}
+
+/// A GPU's RAM as a region: its whole aperture, of which the RAM is the lower part.
+pub(crate) struct GpuRam {
+    pub(crate) gpu: Gpu,
+    /// Shared with the GPU's bridges.
+    pub(crate) gate: Arc<Gate>,
+    pub(crate) ledger: Arc<Retrying<Ledger>>,
+    pub(crate) faults: FaultCounts,
+}
+
+impl GpuRam {
+    pub(crate) fn new(gpu: Gpu, gate: Arc<Gate>) -> Result<Arc<Self>> {
+        let ledger = Arc::pin_init(Ledger::new(), GFP_KERNEL)?;
+
+        Ok(Arc::new(
+            Self {
+                gpu,
+                gate,
+                ledger,
+                faults: FaultCounts {
+                    inserted: Atomic::new(0),
+                    refused: Atomic::new(0),
+                },
+            },
+            GFP_KERNEL,
+        )?)
+    }
+
+    fn aperture(&self) -> Aperture {
+        self.gpu.aperture
+    }
+
+    /// Moves the range in pieces of at most [`WINDOW`] bytes. The buffer is between the device and
+    /// the user, since user memory must not be touched while the region is kept usable.
+    ///
+    /// Returns how many bytes were moved before `piece` failed, or why none were.
+    fn transfer(
+        &self,
+        offset: RegionOffset,
+        len: usize,
+        mut piece: impl FnMut(RegionRange, &mut [u8]) -> Result,
+    ) -> Result<usize> {
+        let range = RegionRange::clipped(offset, u64::try_from(len)?, self.size()).ok_or(EINVAL)?;
+        let mut buffer = KVVec::from_elem(0u8, WINDOW, GFP_KERNEL)?;
+        let mut done = 0usize;
+
+        for window in range.windows(u64::try_from(WINDOW)?) {
+            let len = usize::try_from(window.len())?;
+            let result = piece(window, buffer.get_mut(..len).ok_or(EINVAL)?);
+
+            match result {
+                Ok(()) => done = done.checked_add(len).ok_or(EOVERFLOW)?,
+                Err(error) if done == 0 => return Err(error),
+                Err(_) => break,
+            }
+        }
+        Ok(done)
+    }
+
+    fn window(&self, range: RegionRange) -> Result<Window> {
+        let physical = self.aperture().physical(range).ok_or(EINVAL)?;
+
+        Window::new(physical, usize::try_from(range.len())?)
+    }
+}
+
+impl Region for GpuRam {
+    const TYPE: u32 = vendor_type(VENDOR_NVIDIA);
+    // VFIO_REGION_SUBTYPE_NVIDIA_NVLINK2_RAM
+    const SUBTYPE: u32 = 1;
+    const FLAGS: u32 = FLAGS_ALL;
+
+    fn size(&self) -> u64 {
+        self.aperture().size()
+    }
+
+    fn capabilities(&self) -> impl Iterator<Item = Capability> {
+        [Capability::TargetAddress(self.gpu.tgt)].into_iter()
+    }
+
+    fn read(&self, core: &Core, offset: RegionOffset, mut to: UserSliceWriter) -> Result<usize> {
+        self.transfer(offset, to.len(), |range, buffer| {
+            {
+                let _access = self.gate.enter(core)?;
+
+                self.window(range)?.read(buffer)?;
+            }
+            to.write_slice(buffer)
+        })
+    }
+
+    fn write(&self, core: &Core, offset: RegionOffset, mut from: UserSliceReader) -> Result<usize> {
+        self.transfer(offset, from.len(), |range, buffer| {
+            from.read_slice(buffer)?;
+
+            let _access = self.gate.enter(core)?;
+
+            self.window(range)?.write(buffer)
+        })
+    }
+
+    fn mmap(self: ArcBorrow<'_, Self>, core: &Core, vma: &VmaNew) -> Result {
+        let extent = Extent::of(vma)?;
+        let offset = RegionOffset::new(extent.file_offset);
+        let range = RegionRange::new(offset, extent.len, self.size()).ok_or(EINVAL)?;
+        let physical = self.aperture().physical(range).ok_or(EINVAL)?;
+        let result = Ledger::register(&self.ledger, vma.mm(), extent, physical).and_then(
+            |registered| {
+                let mapping = RamMapping {
+                    ram: self.into(),
+                    _registered: registered,
+                };
+
+                attach(core, vma, Caching::Cached, mapping)
+            },
+        );
+
+        trace::gpu_mmap(core, physical, extent.user, extent.len, &result);
+        result
+    }
+}
+
+/// A user mapping of GPU RAM.
+struct RamMapping {
+    ram: Arc<GpuRam>,
+    _registered: Registered,
+}
+
+impl RamMapping {
+    /// Returns the physical address of the page that was touched.
+    fn physical(&self, fault: &Fault<'_>) -> Option<u64> {
+        let offset = RegionOffset::new(fault.file_offset()?);
+        let page = u64::try_from(PAGE_SIZE).ok()?;
+        let range = RegionRange::new(offset, page, self.ram.size())?;
+
+        self.ram.aperture().physical(range)
+    }
+}
+
+impl Mapping for RamMapping {
+    fn fault(&self, core: &Core, fault: &Fault<'_>) -> Outcome {
+        let Some(physical) = self.physical(fault) else {
+            return Outcome::SIGBUS;
+        };
+        let outcome = self.ram.gate.enter(core).map_or(Outcome::SIGBUS, |access| {
+            fault.insert(&access.memory, physical)
+        });
+        let counts = &self.ram.faults;
+
+        if outcome.is_inserted() {
+            counts.inserted.add(1, Relaxed);
+        } else {
+            counts.refused.add(1, Relaxed);
+        }
+        trace::gpu_fault(core, physical, fault.address(), outcome);
+        outcome
+    }
+}

@@ -1,0 +1,88 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Functions around C macros and inline functions, for Rust to call.
+ *
+ * One call each and no policy: whatever decides something is Rust.
+ */
+#include <linux/io.h>
+#include <linux/uaccess.h>
+#include <asm/firmware.h>
+
+#include "nvlink2_helpers.h"
+
+bool nvlink2_platform_is_powernv(void)
+{
+	return firmware_has_feature(FW_FEATURE_OPAL);
+}
+
+struct device_node *nvlink2_pci_of_node(struct pci_dev *pdev)
+{
+	return of_node_get(pci_device_to_OF_node(pdev));
+}
+
+const char *nvlink2_pci_name(const struct pci_dev *pdev)
+{
+	return pci_name(pdev);
+}
+
+struct device_node *nvlink2_of_node_get(struct device_node *node)
+{
+	return of_node_get(node);
+}
+
+void nvlink2_of_node_put(struct device_node *node)
+{
+	of_node_put(node);
+}
+
+void nvlink2_init_rwsem(struct rw_semaphore *sem)
+{
+	init_rwsem(sem);
+}
+
+void nvlink2_init_delayed_work(struct delayed_work *work, work_func_t func)
+{
+	INIT_DELAYED_WORK(work, func);
+}
+
+bool nvlink2_queue_delayed_work(struct delayed_work *work, unsigned int msecs)
+{
+	return schedule_delayed_work(work, msecs_to_jiffies(msecs));
+}
+
+/* The flags io_remap_pfn_range() would set, and no inheritance by children. */
+void nvlink2_vma_set_flags(struct vm_area_struct *vma)
+{
+	vm_flags_set(vma, VM_IO | VM_PFNMAP | VM_DONTEXPAND | VM_DONTDUMP | VM_DONTCOPY);
+}
+
+void nvlink2_vma_set_uncached(struct vm_area_struct *vma)
+{
+	vma->vm_page_prot = pgprot_noncached(vma->vm_page_prot);
+}
+
+/* Returns the number of bytes not copied: a load from a dead link ends in a machine check. */
+unsigned long nvlink2_copy_from_device(void *dst, const void *src, size_t len)
+{
+	return copy_mc_to_kernel(dst, src, len);
+}
+
+void nvlink2_copy_to_device(void *dst, const void *src, size_t len)
+{
+	memcpy(dst, src, len);
+}
+
+/* Memory order as the bus has it, so that read(2) and a load through mmap(2) agree. */
+u64 nvlink2_raw_readq(const void __iomem *addr)
+{
+	u64 value = __raw_readq(addr);
+
+	mb();
+	return value;
+}
+
+void nvlink2_raw_writeq(u64 value, void __iomem *addr)
+{
+	mb();
+	__raw_writeq(value, addr);
+}

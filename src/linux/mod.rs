@@ -1,0 +1,22 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Safe wrappers for the kernel interfaces that the kernel crate lacks.
+//!
+//! This is the only part of the driver with `unsafe` and raw bindings. Lock order, outermost
+//! first: mmap lock, `memory_lock` of a VFIO device ([`lock::MemoryGuard`]), our own locks, page
+//! tables.
+
+mod bindings;
+mod vtable;
+
+pub(crate) mod delayed;
+pub(crate) mod device_memory;
+pub(crate) mod lock;
+pub(crate) mod mm_iommu;
+pub(crate) mod mmio;
+pub(crate) mod of;
+pub(crate) mod pci;
+pub(crate) mod region;
+pub(crate) mod trace;
+pub(crate) mod vfio;
+pub(crate) mod vma;

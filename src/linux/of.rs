@@ -1,0 +1,120 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Device tree nodes.
+//!
+//! C header: `include/linux/of.h`
+
+use super::{
+    bindings,
+    pci::Function, //
+};
+use crate::pure::devicetree::Node;
+use core::{
+    ffi::CStr,
+    fmt,
+    ptr::NonNull,
+    slice, //
+};
+use kernel::str::CStrExt;
+
+/// A reference to a `struct device_node`.
+///
+/// # Invariants
+///
+/// Points to a node of which this owns one reference.
+pub(crate) struct OfNode(NonNull<bindings::device_node>);
+
+impl OfNode {
+    /// Returns the node of a PCI function, if firmware described it.
+    pub(crate) fn of(function: &Function) -> Option<Self> {
+        // SAFETY: A `Function` is a valid `pci_dev`; the helper returns NULL or a new reference.
+        let node = unsafe { bindings::nvlink2_pci_of_node(function.as_raw()) };
+
+        // INVARIANT: The reference that the helper took is ours now.
+        NonNull::new(node).map(Self)
+    }
+}
+
+impl Clone for OfNode {
+    fn clone(&self) -> Self {
+        // SAFETY: By the type invariant the node has a reference, so another may be taken.
+        unsafe { bindings::nvlink2_of_node_get(self.0.as_ptr()) };
+        // INVARIANT: Owns the reference just taken.
+        Self(self.0)
+    }
+}
+
+impl Drop for OfNode {
+    fn drop(&mut self) {
+        // SAFETY: Gives up the reference that the type invariant says we own.
+        unsafe { bindings::nvlink2_of_node_put(self.0.as_ptr()) };
+    }
+}
+
+impl fmt::Display for OfNode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // SAFETY: The node is valid; `full_name` is set before a node can be found and lives as
+        // long as the node.
+        let name = unsafe { CStr::from_ptr((*self.0.as_ptr()).full_name.cast()) };
+
+        f.write_str(name.to_str().unwrap_or("node without a readable name"))
+    }
+}
+
+impl Node for OfNode {
+    fn property(&self, name: &CStr) -> Option<&[u8]> {
+        let mut len = 0;
+        // SAFETY: Node and name are valid for the call, `len` is written by it.
+        let value =
+            unsafe { bindings::of_get_property(self.0.as_ptr(), name.as_char_ptr(), &mut len) };
+        let value = NonNull::new(value.cast_mut().cast::<u8>())?;
+
+        // SAFETY: `of_get_property` found a value of `len` bytes. A property that is removed or
+        // replaced moves to the node's list of dead ones, which is freed with the node only, and
+        // `self` keeps the node. Values are not written in place.
+        Some(unsafe { slice::from_raw_parts(value.as_ptr(), usize::try_from(len).ok()?) })
+    }
+
+    fn phandle(&self) -> u32 {
+        // SAFETY: The node is valid; its phandle does not change once it is attached.
+        unsafe { (*self.0.as_ptr()).phandle }
+    }
+
+    fn find(&self, phandle: u32) -> Option<Self> {
+        // SAFETY: Takes any number; returns NULL or a new reference.
+        let node = unsafe { bindings::of_find_node_by_phandle(phandle) };
+
+        // INVARIANT: The reference that was returned is ours now.
+        NonNull::new(node).map(Self)
+    }
+
+    fn parent(&self) -> Option<Self> {
+        // SAFETY: The node is valid; returns NULL or a new reference.
+        let node = unsafe { bindings::of_get_parent(self.0.as_ptr()) };
+
+        // INVARIANT: The reference that was returned is ours now.
+        NonNull::new(node).map(Self)
+    }
+
+    fn any_child(&self, f: &mut dyn FnMut(&Self) -> bool) -> bool {
+        let mut previous: Option<Self> = None;
+
+        loop {
+            let raw = previous.as_ref().map_or(core::ptr::null_mut(), |node| node.0.as_ptr());
+            // `of_get_next_child` drops the reference to the node it continues from.
+            core::mem::forget(previous.take());
+            // SAFETY: The parent is valid; `raw` is NULL or a child of it with the reference that
+            // was just forgotten.
+            let next = unsafe { bindings::of_get_next_child(self.0.as_ptr(), raw) };
+            // INVARIANT: The reference that was returned is ours now.
+            let Some(child) = NonNull::new(next).map(Self) else {
+                return false;
+            };
+
+            if f(&child) {
+                return true;
+            }
+            previous = Some(child);
+        }
+    }
+}

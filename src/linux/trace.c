@@ -1,0 +1,24 @@
+// SPDX-License-Identifier: GPL-2.0
+/* Tracepoints are defined in C: Rust can only declare those in the kernel's own bindings. */
+#define CREATE_TRACE_POINTS
+#include "nvlink2_trace.h"
+
+#include "nvlink2_helpers.h"
+
+void nvlink2_trace_gpu_fault(struct pci_dev *pdev, unsigned long hpa, unsigned long ua,
+			     unsigned int ret)
+{
+	trace_vfio_pci_nvgpu_mmap_fault(pdev, hpa, ua, ret);
+}
+
+void nvlink2_trace_gpu_mmap(struct pci_dev *pdev, unsigned long hpa, unsigned long ua,
+			    unsigned long size, int ret)
+{
+	trace_vfio_pci_nvgpu_mmap(pdev, hpa, ua, size, ret);
+}
+
+void nvlink2_trace_bridge_mmap(struct pci_dev *pdev, unsigned long hpa, unsigned long ua,
+			       unsigned long size, int ret)
+{
+	trace_vfio_pci_npu2_mmap(pdev, hpa, ua, size, ret);
+}

@@ -1,0 +1,58 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Tracepoints, see `include/nvlink2_trace.h`.
+
+use super::{
+    bindings,
+    vfio::Core,
+    vma::Outcome, //
+};
+use kernel::prelude::*;
+
+/// A page of GPU RAM at `physical` was asked for at user address `user`.
+pub(crate) fn gpu_fault(core: &Core, physical: u64, user: u64, outcome: Outcome) {
+    // SAFETY: The PCI device exists as long as its core device.
+    // CAST: `unsigned long` has 64 bits on every machine with this driver.
+    unsafe {
+        bindings::nvlink2_trace_gpu_fault(
+            core.pci(),
+            physical as usize,
+            user as usize,
+            outcome.get(),
+        )
+    };
+}
+
+/// GPU RAM was to be mapped.
+pub(crate) fn gpu_mmap(core: &Core, physical: u64, user: u64, len: u64, result: &Result) {
+    // SAFETY: As above.
+    // CAST: As above.
+    unsafe {
+        bindings::nvlink2_trace_gpu_mmap(
+            core.pci(),
+            physical as usize,
+            user as usize,
+            len as usize,
+            errno(result),
+        )
+    };
+}
+
+/// An ATSD register block was to be mapped.
+pub(crate) fn bridge_mmap(core: &Core, physical: u64, user: u64, len: u64, result: &Result) {
+    // SAFETY: As above.
+    // CAST: As above.
+    unsafe {
+        bindings::nvlink2_trace_bridge_mmap(
+            core.pci(),
+            physical as usize,
+            user as usize,
+            len as usize,
+            errno(result),
+        )
+    };
+}
+
+fn errno(result: &Result) -> i32 {
+    result.as_ref().err().map_or(0, |error| error.to_errno())
+}

@@ -1,0 +1,224 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Mappings of device memory whose pages appear as they are touched.
+//!
+//! C header: `include/linux/mm.h`
+
+use super::{
+    bindings,
+    lock::MemoryGuard,
+    vfio::{
+        Core,
+        MappedCore, //
+    },
+};
+use core::marker::PhantomData;
+use kernel::{
+    error::code::EINVAL,
+    ffi::{
+        c_int,
+        c_uint, //
+    },
+    mm::virt::VmaNew,
+    prelude::*,
+    sync::Arc, //
+};
+
+/// How the CPU accesses a mapping.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Caching {
+    /// As memory. KVM hands this on to the guest.
+    Cached,
+    /// As registers: every access goes to the device, in order.
+    Uncached,
+}
+
+/// A mapping of device memory. One object stands for all pieces that its VMA may be split into,
+/// and is dropped with the last of them.
+pub(crate) trait Mapping: Send + Sync + 'static {
+    /// Makes the page that was touched accessible, or refuses.
+    fn fault(&self, core: &Core, fault: &Fault<'_>) -> Outcome;
+}
+
+/// What became of a fault.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Outcome(bindings::vm_fault_t);
+
+impl Outcome {
+    /// The process gets SIGBUS.
+    pub(crate) const SIGBUS: Self = Self(bindings::vm_fault_reason_VM_FAULT_SIGBUS);
+
+    /// Returns the `vm_fault_t`, for tracing.
+    pub(crate) fn get(self) -> c_uint {
+        self.0
+    }
+
+    /// Whether the page is accessible now.
+    pub(crate) fn is_inserted(self) -> bool {
+        self.0 & bindings::vm_fault_reason_VM_FAULT_NOPAGE != 0
+    }
+}
+
+/// A page fault in a VMA that was set up by [`attach`].
+///
+/// # Invariants
+///
+/// Points to the `vm_fault` of a call of the `fault` operation that has not returned.
+pub(crate) struct Fault<'a>(*mut bindings::vm_fault, PhantomData<&'a bindings::vm_fault>);
+
+impl Fault<'_> {
+    /// Returns the user address of the page.
+    pub(crate) fn address(&self) -> u64 {
+        // SAFETY: By the type invariant; the fault's address is page-aligned.
+        // CAST: `unsigned long` has 64 bits on every machine with this driver.
+        unsafe { (*self.0).__bindgen_anon_1.address as u64 }
+    }
+
+    /// Returns where in the device's file the page is, in bytes.
+    pub(crate) fn file_offset(&self) -> Option<u64> {
+        // SAFETY: By the type invariant; `pgoff` is the page's index in the file.
+        // CAST: As in `address`.
+        file_offset(unsafe { (*self.0).__bindgen_anon_1.pgoff as u64 })
+    }
+
+    /// Inserts the page at `physical`, if the device is enabled.
+    pub(crate) fn insert(&self, memory: &MemoryGuard<'_>, physical: u64) -> Outcome {
+        let pfn = physical >> bindings::PAGE_SHIFT;
+
+        // SAFETY: `memory_lock` of the device is held, as the guard shows. The VMA has VM_PFNMAP
+        // and is not copy-on-write, since `attach` set the one and VFIO demands shared mappings.
+        // CAST: As in `address`.
+        Outcome(unsafe {
+            bindings::vfio_pci_vmf_insert_pfn(memory.core().as_raw(), self.0, pfn as usize, 0)
+        })
+    }
+}
+
+/// Converts a page index to bytes.
+fn file_offset(pgoff: u64) -> Option<u64> {
+    pgoff.checked_mul(1 << bindings::PAGE_SHIFT)
+}
+
+/// A new VMA's place in its process and its file, in bytes.
+#[derive(Clone, Copy)]
+pub(crate) struct Extent {
+    pub(crate) user: u64,
+    pub(crate) len: u64,
+    pub(crate) file_offset: u64,
+}
+
+impl Extent {
+    pub(crate) fn of(vma: &VmaNew) -> Result<Self> {
+        let len = vma.end().checked_sub(vma.start()).ok_or(EINVAL)?;
+        // SAFETY: The VMA is valid and not shared with anybody yet.
+        let pgoff = unsafe { (*vma.as_ptr()).vm_pgoff };
+
+        Ok(Self {
+            user: u64::try_from(vma.start())?,
+            len: u64::try_from(len)?,
+            file_offset: file_offset(u64::try_from(pgoff)?).ok_or(EOVERFLOW)?,
+        })
+    }
+}
+
+/// What a VMA owns: one reference per piece.
+struct Attached<M> {
+    core: MappedCore,
+    mapping: M,
+}
+
+/// Makes `vma` a mapping whose pages `mapping` inserts.
+///
+/// It is neither inherited by children, dumped, expanded nor moved: `mapping` may be bound to the
+/// address it was made for.
+pub(crate) fn attach<M: Mapping>(
+    core: &Core,
+    vma: &VmaNew,
+    caching: Caching,
+    mapping: M,
+) -> Result {
+    let attached = Arc::new(
+        Attached {
+            // SAFETY: Stored in a VMA of the device's file: `mmap` operations are the only source
+            // of a `VmaNew`, and get the core that belongs to the file.
+            core: unsafe { MappedCore::new(core) },
+            mapping,
+        },
+        GFP_KERNEL,
+    )?;
+    let raw = vma.as_ptr();
+
+    // SAFETY: The VMA is being set up, so nobody else looks at it, and its flags may be set. The
+    // operations expect an `Arc<Attached<M>>` in `vm_private_data`.
+    unsafe {
+        bindings::nvlink2_vma_set_flags(raw);
+        if caching == Caching::Uncached {
+            bindings::nvlink2_vma_set_uncached(raw);
+        }
+        (*raw).vm_private_data = Arc::into_raw(attached).cast_mut().cast();
+        (*raw).vm_ops = VmaVTable::<M>::build();
+    }
+    Ok(())
+}
+
+/// The operations of VMAs whose `vm_private_data` is a reference to an `Arc<Attached<M>>`.
+struct VmaVTable<M: Mapping>(PhantomData<M>);
+
+impl<M: Mapping> VmaVTable<M> {
+    /// # Safety
+    ///
+    /// `vma` must have these operations and be a copy of one that has a reference.
+    unsafe extern "C" fn open(vma: *mut bindings::vm_area_struct) {
+        // SAFETY: The VMA that this one was copied from owns a reference, so another may be taken.
+        unsafe {
+            let attached = (*vma).vm_private_data.cast_const().cast::<Attached<M>>();
+            let original = core::mem::ManuallyDrop::new(Arc::from_raw(attached));
+
+            core::mem::forget(Arc::clone(&original));
+        }
+    }
+
+    /// # Safety
+    ///
+    /// `vma` must have these operations and be about to go.
+    unsafe extern "C" fn close(vma: *mut bindings::vm_area_struct) {
+        // SAFETY: Gives up this VMA's reference; the kernel calls this once per VMA.
+        drop(unsafe { Arc::from_raw((*vma).vm_private_data.cast::<Attached<M>>()) });
+    }
+
+    /// # Safety
+    ///
+    /// `vma` must have these operations.
+    unsafe extern "C" fn mremap(_vma: *mut bindings::vm_area_struct) -> c_int {
+        EINVAL.to_errno()
+    }
+
+    /// # Safety
+    ///
+    /// `vmf` must be a fault in a VMA with these operations.
+    unsafe extern "C" fn fault(vmf: *mut bindings::vm_fault) -> bindings::vm_fault_t {
+        // SAFETY: The VMA is locked against going away during a fault, and owns a reference.
+        let attached = unsafe {
+            let vma = (*vmf).__bindgen_anon_1.vma;
+
+            &*(*vma).vm_private_data.cast::<Attached<M>>()
+        };
+
+        // INVARIANT: This is the call in question.
+        let fault = Fault(vmf, PhantomData);
+
+        attached.mapping.fault(attached.core.get(), &fault).0
+    }
+
+    const VTABLE: bindings::vm_operations_struct = bindings::vm_operations_struct {
+        open: Some(Self::open),
+        close: Some(Self::close),
+        mremap: Some(Self::mremap),
+        fault: Some(Self::fault),
+        ..pin_init::zeroed()
+    };
+
+    const fn build() -> &'static bindings::vm_operations_struct {
+        &Self::VTABLE
+    }
+}

@@ -1,0 +1,276 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! A driver's VFIO device, and the operations by which VFIO and PCI call the driver.
+//!
+//! C headers: `include/linux/vfio.h` (`struct vfio_device_ops`), `include/linux/pci.h`
+//! (`struct pci_error_handlers`)
+
+use super::{
+    bindings,
+    pci::Driver,
+    vfio::{
+        Core,
+        Enabled, //
+    },
+};
+use crate::pure::{
+    config::write_may_disable,
+    range::RegionOffset, //
+};
+use core::{
+    mem::offset_of,
+    ptr::NonNull, //
+};
+use kernel::{
+    error::{
+        from_err_ptr,
+        from_result, //
+    },
+    ffi::{
+        c_char,
+        c_int,
+        c_void, //
+    },
+    prelude::*,
+    sync::Arc,
+    types::Opaque, //
+};
+
+/// The core device and the driver's data, in one allocation as VFIO wants it.
+///
+/// # Invariants
+///
+/// `core` is initialised. `data` is null or owns a reference of an `Arc<T>`; the latter from before
+/// the device is registered until it is released.
+#[repr(C)]
+pub(super) struct Device<T: Driver> {
+    core: Opaque<bindings::vfio_pci_core_device>,
+    data: *const T,
+}
+
+impl<T: Driver> Device<T> {
+    /// Allocates a device for `dev`.
+    pub(super) fn new(dev: *mut bindings::device, data: Arc<T>) -> Result<NonNull<Self>> {
+        const {
+            // `_vfio_alloc_device` wants the `vfio_device` at the start.
+            assert!(offset_of!(Self, core) == 0);
+            assert!(offset_of!(bindings::vfio_pci_core_device, vdev) == 0);
+        }
+        // SAFETY: `dev` is being probed, so it is valid. The size is that of a structure that
+        // starts with a `vfio_device`. The operations live as long as the module.
+        let vdev = from_err_ptr(unsafe {
+            bindings::_vfio_alloc_device(size_of::<Self>(), dev, &Self::OPS)
+        })?;
+        let this = NonNull::new(vdev.cast::<Self>()).ok_or(ENOMEM)?;
+
+        // SAFETY: Nobody else knows the device yet.
+        // INVARIANT: Owns the reference that is given up here.
+        unsafe { (*this.as_ptr()).data = Arc::into_raw(data) };
+        Ok(this)
+    }
+
+    /// # Safety
+    ///
+    /// `vdev` must be of a registered `Self`.
+    unsafe fn parts<'a>(vdev: *mut bindings::vfio_device) -> (&'a Core, &'a T) {
+        let this = vdev.cast::<Self>();
+
+        // SAFETY: The `vfio_device` is at the start of `Self`. Both parts of a registered one are
+        // valid by the type invariant, and VFIO keeps it while it calls an operation.
+        unsafe { (Core::from_raw(this.cast()), &*(*this).data) }
+    }
+
+    /// # Safety
+    ///
+    /// `core` must be of a `Self` that [`Device::new`] returned and that is not released.
+    pub(super) unsafe fn data<'a>(core: *mut bindings::vfio_pci_core_device) -> &'a T {
+        // SAFETY: The core device is at the start of `Self`, and the data are there from `new` on.
+        unsafe { &*(*core.cast::<Self>()).data }
+    }
+
+    /// # Safety
+    ///
+    /// `pdev` must be bound to a driver whose driver data are a registered `Self`.
+    unsafe fn parts_of_pci<'a>(pdev: *mut bindings::pci_dev) -> (&'a Core, &'a T) {
+        // SAFETY: As the caller says; the pointer to the core device is the one to `Self`.
+        unsafe { Self::parts(bindings::dev_get_drvdata(&raw const (*pdev).dev).cast()) }
+    }
+
+    /// # Safety
+    ///
+    /// `vdev` must be of a zeroed `Self`.
+    unsafe extern "C" fn init(vdev: *mut bindings::vfio_device) -> c_int {
+        // SAFETY: VFIO passes what it has just allocated.
+        // INVARIANT: Zero bytes are a null pointer.
+        unsafe { bindings::vfio_pci_core_init_dev(vdev) }
+    }
+
+    /// # Safety
+    ///
+    /// `vdev` must be of a `Self` that nobody uses any more.
+    unsafe extern "C" fn release(vdev: *mut bindings::vfio_device) {
+        // SAFETY: VFIO calls this last and once. The data may refer to the core device and so go
+        // first; a non-null pointer owns a reference.
+        unsafe {
+            let data = (*vdev.cast::<Self>()).data;
+
+            if !data.is_null() {
+                drop(Arc::from_raw(data));
+            }
+            bindings::vfio_pci_core_release_dev(vdev);
+        }
+    }
+
+    /// # Safety
+    ///
+    /// `vdev` must be of a registered `Self`; calls for its device set must be serialised.
+    unsafe extern "C" fn open_device(vdev: *mut bindings::vfio_device) -> c_int {
+        // SAFETY: As VFIO calls it.
+        let (core, data) = unsafe { Self::parts(vdev) };
+
+        from_result(|| {
+            // SAFETY: This is `open_device`.
+            let enabled = unsafe { Enabled::new(core) }?;
+
+            data.open(&enabled)?;
+            enabled.finish();
+            Ok(0)
+        })
+    }
+
+    /// # Safety
+    ///
+    /// `vdev` must be of an open `Self`.
+    unsafe extern "C" fn close_device(vdev: *mut bindings::vfio_device) {
+        // SAFETY: As VFIO calls it.
+        let (core, data) = unsafe { Self::parts(vdev) };
+
+        data.close(core);
+        // SAFETY: As VFIO calls it.
+        unsafe { bindings::vfio_pci_core_close_device(vdev) };
+    }
+
+    /// # Safety
+    ///
+    /// `vdev` must be of an open `Self`, `buf` and `ppos` those of a system call.
+    unsafe extern "C" fn write(
+        vdev: *mut bindings::vfio_device,
+        buf: *const c_char,
+        count: usize,
+        ppos: *mut bindings::loff_t,
+    ) -> isize {
+        // SAFETY: As VFIO calls it.
+        let ((core, data), offset) = unsafe { (Self::parts(vdev), *ppos) };
+        let _disabling = disables(core, offset, count).then(|| Disabling::new(core, data));
+
+        // SAFETY: As VFIO calls it.
+        unsafe { bindings::vfio_pci_core_write(vdev, buf, count, ppos) }
+    }
+
+    /// # Safety
+    ///
+    /// `vdev` must be of an open `Self`, `arg` and `argsz` those of a system call.
+    unsafe extern "C" fn device_feature(
+        vdev: *mut bindings::vfio_device,
+        flags: u32,
+        arg: *mut c_void,
+        argsz: usize,
+    ) -> c_int {
+        // SAFETY: As VFIO calls it.
+        let (core, data) = unsafe { Self::parts(vdev) };
+        let _disabling = matches!(
+            flags & bindings::VFIO_DEVICE_FEATURE_MASK,
+            bindings::VFIO_DEVICE_FEATURE_LOW_POWER_ENTRY
+                | bindings::VFIO_DEVICE_FEATURE_LOW_POWER_ENTRY_WITH_WAKEUP
+        )
+        .then(|| Disabling::new(core, data));
+
+        // SAFETY: As VFIO calls it.
+        unsafe { bindings::vfio_pci_core_ioctl_feature(vdev, flags, arg, argsz) }
+    }
+
+    /// # Safety
+    ///
+    /// `pdev` must be bound to this driver.
+    unsafe extern "C" fn reset_prepare(pdev: *mut bindings::pci_dev) {
+        // SAFETY: The PCI core holds the device lock, so the device stays bound.
+        let (core, data) = unsafe { Self::parts_of_pci(pdev) };
+
+        data.reset_prepare(core);
+    }
+
+    /// # Safety
+    ///
+    /// `pdev` must be bound to this driver.
+    unsafe extern "C" fn reset_done(pdev: *mut bindings::pci_dev) {
+        // SAFETY: The PCI core holds the device lock, so the device stays bound.
+        let (core, data) = unsafe { Self::parts_of_pci(pdev) };
+
+        data.reset_done(core);
+    }
+
+    const OPS: bindings::vfio_device_ops = bindings::vfio_device_ops {
+        name: T::NAME.as_ptr().cast_mut().cast(),
+        init: Some(Self::init),
+        release: Some(Self::release),
+        open_device: Some(Self::open_device),
+        close_device: Some(Self::close_device),
+        ioctl: Some(bindings::vfio_pci_core_ioctl),
+        get_region_info_caps: Some(bindings::vfio_pci_ioctl_get_region_info),
+        device_feature: Some(Self::device_feature),
+        read: Some(bindings::vfio_pci_core_read),
+        write: Some(Self::write),
+        mmap: Some(bindings::vfio_pci_core_mmap),
+        request: Some(bindings::vfio_pci_core_request),
+        match_: Some(bindings::vfio_pci_core_match),
+        match_token_uuid: Some(bindings::vfio_pci_core_match_token_uuid),
+        ..pin_init::zeroed()
+    };
+
+    const ERROR_HANDLERS: bindings::pci_error_handlers = bindings::pci_error_handlers {
+        error_detected: Some(bindings::vfio_pci_core_aer_err_detected),
+        reset_prepare: Some(Self::reset_prepare),
+        reset_done: Some(Self::reset_done),
+        ..pin_init::zeroed()
+    };
+
+    pub(super) const fn error_handlers() -> &'static bindings::pci_error_handlers {
+        &Self::ERROR_HANDLERS
+    }
+}
+
+/// Whether a write of `count` bytes at `file_offset` may turn off the device's memory or power.
+fn disables(core: &Core, file_offset: bindings::loff_t, count: usize) -> bool {
+    const CONFIG: u64 = bindings::VFIO_PCI_CONFIG_REGION_INDEX as u64;
+
+    let Ok(offset) = u64::try_from(file_offset) else {
+        return false;
+    };
+
+    offset >> bindings::VFIO_PCI_OFFSET_SHIFT == CONFIG
+        && write_may_disable(
+            RegionOffset::new(offset).get(),
+            u64::try_from(count).unwrap_or(u64::MAX),
+            core.pm_cap(),
+        )
+}
+
+/// Keeps a driver's regions inaccessible while VFIO may take the device's memory or power away:
+/// the core removes only mappings of BARs when it does that.
+struct Disabling<'a, T: Driver> {
+    core: &'a Core,
+    data: &'a T,
+}
+
+impl<'a, T: Driver> Disabling<'a, T> {
+    fn new(core: &'a Core, data: &'a T) -> Self {
+        data.disable_begin(core);
+        Self { core, data }
+    }
+}
+
+impl<T: Driver> Drop for Disabling<'_, T> {
+    fn drop(&mut self) {
+        self.data.disable_end(self.core);
+    }
+}

@@ -1,0 +1,24 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! VFIO access to NVIDIA GPUs that POWER9 attaches over NVLink2.
+//!
+//! Data flow: device tree -> [`pure::topology`] (parsed once, validated) -> [`function`] (the life
+//! of one PCI function) -> [`gpu_ram`] or [`atsd`], a region -> vfio-pci-core.
+
+mod atsd;
+mod debug;
+mod driver;
+mod function;
+mod gate;
+mod gpu_ram;
+mod ledger;
+mod linux;
+mod pure;
+
+kernel::prelude::module! {
+    type: driver::Module,
+    name: "nvlink2_vfio_pci",
+    authors: ["The nvlink2-vfio authors"],
+    description: "VFIO PCI driver for NVIDIA GPUs with NVLink2 on POWER9",
+    license: "GPL",
+}

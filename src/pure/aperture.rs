@@ -1,0 +1,139 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The window of host physical address space behind which a GPU's memory lies.
+
+use super::range::{
+    RegionRange,
+    MAX_REGION_SIZE, //
+};
+
+/// What apertures, ATSD registers and mappings of them are aligned to: the largest page of the
+/// kernels that run here, and the size of an ATSD register block.
+pub(crate) const GRANULE: u64 = 0x1_0000;
+
+/// Why a `reg` property does not describe an aperture.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ApertureError {
+    /// Base or size is 0.
+    Zero,
+    /// Base or size is not a multiple of [`GRANULE`].
+    Unaligned,
+    /// Base + size does not fit into 64 bits.
+    Wraps,
+    /// Larger than the 1 TiB of offsets that VFIO has for a region.
+    TooLarge,
+}
+
+/// An aperture in bytes of host physical address space.
+///
+/// It is the room firmware sets aside per GPU (128 GiB), not the size of the GPU's RAM.
+///
+/// # Invariants
+///
+/// `base` and `size` are non-zero multiples of [`GRANULE`], `size <= MAX_REGION_SIZE`, and
+/// `base + size` does not overflow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Aperture {
+    base: u64,
+    size: u64,
+}
+
+impl Aperture {
+    pub(crate) fn new(base: u64, size: u64) -> Result<Self, ApertureError> {
+        if base == 0 || size == 0 {
+            return Err(ApertureError::Zero);
+        }
+        if (base | size) % GRANULE != 0 {
+            return Err(ApertureError::Unaligned);
+        }
+        if base.checked_add(size).is_none() {
+            return Err(ApertureError::Wraps);
+        }
+        if size > MAX_REGION_SIZE {
+            return Err(ApertureError::TooLarge);
+        }
+        // INVARIANT: Each condition was just checked.
+        Ok(Self { base, size })
+    }
+
+    pub(crate) fn base(self) -> u64 {
+        self.base
+    }
+
+    pub(crate) fn size(self) -> u64 {
+        self.size
+    }
+
+    /// Returns the first physical address of `range`, which must be one of this aperture's.
+    pub(crate) fn physical(self, range: RegionRange) -> Option<u64> {
+        if range.end() > self.size {
+            return None;
+        }
+        self.base.checked_add(range.start())
+    }
+
+    /// Whether the `size` bytes from `base` have an address in common with this aperture.
+    pub(crate) fn overlaps(self, base: u64, size: u64) -> bool {
+        let end = base.saturating_add(size);
+        // Does not saturate, by the type invariant.
+        let own_end = self.base.saturating_add(self.size);
+
+        size != 0 && base < own_end && self.base < end
+    }
+}
+
+#[cfg(any(test, CONFIG_VFIO_PCI_NVLINK2_KUNIT_TEST))]
+#[cfg_attr(not(test), kernel::macros::kunit_tests(nvlink2_aperture))]
+mod tests {
+    use super::*;
+    use crate::pure::range::RegionOffset;
+
+    #[test]
+    fn refuses_what_cannot_be_mapped() {
+        let table = [
+            (0, GRANULE, ApertureError::Zero),
+            (GRANULE, 0, ApertureError::Zero),
+            (GRANULE + 0x1000, GRANULE, ApertureError::Unaligned),
+            (GRANULE, GRANULE - 1, ApertureError::Unaligned),
+            (u64::MAX - GRANULE + 1, GRANULE, ApertureError::Wraps),
+            (GRANULE, MAX_REGION_SIZE + GRANULE, ApertureError::TooLarge),
+        ];
+
+        for (base, size, error) in table {
+            assert_eq!(Aperture::new(base, size), Err(error));
+        }
+    }
+
+    #[test]
+    fn accepts_the_largest() {
+        assert!(Aperture::new(GRANULE, MAX_REGION_SIZE).is_ok());
+        assert!(Aperture::new(u64::MAX - 2 * GRANULE + 1, GRANULE).is_ok());
+    }
+
+    #[test]
+    fn adds_the_offset_once() {
+        let aperture = Aperture::new(0x3e0_0000_0000, 0x20_0000_0000).ok();
+        let range = RegionRange::new(RegionOffset::new(0x3_0000), GRANULE, 0x20_0000_0000);
+        let beyond = RegionRange::new(RegionOffset::new(0x20_0000_0000), GRANULE, u64::MAX);
+
+        assert_eq!(aperture.zip(range).and_then(|(a, r)| a.physical(r)), Some(0x3e0_0003_0000));
+        assert_eq!(aperture.zip(beyond).and_then(|(a, r)| a.physical(r)), None);
+    }
+
+    #[test]
+    fn neighbours_do_not_overlap() {
+        let table = [
+            (0, 4 * GRANULE, false),
+            (0, 4 * GRANULE + 1, true),
+            (6 * GRANULE, GRANULE, false),
+            (6 * GRANULE - 1, 1, true),
+            (5 * GRANULE, 0, false),
+            (0, u64::MAX, true),
+        ];
+
+        for (base, size, expected) in table {
+            let aperture = Aperture::new(4 * GRANULE, 2 * GRANULE);
+            assert_eq!(aperture.map(|a| a.overlaps(base, size)), Ok(expected));
+        }
+    }
+}

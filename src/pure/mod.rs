@@ -1,0 +1,16 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What the driver knows without a kernel: decoding, arithmetic, byte layout.
+//!
+//! Nothing here refers to the kernel crate or allocates, so the module, KUnit and the host tests
+//! (tests/host) compile the same files. Sizes and addresses are bytes in `u64` throughout.
+
+pub(crate) mod alignment;
+pub(crate) mod aperture;
+pub(crate) mod atsd;
+pub(crate) mod capability;
+pub(crate) mod cells;
+pub(crate) mod config;
+pub(crate) mod devicetree;
+pub(crate) mod range;
+pub(crate) mod topology;
