@@ -28,6 +28,10 @@ PHBS_PER_CHIP = 6
 GPU_PHB = 0
 SERIAL_PHB = 1
 
+# QEMU wants each slot's chassis and number to be unique; the root ports use the
+# numbers of the chips.
+SWITCH_CHASSIS = 16
+
 # Bus that carries the virtio-serial ports of the caller.
 SERIAL_BUS = "emu-serial.0"
 
@@ -76,7 +80,7 @@ def qemu_args(gpus, memory="4G", gpu_ram="16G"):
             args += [
                 "-device",
                 f"xio3130-downstream,id=slot{gpu},bus=plx{chip},port={index},"
-                f"chassis={chip + 1},slot={index},addr={index}",
+                f"chassis={SWITCH_CHASSIS + chip},slot={index},addr={index}",
                 "-device",
                 f"nvlink2-v100,id=gpu{gpu},bus=slot{gpu},"
                 f"npu=/machine/chip[{chip}]/npu,bricks={bricks:#x},"
