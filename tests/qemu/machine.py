@@ -9,12 +9,24 @@ in the device tree.  Both are tables in this file.
 
     machine.py args --gpus 3                      one argument per line
     machine.py tree --gpus 3 --append TEXT [--initrd FILE] IN.dtb OUT.dtb
+
+OPAL makes the NVLink2 nodes itself.  To show Linux bad ones, take the tree of a
+good boot (/sys/firmware/fdt), change it and give it to the kernel behind OPAL's
+back:
+
+    machine.py mutations BOOT.dtb                 what can be wrong
+    machine.py shim --kernel VMLINUX --fdt BOOT.dtb --mutate NAME[,NAME...] \
+        --append TEXT [--initrd FILE] OUT         a kernel for -kernel
 """
 
 import argparse
 import sys
 
 import libfdt
+
+import mutations
+import shim
+from devtree import U64, Tree
 
 # -- topology ----------------------------------------------------------------
 
@@ -90,25 +102,6 @@ def qemu_args(gpus, memory="4G", gpu_ram="16G"):
 
 
 # -- device tree -------------------------------------------------------------
-
-class U64(int):
-    """A property of one 64-bit cell pair."""
-
-
-def encode(value):
-    """Bytes of a property: str, list of str, int (u32), U64, list of u32."""
-    if value is None:
-        return b""
-    if isinstance(value, bytes):
-        return value
-    if isinstance(value, U64):
-        return value.to_bytes(8, "big")
-    if isinstance(value, int):
-        return value.to_bytes(4, "big")
-    if isinstance(value, str):
-        return value.encode() + b"\0"
-    return b"".join(encode(item) for item in value)
-
 
 # As real POWER9 firmware says it: 4K, 64K, 2M, 1G, with the AP encoding of each
 # in the top three bits.
@@ -208,47 +201,27 @@ def edits(gpus):
     return tree
 
 
-def children(fdt, path):
-    """Names of a node's children, in order."""
-    names = []
-    node = fdt.first_subnode(fdt.path_offset(path), libfdt.QUIET_NOTFOUND)
-    while node >= 0:
-        names.append(fdt.get_name(node))
-        node = fdt.next_subnode(node, libfdt.QUIET_NOTFOUND)
-    return names
-
-
-def merge(fdt, path, content):
-    """Set the properties and create the children that CONTENT lists."""
-    # Properties first and children in reverse: libfdt puts new ones in front.
-    for name, value in reversed(list(content.items())):
-        if isinstance(value, dict):
-            child = f"{path.rstrip('/')}/{name}"
-            if fdt.path_offset(child, libfdt.QUIET_NOTFOUND) < 0:
-                fdt.add_subnode(fdt.path_offset(path), name)
-            merge(fdt, child, value)
-        else:
-            fdt.setprop(fdt.path_offset(path), name, encode(value))
-
-
 def make_tree(base_dtb, gpus, bootargs="", initrd=None):
     """Turn QEMU's own tree (-M powernv9,dumpdtb=) into a Witherspoon's.
 
     BASE_DTB and the result are flattened trees (bytes).  INITRD is the range
     (first byte, byte after the last) where QEMU loads -initrd, or None.
     """
-    fdt = libfdt.Fdt(base_dtb)
-    fdt.resize(len(base_dtb) + 0x10000)
+    tree = Tree(base_dtb)
     for path, content in edits(gpus).items():
-        merge(fdt, path, content)
-    for cpu in children(fdt, "/cpus"):
-        merge(fdt, f"/cpus/{cpu}", CPU)
+        tree.merge(path, content)
+    for cpu in tree.children("/cpus"):
+        tree.merge(cpu, CPU)
+    set_chosen(tree, bootargs, initrd)
+    return tree.blob()
+
+
+def set_chosen(tree, bootargs, initrd):
+    """Write the kernel's command line and the range of its initial RAM disk."""
     chosen = {"bootargs": bootargs}
     if initrd:
         chosen["linux,initrd-start"], chosen["linux,initrd-end"] = initrd
-    merge(fdt, "/chosen", chosen)
-    fdt.pack()
-    return bytes(fdt.as_bytearray())
+    tree.merge("/chosen", chosen)
 
 
 def initrd_range(path):
@@ -260,19 +233,53 @@ def initrd_range(path):
     return INITRD_BASE, INITRD_BASE + size
 
 
+# -- bad firmware ------------------------------------------------------------
+
+def make_shim(kernel, boot_dtb, names, bootargs, initrd=None):
+    """A vmlinux that starts with the tree BOOT_DTB after the named mutations.
+
+    KERNEL, BOOT_DTB and the result are bytes.  BOOT_DTB is what OPAL gave a
+    kernel on the same machine: same number of GPUs, memory and processors.
+    """
+    tree = Tree(boot_dtb)
+    mutations.mutate(tree, names)
+    set_chosen(tree, bootargs, initrd)
+    return shim.add_tree(kernel, tree.blob())
+
+
 # -- command line ------------------------------------------------------------
 
 def cmd_args(options):
     print("\n".join(qemu_args(options.gpus)))
 
 
+def read(path):
+    with open(path, "rb") as file:
+        return file.read()
+
+
+def write(path, data):
+    with open(path, "wb") as file:
+        file.write(data)
+
+
 def cmd_tree(options):
-    with open(options.input, "rb") as file:
-        base = file.read()
     initrd = initrd_range(options.initrd) if options.initrd else None
-    tree = make_tree(base, options.gpus, options.append, initrd)
-    with open(options.output, "wb") as file:
-        file.write(tree)
+    write(options.output, make_tree(read(options.input), options.gpus,
+                                    options.append, initrd))
+
+
+def cmd_mutations(options):
+    tree = Tree(read(options.fdt))
+    for item in mutations.mutations(tree).values():
+        print(item.name, item.path, item.property, item.text, sep="\t")
+
+
+def cmd_shim(options):
+    initrd = initrd_range(options.initrd) if options.initrd else None
+    names = options.mutate.split(",") if options.mutate else []
+    write(options.output, make_shim(read(options.kernel), read(options.fdt),
+                                    names, options.append, initrd))
 
 
 def parser():
@@ -289,16 +296,34 @@ def parser():
                                help="print QEMU's arguments, one per line")
     args.set_defaults(run=cmd_args)
 
-    tree = commands.add_parser("tree", parents=[gpus],
+    chosen = argparse.ArgumentParser(add_help=False)
+    chosen.add_argument("--append", default="", metavar="TEXT",
+                        help="the kernel's command line")
+    chosen.add_argument("--initrd", metavar="FILE",
+                        help="the file QEMU is given with -initrd")
+
+    tree = commands.add_parser("tree", parents=[gpus, chosen],
                                help="make the firmware's input tree")
-    tree.add_argument("--append", default="", metavar="TEXT",
-                      help="the kernel's command line")
-    tree.add_argument("--initrd", metavar="FILE",
-                      help="the file QEMU is given with -initrd")
     tree.add_argument("input", metavar="IN.dtb",
                       help="dumped by -M powernv9,dumpdtb=IN.dtb")
     tree.add_argument("output", metavar="OUT.dtb", help="for -dtb")
     tree.set_defaults(run=cmd_tree)
+
+    listing = commands.add_parser(
+        "mutations", help="list bad firmware: name, node, property, defect")
+    listing.add_argument("fdt", metavar="BOOT.dtb",
+                         help="/sys/firmware/fdt of a good boot")
+    listing.set_defaults(run=cmd_mutations)
+
+    image = commands.add_parser("shim", parents=[chosen],
+                                help="make a kernel that sees bad firmware")
+    image.add_argument("--kernel", required=True, metavar="VMLINUX")
+    image.add_argument("--fdt", required=True, metavar="BOOT.dtb",
+                       help="/sys/firmware/fdt of a good boot")
+    image.add_argument("--mutate", default="", metavar="NAME[,NAME...]",
+                       help="the mutations, by default none")
+    image.add_argument("output", metavar="OUT", help="for -kernel")
+    image.set_defaults(run=cmd_shim)
     return top
 
 
@@ -306,7 +331,7 @@ def main():
     options = parser().parse_args()
     try:
         options.run(options)
-    except (OSError, ValueError, libfdt.FdtException) as error:
+    except (OSError, ValueError, KeyError, libfdt.FdtException) as error:
         sys.exit(f"machine.py: {error}")
 
 
