@@ -5,7 +5,8 @@ OPAL stays unmodified and enters vmlinux in place, where QEMU loaded the file,
 at the offset of the program header that holds the entry point.  So a tree and
 a few instructions at the end of the file, with a program header for them, are
 entered instead of the kernel: they load the address of the tree and go on to
-the kernel.
+the kernel.  OPAL's own tree is asked for one thing, which processor won the race
+to boot (boot_cpuid_phys in the header): it may be another one at each boot.
 """
 
 import struct
@@ -20,8 +21,10 @@ EM_PPC64 = 21
 ELF64_LSB = b"\x7fELF\x02\x01"
 
 # OPAL enters in big-endian mode with r3 = its tree, r8 and r9 = its own base
-# and entry, r6 and r7 = ePAPR's; the kernel looks at r4 and r5 too.  r12 and
-# CTR are free, and LR: nobody returns.
+# and entry, r6 and r7 = ePAPR's; the kernel looks at r4 and r5 too.  r11, r12
+# and CTR are free, and LR: nobody returns.
+LWZ_R11_BOOT_CPU = 0x8163001c   # lwz r11,28(r3)
+STW_R11_BOOT_CPU = 0x9163001c   # stw r11,28(r3)
 MFLR_R12 = 0x7d8802a6
 MTCTR_R12 = 0x7d8903a6
 BCTR = 0x4e800420
@@ -47,9 +50,11 @@ def add_constant(target, source, value):
 
 def stub(tree, entry):
     """The code, for its own file offset 0, to the offsets TREE and ENTRY."""
-    here = 4                    # what LR holds after the first instruction
-    code = [BCL_NEXT, MFLR_R12]
+    code = [LWZ_R11_BOOT_CPU, BCL_NEXT]
+    here = 4 * len(code)        # what LR holds
+    code.append(MFLR_R12)
     code += add_constant(3, 12, tree - here)
+    code.append(STW_R11_BOOT_CPU)
     code += add_constant(12, 12, entry - here)
     code += [MTCTR_R12, BCTR]
     return struct.pack(f">{len(code)}I", *code)
