@@ -1,0 +1,109 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Compare the NVLink2 part of a device tree with what it should be.
+
+    check_tree.py print BOOT.dtb                  the part, as text
+    check_tree.py check EXPECTED BOOT.dtb         exit status 1 if it differs
+
+BOOT.dtb is /sys/firmware/fdt of the emulated host.  The part is what a driver
+sees of NPUs, bridges, GPUs, their slots and their memory; phandles are shown as
+the nodes they name, as their numbers depend on the rest of the tree.
+"""
+
+import argparse
+import difflib
+import sys
+
+import libfdt
+
+from devtree import Tree, cells
+
+COMPATIBLE = {"ibm,power9-npu", "ibm,ioda2-npu2-phb",
+              "ibm,coherent-device-memory"}
+# Subtrees that belong whole.
+WHOLE = {"ibm,power9-npu", "ibm,ioda2-npu2-phb"}
+PHANDLES = {"ibm,npcq", "ibm,npu", "ibm,gpu", "ibm,nvlink", "memory-region",
+            "interrupt-parent"}
+STRINGS = {"compatible", "device_type", "ibm,loc-code", "ibm,slot-label",
+           "ibm,npu-link-type"}
+# Pairs of phandles: another GPU and the bridge to it, or the GPU twice.
+PEERS = "ibm,nvlink-peers"
+# Unit address (3), pin, controller's phandle, source and sense.
+MAP_ENTRY, MAP_PHANDLE = 7, 4
+
+
+def selected(tree):
+    """Paths of the nodes to compare, in a fixed order."""
+    paths = set()
+    for path in tree.walk():
+        names = (tree.get(path, "compatible") or b"").decode().split("\0")
+        if COMPATIBLE & set(names) or tree.get(path, "ibm,npu"):
+            paths.update(tree.walk(path) if WHOLE & set(names) else [path])
+    paths.update(tree.walk("/ibm,pcie-slots"))
+    return sorted(paths)
+
+
+def show(tree, owners, name, data):
+    """A property's value as text."""
+    def node(phandle):
+        return f"&{owners.get(phandle, hex(phandle))}"
+
+    if name in STRINGS:
+        return " ".join(f'"{text}"' for text in data[:-1].decode().split("\0"))
+    if not data:
+        return ""
+    if len(data) % 4:
+        return data.hex()
+    numbers = cells(data)
+    if name in PHANDLES or name == PEERS:
+        return " ".join(map(node, numbers))
+    if name == "interrupt-map":
+        return " ".join(
+            node(number) if index % MAP_ENTRY == MAP_PHANDLE else f"{number:x}"
+            for index, number in enumerate(numbers))
+    return " ".join(f"{number:x}" for number in numbers)
+
+
+def lines(tree):
+    """The NVLink2 part of TREE."""
+    owners = tree.phandles()
+    for path in selected(tree):
+        yield path
+        for name, data in sorted(tree.properties(path).items()):
+            if name != "phandle":
+                yield f"  {name} {show(tree, owners, name, data)}".rstrip()
+
+
+def load(path):
+    with open(path, "rb") as file:
+        return Tree(file.read())
+
+
+def main():
+    parser = argparse.ArgumentParser(
+        description=__doc__.split("\n", maxsplit=1)[0])
+    commands = parser.add_subparsers(dest="command", required=True)
+    printing = commands.add_parser("print", help="show the part as text")
+    printing.add_argument("tree", metavar="BOOT.dtb")
+    checking = commands.add_parser("check", help="compare it with a file")
+    checking.add_argument("expected", metavar="EXPECTED")
+    checking.add_argument("tree", metavar="BOOT.dtb")
+    options = parser.parse_args()
+    try:
+        found = list(lines(load(options.tree)))
+        if options.command == "print":
+            print("\n".join(found))
+            return 0
+        with open(options.expected, encoding="utf-8") as file:
+            expected = [line for line in file.read().splitlines()
+                        if not line.startswith("#")]
+    except (OSError, libfdt.FdtException, KeyError) as error:
+        sys.exit(f"check_tree.py: {error}")
+    difference = list(difflib.unified_diff(expected, found, options.expected,
+                                           options.tree, n=1, lineterm=""))
+    print("\n".join(difference or [f"{len(found)} lines as expected"]))
+    return 1 if difference else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
