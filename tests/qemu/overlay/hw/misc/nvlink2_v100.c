@@ -275,7 +275,6 @@ static void v100_realize(PCIDevice *pdev, Error **errp)
     memory_region_init_alias(&s->window, obj, "nvlink2-v100-window", &s->ram,
                              0, V100_BAR1_SIZE);
 
-    pci_config_set_interrupt_pin(pdev->config, 1);
     pci_register_bar(pdev, 0, PCI_BASE_ADDRESS_SPACE_MEMORY, &s->regs);
     pci_register_bar(pdev, 1, PCI_BASE_ADDRESS_SPACE_MEMORY |
                      PCI_BASE_ADDRESS_MEM_PREFETCH |

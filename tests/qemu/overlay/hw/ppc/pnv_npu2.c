@@ -96,8 +96,7 @@ static void npu2_update_memory(PnvNpu2 *npu)
         if (brick->gpu) {
             bool answers = npu2_gpu_answers(npu, brick->gpu);
 
-            if (memory_region_is_mapped(&brick->ram) &&
-                brick->ram.enabled != answers) {
+            if (brick->ram.enabled != answers) {
                 trace_pnv_npu2_memory(npu->chip_id, i, answers);
                 memory_region_set_enabled(&brick->ram, answers);
             }
@@ -249,7 +248,8 @@ static const MemoryRegionOps npu2_nothing_ops = {
 static void npu2_map(PnvNpu2 *npu, MemoryRegion *mr, bool enable, hwaddr base,
                      uint64_t size)
 {
-    bool mapped = memory_region_is_mapped(mr);
+    /* Not memory_region_is_mapped(): the ring is mapped through its aliases */
+    bool mapped = mr->container;
 
     if (mapped == enable &&
         (!enable || (mr->addr == base && memory_region_size(mr) == size))) {
@@ -468,7 +468,8 @@ static const Npu2Reg npu2_xts_regs[] = {
       NPU2_BDF_MAP_VALID | NPU2_BDF_MAP_UNFILT | NPU2_BDF_MAP_STACK |
       NPU2_BDF_MAP_BRICK | NPU2_BDF_MAP_BDF | NPU2_BDF_MAP_XLAT |
       NPU2_BDF_MAP_LPCR | NPU2_BDF_MAP_LPARSHORT | NPU2_BDF_MAP_LPARID },
-    { "XTS_PID_MAP",            NPU2_XTS_PID_MAP(0), 4 * NPU2_XTS_PID_MAP_SIZE },
+    { "XTS_PID_MAP",            NPU2_XTS_PID_MAP(0),
+      4 * NPU2_XTS_PID_MAP_SIZE },
     { }
 };
 

@@ -1,0 +1,320 @@
+/*
+ * QTest of the NVLink2 V100 model, on an NPU2 and behind a PHB4
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#include "qemu/osdep.h"
+#include "qemu/bswap.h"
+#include "hw/misc/nvlink2-v100-regs.h"
+#include "hw/pci/pci_regs.h"
+#include "pnv-npu2.h"
+
+#define MACHINE "-smp 1 -device nvlink2-v100,id=gpu,bus=pcie.0," \
+                "npu=/machine/chip[0]/npu,bricks=0x3,ram-size=1G"
+
+#define APERTURE        0x3e000000000ull
+#define RAM_SIZE        0x40000000ull
+
+/* PHB 0 of chip 0 as OPAL lays it out */
+#define PHB_NEST        (0x4010c00 + 0x40)
+#define PHB_REGS        0x000600c3c0000000ull
+#define PHB_M64         0x0006000000000000ull
+#define PHB_M32         0x000600c000000000ull
+#define PHB_M32_PCI     0x80000000ull
+
+#define BAR0            PHB_M32
+#define BAR1            PHB_M64
+
+/* The device is alone on the root port's bus: 01:00.0 */
+#define GPU_CONFIG      (BIT_(0) | FIELD_(4, 11, 1))
+#define CAP_EXP         0x78
+#define CAP_PM          0x60
+
+static void config_writel(QTestState *qts, unsigned reg, uint32_t val)
+{
+    qtest_writeq(qts, PHB_REGS + 0x140, GPU_CONFIG | FIELD_(20, 31, reg));
+    qtest_writel(qts, PHB_REGS + 0x130, bswap32(val));
+}
+
+static uint32_t config_readl(QTestState *qts, unsigned reg)
+{
+    qtest_writeq(qts, PHB_REGS + 0x140, GPU_CONFIG | FIELD_(20, 31, reg));
+    return bswap32(qtest_readl(qts, PHB_REGS + 0x130));
+}
+
+static void root_port_writel(QTestState *qts, unsigned reg, uint32_t val)
+{
+    qtest_writel(qts, PHB_REGS + 0x1000 + reg, bswap32(val));
+}
+
+static void phb_window(QTestState *qts, unsigned index, uint64_t base,
+                       uint64_t size, bool m32)
+{
+    qtest_writeq(qts, PHB_REGS + 0x220, FIELD_(11, 15, 16) | (2 * index));
+    qtest_writeq(qts, PHB_REGS + 0x228, BIT_(0) | (m32 ? BIT_(1) : 0) |
+                 FIELD_(8, 51, base >> 12));
+    qtest_writeq(qts, PHB_REGS + 0x220, FIELD_(11, 15, 16) | (2 * index + 1));
+    qtest_writeq(qts, PHB_REGS + 0x228, BIT_(0) |
+                 FIELD_(8, 51, (-size & 0x00ffffffffffffffull) >> 12));
+}
+
+/* What the firmware and the OS do to reach the device's BARs */
+static void setup_bars(QTestState *qts)
+{
+    config_writel(qts, PCI_BASE_ADDRESS_0, PHB_M32_PCI);
+    config_writel(qts, PCI_BASE_ADDRESS_1, (uint32_t)BAR1);
+    config_writel(qts, PCI_BASE_ADDRESS_2, BAR1 >> 32);
+    config_writel(qts, PCI_COMMAND, PCI_COMMAND_MEMORY);
+}
+
+static QTestState *start(void)
+{
+    QTestState *qts = npu_start(MACHINE);
+
+    xscom_write(qts, 0, PHB_NEST + 0x0e, PHB_M64 << 8);
+    xscom_write(qts, 0, PHB_NEST + 0x0f, -0x4000000000ull << 8);
+    xscom_write(qts, 0, PHB_NEST + 0x10, PHB_M32 << 8);
+    xscom_write(qts, 0, PHB_NEST + 0x11, -0x80000000ull << 8);
+    xscom_write(qts, 0, PHB_NEST + 0x12, PHB_REGS << 8);
+    xscom_write(qts, 0, PHB_NEST + 0x14, BIT_(0) | BIT_(1) | BIT_(2));
+    qtest_writeq(qts, PHB_REGS + 0x1a0, PHB_M32_PCI);
+    phb_window(qts, 0, PHB_M32, 0x80000000ull, true);
+    phb_window(qts, 1, PHB_M64, 0x4000000000ull, false);
+
+    root_port_writel(qts, PCI_PRIMARY_BUS, 0x00010100);
+    root_port_writel(qts, PCI_MEMORY_BASE, 0x80f08000);
+    root_port_writel(qts, PCI_PREF_MEMORY_BASE, 0x1ff10001);
+    root_port_writel(qts, PCI_PREF_BASE_UPPER32, PHB_M64 >> 32);
+    root_port_writel(qts, PCI_PREF_LIMIT_UPPER32, PHB_M64 >> 32);
+    root_port_writel(qts, PCI_COMMAND, PCI_COMMAND_MEMORY | PCI_COMMAND_MASTER);
+    setup_bars(qts);
+
+    gpu_bar(qts, 0, APERTURE, 7);
+    gpu_bar(qts, 1, APERTURE, 7);
+    return qts;
+}
+
+/* BAR0 is little endian, the machine big */
+static uint32_t regl(QTestState *qts, unsigned reg)
+{
+    return bswap32(qtest_readl(qts, BAR0 + reg));
+}
+
+static void reg_write(QTestState *qts, unsigned reg, uint32_t val)
+{
+    qtest_writel(qts, BAR0 + reg, bswap32(val));
+}
+
+static void train(QTestState *qts)
+{
+    reg_write(qts, V100_LINK_TRAIN, V100_LINK_TRAIN_UP);
+}
+
+static void test_identity(void)
+{
+    QTestState *qts = start();
+
+    g_assert_cmphex(config_readl(qts, PCI_VENDOR_ID), ==, 0x1db110de);
+    g_assert_cmphex(config_readl(qts, PCI_CLASS_REVISION), ==, 0x030200a1);
+    /* BAR sizes and types */
+    config_writel(qts, PCI_COMMAND, 0);
+    for (unsigned reg = PCI_BASE_ADDRESS_0; reg <= PCI_BASE_ADDRESS_5;
+         reg += 4) {
+        config_writel(qts, reg, ~0u);
+    }
+    g_assert_cmphex(config_readl(qts, PCI_BASE_ADDRESS_0), ==,
+                    (uint32_t)-V100_BAR0_SIZE);
+    g_assert_cmphex(config_readl(qts, PCI_BASE_ADDRESS_1), ==,
+                    (uint32_t)-V100_BAR1_SIZE | 0xc);
+    g_assert_cmphex(config_readl(qts, PCI_BASE_ADDRESS_3), ==,
+                    (uint32_t)-V100_BAR3_SIZE | 0xc);
+    g_assert_cmphex(config_readl(qts, PCI_BASE_ADDRESS_5), ==, 0);
+    setup_bars(qts);
+
+    g_assert_cmphex(regl(qts, V100_PMC_BOOT_0), ==, V100_PMC_BOOT_0_GV100);
+    g_assert_cmphex(regl(qts, V100_MODEL_ID), ==, V100_MODEL_ID_MAGIC);
+    g_assert_cmphex(regl(qts, V100_RAM_SIZE_LO), ==, RAM_SIZE);
+    g_assert_cmphex(regl(qts, V100_RAM_SIZE_HI), ==, 0);
+    g_assert_cmphex(bswap64(qtest_readq(qts, BAR0 + V100_RAM_SIZE_LO)), ==,
+                    RAM_SIZE);
+    g_assert_cmphex(regl(qts, V100_LINK_MASK), ==, 3);
+    g_assert_cmphex(regl(qts, V100_APERTURE_LO), ==, (uint32_t)APERTURE);
+    g_assert_cmphex(regl(qts, V100_APERTURE_HI), ==, APERTURE >> 32);
+    /* Unknown registers */
+    reg_write(qts, 0x1000, ~0u);
+    g_assert_cmphex(regl(qts, 0x1000), ==, 0);
+    qtest_quit(qts);
+}
+
+static void test_untrained(void)
+{
+    QTestState *qts = start();
+
+    g_assert_cmphex(regl(qts, V100_LINK_STATUS), ==, 0);
+    g_assert_cmphex(qtest_readq(qts, APERTURE), ==, ~0ull);
+    qtest_writeq(qts, APERTURE + 8, 0x1234);
+    g_assert_cmpint(regl(qts, V100_UNTRAINED_ACCESSES), ==, 2);
+    g_assert_cmpint(npu_table(qts, 0, "unanswered", 0), ==, 2);
+    g_assert_cmpint(npu_table(qts, 0, "fences", 0), ==, 3);
+    g_assert_cmpint(npu_table(qts, 0, "fences", 1), ==, 0);
+    /* The store is lost; BAR1 answers whatever the links do */
+    g_assert_cmphex(qtest_readq(qts, BAR1 + 8), ==, 0);
+    reg_write(qts, V100_UNTRAINED_ACCESSES, 0);
+    g_assert_cmpint(regl(qts, V100_UNTRAINED_ACCESSES), ==, 0);
+    qtest_quit(qts);
+}
+
+static void test_trained(void)
+{
+    QTestState *qts = start();
+
+    qtest_readq(qts, APERTURE);
+    train(qts);
+    g_assert_cmphex(regl(qts, V100_LINK_STATUS), ==, 3);
+    g_assert_cmphex(regl(qts, V100_LINK_TRAIN), ==, 1);
+    g_assert_cmpint(npu_table(qts, 0, "trained", 1), ==, 1);
+    /* The fence of the access before is gone */
+    g_assert_cmpint(npu_table(qts, 0, "fences", 0), ==, 0);
+    reg_write(qts, V100_UNTRAINED_ACCESSES, 0);
+
+    /* One memory, two views */
+    qtest_writeq(qts, APERTURE + 0x1000, 0x1122334455667788ull);
+    g_assert_cmphex(qtest_readq(qts, BAR1 + 0x1000), ==,
+                    0x1122334455667788ull);
+    qtest_writeb(qts, BAR1 + V100_BAR1_SIZE - 1, 0x5a);
+    g_assert_cmphex(qtest_readb(qts, APERTURE + V100_BAR1_SIZE - 1), ==, 0x5a);
+    qtest_writel(qts, APERTURE + RAM_SIZE - 4, 0xcafe);
+    g_assert_cmphex(qtest_readl(qts, APERTURE + RAM_SIZE - 4), ==, 0xcafe);
+    g_assert_cmpint(regl(qts, V100_UNTRAINED_ACCESSES), ==, 0);
+
+    /* Beyond the RAM there is nothing, and that fences */
+    g_assert_cmphex(qtest_readl(qts, APERTURE + RAM_SIZE), ==, ~0u);
+    g_assert_cmpint(regl(qts, V100_UNTRAINED_ACCESSES), ==, 1);
+    g_assert_cmphex(qtest_readq(qts, APERTURE + 0x1000), ==, ~0ull);
+    train(qts);
+    g_assert_cmphex(qtest_readq(qts, APERTURE + 0x1000), ==,
+                    0x1122334455667788ull);
+
+    reg_write(qts, V100_LINK_TRAIN, 2);
+    g_assert_cmphex(regl(qts, V100_LINK_STATUS), ==, 3);
+    reg_write(qts, V100_LINK_TRAIN, V100_LINK_TRAIN_DOWN);
+    g_assert_cmphex(regl(qts, V100_LINK_STATUS), ==, 0);
+    g_assert_cmphex(qtest_readq(qts, APERTURE + 0x1000), ==, ~0ull);
+    qtest_quit(qts);
+}
+
+static void check_untrained_by_reset(QTestState *qts, uint32_t resets)
+{
+    setup_bars(qts);
+    g_assert_cmpint(regl(qts, V100_RESETS), ==, resets + 1);
+    g_assert_cmphex(regl(qts, V100_LINK_STATUS), ==, 0);
+    g_assert_cmphex(regl(qts, V100_LINK_TRAIN), ==, 0);
+    g_assert_cmphex(qtest_readq(qts, APERTURE + 0x1000), ==, ~0ull);
+    /* The content survives */
+    train(qts);
+    g_assert_cmphex(qtest_readq(qts, APERTURE + 0x1000), ==, 0x77);
+}
+
+static void test_function_reset(void)
+{
+    QTestState *qts = start();
+    uint32_t resets = regl(qts, V100_RESETS);
+
+    train(qts);
+    qtest_writeq(qts, APERTURE + 0x1000, 0x77);
+    g_assert_cmphex(config_readl(qts, CAP_EXP + PCI_EXP_DEVCAP) &
+                    PCI_EXP_DEVCAP_FLR, !=, 0);
+    config_writel(qts, CAP_EXP + PCI_EXP_DEVCTL, PCI_EXP_DEVCTL_BCR_FLR);
+    check_untrained_by_reset(qts, resets);
+    qtest_quit(qts);
+}
+
+static void test_bus_reset(void)
+{
+    QTestState *qts = start();
+    uint32_t resets = regl(qts, V100_RESETS);
+
+    train(qts);
+    qtest_writeq(qts, APERTURE + 0x1000, 0x77);
+    root_port_writel(qts, PCI_INTERRUPT_LINE, PCI_BRIDGE_CTL_BUS_RESET << 16);
+    root_port_writel(qts, PCI_INTERRUPT_LINE, 0);
+    check_untrained_by_reset(qts, resets);
+    qtest_quit(qts);
+}
+
+static void test_brick_reset(void)
+{
+    QTestState *qts = start();
+
+    train(qts);
+    qtest_writeq(qts, APERTURE, 0x55);
+    /* NTL reset of brick 1, as for a function reset of its bridge */
+    ring_write(qts, RING(0, 11, 0x0c0), BIT_(8) | BIT_(9));
+    g_assert_cmphex(regl(qts, V100_LINK_STATUS), ==, 1);
+    g_assert_cmphex(qtest_readq(qts, APERTURE), ==, ~0ull);
+    train(qts);
+    g_assert_cmphex(regl(qts, V100_LINK_STATUS), ==, 3);
+    g_assert_cmphex(qtest_readq(qts, APERTURE), ==, 0x55);
+
+    /* A fence on either brick */
+    npu_set(qts, 0, "inject-fence", 1);
+    g_assert_cmphex(regl(qts, V100_LINK_STATUS), ==, 3);
+    g_assert_cmphex(qtest_readq(qts, APERTURE), ==, ~0ull);
+    /* Another GPU's brick does not matter */
+    train(qts);
+    npu_set(qts, 0, "inject-fence", 2);
+    g_assert_cmphex(qtest_readq(qts, APERTURE), ==, 0x55);
+    qtest_quit(qts);
+}
+
+static void test_aperture_moves(void)
+{
+    QTestState *qts = start();
+    uint64_t moved = 0x3a000000000ull;
+
+    train(qts);
+    qtest_writeq(qts, APERTURE, 0x55);
+    gpu_bar(qts, 0, moved, 7);
+    gpu_bar(qts, 1, moved, 7);
+    g_assert_cmphex(qtest_readq(qts, moved), ==, 0x55);
+    g_assert_cmphex(qtest_readq(qts, APERTURE), !=, 0x55);
+    g_assert_cmphex(regl(qts, V100_APERTURE_LO), ==, (uint32_t)moved);
+    g_assert_cmpint(regl(qts, V100_UNTRAINED_ACCESSES), ==, 0);
+    qtest_quit(qts);
+}
+
+static void test_memory_space_off(void)
+{
+    QTestState *qts = start();
+
+    train(qts);
+    qtest_writeq(qts, APERTURE, 0x55);
+    config_writel(qts, PCI_COMMAND, 0);
+    g_assert_cmphex(qtest_readq(qts, BAR1), !=, 0x55);
+    /* NVLink does not go through PCI */
+    g_assert_cmphex(qtest_readq(qts, APERTURE), ==, 0x55);
+    /* D3 switches memory space off too */
+    config_writel(qts, PCI_COMMAND, PCI_COMMAND_MEMORY);
+    g_assert_cmphex(qtest_readq(qts, BAR1), ==, 0x55);
+    config_writel(qts, CAP_PM + PCI_PM_CTRL, 3);
+    g_assert_cmphex(qtest_readq(qts, BAR1), !=, 0x55);
+    config_writel(qts, CAP_PM + PCI_PM_CTRL, 0);
+    g_assert_cmphex(qtest_readq(qts, BAR1), ==, 0x55);
+    qtest_quit(qts);
+}
+
+int main(int argc, char **argv)
+{
+    g_test_init(&argc, &argv, NULL);
+
+    qtest_add_func("nvlink2-v100/identity", test_identity);
+    qtest_add_func("nvlink2-v100/untrained", test_untrained);
+    qtest_add_func("nvlink2-v100/trained", test_trained);
+    qtest_add_func("nvlink2-v100/reset/function", test_function_reset);
+    qtest_add_func("nvlink2-v100/reset/bus", test_bus_reset);
+    qtest_add_func("nvlink2-v100/reset/brick", test_brick_reset);
+    qtest_add_func("nvlink2-v100/aperture-moves", test_aperture_moves);
+    qtest_add_func("nvlink2-v100/memory-space-off", test_memory_space_off);
+    return g_test_run();
+}
