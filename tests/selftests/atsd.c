@@ -28,8 +28,7 @@ FIXTURE_SETUP(atsd)
 	self->bridge = &self->tb.gpu->link[1];
 	self->dev = vfio_device_open(&self->tb.group, self->bridge->bdf);
 	ASSERT_LE(0, self->dev);
-	ASSERT_EQ(0, vfio_find_region(self->dev, REGION_TYPE_NPU, VFIO_REGION_SUBTYPE_IBM_NVLINK2_ATSD,
-				      &self->info));
+	ASSERT_EQ(0, vfio_find_atsd(self->dev, &self->info));
 }
 
 FIXTURE_TEARDOWN(atsd)
@@ -39,22 +38,25 @@ FIXTURE_TEARDOWN(atsd)
 	EXPECT_EQ(0, testbed_close(&self->tb));
 }
 
-/* The register as firmware sees it. NPU registers are big endian, and so are the bytes that a user reads and writes. */
-static uint64_t firmware_read(const struct dt_bridge *b, uint32_t reg)
+/*
+ * The register as firmware sees it. NPU registers are big endian, and so are the bytes that
+ * a user reads and writes.
+ */
+static __u64 firmware_read(const struct dt_bridge *b, __u32 reg)
 {
-	uint64_t value = 0xdead;
+	__u64 value = 0xdead;
 
 	if (npu_read64(b->chip, b->xscom_base, b->atsd - b->npu_regs + reg, &value))
 		return 0xdead;
 	return value;
 }
 
-static int firmware_write(const struct dt_bridge *b, uint32_t reg, uint64_t value)
+static int firmware_write(const struct dt_bridge *b, __u32 reg, __u64 value)
 {
 	return npu_write64(b->chip, b->xscom_base, b->atsd - b->npu_regs + reg, value);
 }
 
-static int region_read64(int dev, const struct vfio_region_info *info, uint64_t offset, uint64_t *value)
+static int region_read64(int dev, const struct vfio_region_info *info, __u64 offset, __u64 *value)
 {
 	ssize_t n = pread(dev, value, sizeof(*value), info->offset + offset);
 
@@ -62,7 +64,7 @@ static int region_read64(int dev, const struct vfio_region_info *info, uint64_t 
 	return n < 0 ? -errno : n == sizeof(*value) ? 0 : -EIO;
 }
 
-static int region_write64(int dev, const struct vfio_region_info *info, uint64_t offset, uint64_t value)
+static int region_write64(int dev, const struct vfio_region_info *info, __u64 offset, __u64 value)
 {
 	ssize_t n;
 
@@ -73,22 +75,22 @@ static int region_write64(int dev, const struct vfio_region_info *info, uint64_t
 
 TEST_F(atsd, mapping_is_the_register_block_of_the_link)
 {
-	const uint64_t a = 0x00c0ffee12345000, b = 0x0000123456789000;
-	volatile uint64_t *p = vfio_map(self->dev, self->info, 0, PAGE_64K);
-	uint64_t value;
+	const __u64 a = 0x00c0ffee12345000, b = 0x0000123456789000;
+	char *p = vfio_map(self->dev, self->info, 0, PAGE_64K);
+	__u64 value;
 
 	ASSERT_NE(NULL, p);
-	p[ATSD_AVA / 8] = htobe64(a);
+	store64(p + ATSD_AVA, htobe64(a));
 	EXPECT_EQ(a, firmware_read(self->bridge, ATSD_AVA));
 	ASSERT_EQ(0, firmware_write(self->bridge, ATSD_AVA, b));
-	EXPECT_EQ(b, be64toh(p[ATSD_AVA / 8]));
+	EXPECT_EQ(b, be64toh(load64(p + ATSD_AVA)));
 	ASSERT_EQ(0, region_read64(self->dev, self->info, ATSD_AVA, &value));
 	EXPECT_EQ(b, value);
 	ASSERT_EQ(0, region_write64(self->dev, self->info, ATSD_AVA, a));
 	EXPECT_EQ(a, firmware_read(self->bridge, ATSD_AVA));
-	EXPECT_EQ(a, be64toh(p[ATSD_AVA / 8]));
-	EXPECT_EQ(0ULL, be64toh(p[ATSD_STATUS / 8]));
-	EXPECT_EQ(0, munmap((void *)p, PAGE_64K));
+	EXPECT_EQ(a, be64toh(load64(p + ATSD_AVA)));
+	EXPECT_EQ(0ULL, be64toh(load64(p + ATSD_STATUS)));
+	EXPECT_EQ(0, munmap(p, PAGE_64K));
 }
 
 /* Every bridge has its own. */
@@ -97,6 +99,7 @@ TEST_F(atsd, every_bridge_reaches_its_own_register)
 	const struct dt_topology *t = &self->tb.topo;
 	struct vfio_region_info *info;
 	unsigned int i, j;
+	__u64 ava;
 	int dev;
 
 	for (i = 0; i < t->num_gpus; i++) {
@@ -108,10 +111,10 @@ TEST_F(atsd, every_bridge_reaches_its_own_register)
 			ASSERT_EQ(0, firmware_write(b, ATSD_AVA, 0));
 			dev = vfio_device_open(&self->tb.group, b->bdf);
 			ASSERT_LE(0, dev);
-			ASSERT_EQ(0, vfio_find_region(dev, REGION_TYPE_NPU,
-						      VFIO_REGION_SUBTYPE_IBM_NVLINK2_ATSD, &info))
+			ASSERT_EQ(0, vfio_find_atsd(dev, &info))
 				TH_LOG("%s", b->bdf);
-			EXPECT_EQ(0, region_write64(dev, info, ATSD_AVA, (i * 16 + j + 1ULL) << 20));
+			ava = (i * 16 + j + 1ULL) << 20;
+			EXPECT_EQ(0, region_write64(dev, info, ATSD_AVA, ava));
 			free(info);
 			close(dev);
 		}
@@ -120,45 +123,57 @@ TEST_F(atsd, every_bridge_reaches_its_own_register)
 		if (pci_iommu_group(t->gpu[i].bdf) != self->tb.group.id)
 			continue;
 		for (j = 0; j < t->gpu[i].num_links; j++) {
-			EXPECT_EQ((i * 16 + j + 1ULL) << 20, firmware_read(&t->gpu[i].link[j], ATSD_AVA))
-				TH_LOG("%s, link %u", t->gpu[i].link[j].bdf, t->gpu[i].link[j].link_index);
+			const struct dt_bridge *b = &t->gpu[i].link[j];
+
+			ava = (i * 16 + j + 1ULL) << 20;
+			EXPECT_EQ(ava, firmware_read(b, ATSD_AVA))
+				TH_LOG("%s, link %u", b->bdf, b->link_index);
 		}
 	}
 }
 
 /* Defect 18: the original copied bytes of any number at any place from a device mapping. */
-TEST_F(atsd, defect_18_aligned_eight_bytes_only)
+TEST_F(atsd, defect_18_aligned_eight_byte_accesses)
 {
 	static const struct {
-		uint64_t offset;
+		__u64 offset;
 		size_t size;
-	} cases[] = {
-		{ 8, 1 }, { 8, 2 }, { 8, 4 }, { 8, 7 }, { 8, 9 }, { 8, 16 }, { 8, 64 }, { 8, PAGE_64K },
-		{ 1, 8 }, { 4, 8 }, { 12, 8 }, { 15, 8 }, { PAGE_64K - 4, 8 }, { PAGE_64K - 8, 16 },
-		{ PAGE_64K, 8 }, { 2 * PAGE_64K, 8 }, { (1ULL << 40) - 8, 8 },
+	} refused[] = {
+		{ 8, 1 }, { 8, 2 }, { 8, 4 }, { 8, 7 }, { 8, 9 }, { 8, 12 }, { 8, 15 },
+		{ 1, 8 }, { 4, 8 }, { 12, 8 }, { 15, 8 }, { 8, PAGE_64K },
+		{ PAGE_64K - 4, 8 }, { PAGE_64K - 8, 16 }, { PAGE_64K, 8 }, { 2 * PAGE_64K, 8 },
+		{ (1ULL << 40) - 8, 8 },
 	};
 	static char buf[PAGE_64K];
-	const uint64_t ava = 0x0000777700001000;
-	uint64_t value;
+	const __u64 ava = 0x0000777700001000;
+	__u64 value, two[2];
 	unsigned int i;
 
 	ASSERT_EQ(0, firmware_write(self->bridge, ATSD_AVA, ava));
-	for (i = 0; i < ARRAY_SIZE(cases); i++) {
-		EXPECT_EQ(-1, pread(self->dev, buf, cases[i].size, self->info->offset + cases[i].offset))
-			TH_LOG("read of %zu at %#lx", cases[i].size, cases[i].offset);
+	for (i = 0; i < ARRAY_SIZE(refused); i++) {
+		const size_t size = refused[i].size;
+		const __u64 at = refused[i].offset;
+
+		EXPECT_EQ(-1, pread(self->dev, buf, size, self->info->offset + at))
+			TH_LOG("read of %zu at %#lx", size, at);
 		EXPECT_EQ(EINVAL, errno);
-		EXPECT_EQ(-1, pwrite(self->dev, buf, cases[i].size, self->info->offset + cases[i].offset))
-			TH_LOG("write of %zu at %#lx", cases[i].size, cases[i].offset);
+		EXPECT_EQ(-1, pwrite(self->dev, buf, size, self->info->offset + at))
+			TH_LOG("write of %zu at %#lx", size, at);
 		EXPECT_EQ(EINVAL, errno);
 	}
 	EXPECT_EQ(ava, firmware_read(self->bridge, ATSD_AVA));
 	EXPECT_EQ(0, region_read64(self->dev, self->info, PAGE_64K - 8, &value));
+
+	/* Two registers are two accesses. */
+	EXPECT_EQ(16, pread(self->dev, two, 16, self->info->offset + ATSD_AVA));
+	EXPECT_EQ(ava, be64toh(two[0]));
+	EXPECT_EQ(0ULL, be64toh(two[1]));
 }
 
 TEST_F(atsd, defect_1_bounds)
 {
 	const struct {
-		uint64_t offset, length;
+		__u64 offset, length;
 		int error;
 	} cases[] = {
 		{ 0, PAGE_64K, 0 },
@@ -170,11 +185,13 @@ TEST_F(atsd, defect_1_bounds)
 		{ 4096, 4096, EINVAL },
 	};
 	unsigned int i;
+	int error;
 
 	for (i = 0; i < ARRAY_SIZE(cases); i++) {
 		void *p = vfio_map(self->dev, self->info, cases[i].offset, cases[i].length);
 
-		EXPECT_EQ(cases[i].error, p ? 0 : errno)
+		error = p ? 0 : errno;
+		EXPECT_EQ(cases[i].error, error)
 			TH_LOG("offset %#lx, length %#lx", cases[i].offset, cases[i].length);
 		if (p)
 			munmap(p, cases[i].length);
@@ -185,7 +202,7 @@ TEST_F(atsd, defect_1_bounds)
 TEST_F(atsd, defect_16_memory_space_off)
 {
 	char *p = vfio_map(self->dev, self->info, 0, PAGE_64K);
-	uint64_t value;
+	__u64 value;
 
 	ASSERT_NE(NULL, p);
 	ASSERT_EQ(0, try_write64(p + ATSD_AVA, htobe64(0x5000)));
@@ -240,18 +257,19 @@ FIXTURE_TEARDOWN(no_kvm)
 }
 
 /*
- * Defect 2: without a register the original kept a region of size 0 that could be mapped, to physical page 0. Here
- * there is no region, so nothing to map, read or write.
+ * Defect 2: without a register the original kept a region of size 0 that could be mapped, to
+ * physical page 0. Here there is no region, so nothing to map, read or write.
  */
 TEST_F(no_kvm, defect_2_no_region_nothing_to_map)
 {
-	const uint64_t offset = REGION_OFFSET(REGION_FIRST_OWN);
+	const __u64 offset = REGION_OFFSET(REGION_FIRST_OWN);
 	struct vfio_region_info *info;
-	uint64_t value = 0;
+	__u64 value = 0;
+	void *p;
 
-	EXPECT_EQ(-ENOENT, vfio_find_region(self->dev, REGION_TYPE_NPU, VFIO_REGION_SUBTYPE_IBM_NVLINK2_ATSD,
-					    &info));
-	EXPECT_EQ(MAP_FAILED, mmap(NULL, PAGE_64K, PROT_READ | PROT_WRITE, MAP_SHARED, self->dev, offset));
+	EXPECT_EQ(-ENOENT, vfio_find_atsd(self->dev, &info));
+	p = mmap(NULL, PAGE_64K, PROT_READ | PROT_WRITE, MAP_SHARED, self->dev, offset);
+	EXPECT_EQ(MAP_FAILED, p);
 	EXPECT_EQ(EINVAL, errno);
 	EXPECT_EQ(-1, pread(self->dev, &value, 8, offset + ATSD_AVA));
 	EXPECT_EQ(EINVAL, errno);

@@ -1,133 +1,248 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Defects 19-21: a device tree with one bad property. Boots of mutated trees are somebody else's business; this test
- * is told which mutation the machine runs with and what is expected, by environment variables:
+ * Defects 19-21: a device tree in which one property per GPU is bad. The machine was booted with
+ * "machine.py shim --mutate $MUTATIONS"; what the driver must make of each mutation is in
+ * bad_firmware.tsv beside this program.
  *
- *   MUTATION  its name, for messages
- *   DEVICE    the function (BDF) that has to be named in the message
- *   PROPERTY  the property that has to be named in it
- *   MESSAGE   a part of the message, optional
- *   OUTCOME   "plain": the function binds and shows no region of the driver's own; "unbound": it does not bind;
- *             "works": the mutation does no harm, and there is no message
+ * Every function of the three GPUs is looked at, also those that no mutation concerns: either
+ * it works as if nothing had happened, without a message, or there is exactly one message that
+ * names the function and the property, and it is a vfio-pci device without a region of ours.
+ * Addresses are constants here, since the device tree is not to be trusted.
  */
 #define _GNU_SOURCE
 #include "kselftest_harness.h"
 
 #include "bind.h"
+#include "dt.h"
 #include "sys.h"
 #include "vfio.h"
-#include "dt.h"
 
-FIXTURE(mutation)
-{
-	const char *name, *device, *property, *message, *outcome;
+#define NUM_GPUS	3
+#define NUM_LINKS	2
+/* A GPU and its bridges. */
+#define NUM_ROLES	(1 + NUM_LINKS)
+
+struct expectation {
+	/* "" if the function has to work. */
+	char property[64], problem[64];
+	/* Whether it has a region of ours all the same. */
+	bool region;
 };
 
-static const char *required(const char *name)
-{
-	const char *value = getenv(name);
+static struct expectation expected[NUM_GPUS][NUM_ROLES];
 
-	if (!value || !*value) {
-		fprintf(stderr, "# %s is not set\n", name);
-		exit(KSFT_FAIL);
+/* Role 0 is the GPU, the others its bridges. */
+static void bdf_of(unsigned int gpu, unsigned int role, char bdf[BDF_LEN])
+{
+	if (!role)
+		snprintf(bdf, BDF_LEN, "0000:%02x:00.0", 3 + gpu);
+	else
+		snprintf(bdf, BDF_LEN, "0006:00:%02x.%u", gpu, role - 1);
+}
+
+static int program_folder(char *path, size_t size)
+{
+	ssize_t n = readlink("/proc/self/exe", path, size - 1);
+
+	if (n < 0)
+		return -errno;
+	path[n] = '\0';
+	*strrchr(path, '/') = '\0';
+	return 0;
+}
+
+/*
+ * Enters what a row of the table says: @who is "gpu", "link" (the bridge that was mutated),
+ * "other" (the other bridges of the GPU) or "links" (all its bridges).
+ */
+static int expect(unsigned int gpu, unsigned int link, const char *who,
+		  const struct expectation *e)
+{
+	unsigned int i;
+
+	if (!strcmp(who, "gpu")) {
+		expected[gpu][0] = *e;
+		return 0;
 	}
-	return value;
+	for (i = 0; i < NUM_LINKS; i++) {
+		bool this = i == link;
+
+		if (!strcmp(who, "links") || (!strcmp(who, "link") && this) ||
+		    (!strcmp(who, "other") && !this))
+			expected[gpu][1 + i] = *e;
+		else if (strcmp(who, "link") && strcmp(who, "other"))
+			return -EINVAL;
+	}
+	return 0;
 }
 
-FIXTURE_SETUP(mutation)
+/* All rows of the table for one mutation, "<device><number>-<property>-<defect>". */
+static int look_up(const char *mutation)
 {
-	self->name = required("MUTATION");
-	self->device = required("DEVICE");
-	self->outcome = required("OUTCOME");
-	self->property = strcmp(self->outcome, "works") ? required("PROPERTY") : "";
-	self->message = getenv("MESSAGE") ?: "";
-	ASSERT_TRUE(!strcmp(self->outcome, "plain") || !strcmp(self->outcome, "unbound") ||
-		    !strcmp(self->outcome, "works"))
-		TH_LOG("OUTCOME %s", self->outcome);
+	char path[512], line[512], device[16], defect[64], kind[96];
+	char who[16], outcome[16];
+	unsigned int number, gpu, link = 0;
+	struct expectation e;
+	int rows = 0;
+	FILE *table;
+
+	if (sscanf(mutation, "%15[a-z]%u-%63s", device, &number, defect) != 3 ||
+	    program_folder(path, sizeof(path) - 32))
+		return -EINVAL;
+	snprintf(kind, sizeof(kind), "%s-%s", device, defect);
+	gpu = number;
+	if (!strcmp(device, "bridge")) {
+		gpu = number / NUM_LINKS;
+		link = number % NUM_LINKS;
+	}
+	strcat(path, "/bad_firmware.tsv");
+	table = fopen(path, "re");
+	if (!table)
+		return -errno;
+	while (fgets(line, sizeof(line), table)) {
+		char name[96];
+
+		memset(&e, 0, sizeof(e));
+		if (sscanf(line, "%95[^\t\n]\t%15[^\t]\t%15[^\t]\t%63[^\t]\t%63[^\t\n]", name, who,
+			   outcome, e.property, e.problem) < 3 || strcmp(name, kind))
+			continue;
+		rows++;
+		if (!strcmp(outcome, "works"))
+			continue;
+		e.region = !strcmp(outcome, "region");
+		if (gpu >= NUM_GPUS || expect(gpu, link, who, &e))
+			rows = -EINVAL;
+	}
+	fclose(table);
+	return rows ?: -ENOENT;
 }
 
-FIXTURE_TEARDOWN(mutation)
+FIXTURE(firmware)
 {
+	int log, splats;
+};
+
+FIXTURE_SETUP(firmware)
+{
+	const char *names = getenv("MUTATIONS");
+	char copy[1024], *name;
+
+	ASSERT_NE(NULL, names)
+		TH_LOG("MUTATIONS does not say what this machine was booted with");
+	snprintf(copy, sizeof(copy), "%s", names);
+	for (name = strtok(copy, ","); name; name = strtok(NULL, ",")) {
+		ASSERT_LT(0, look_up(name))
+			TH_LOG("%s is not in bad_firmware.tsv", name);
+	}
+	if (module_loaded()) {
+		ASSERT_EQ(0, module_unload())
+			TH_LOG("%s", strerror(errno));
+	}
+	self->log = kmsg_open();
+	self->splats = kmsg_open();
+	ASSERT_LE(0, self->log);
+	ASSERT_LE(0, self->splats);
 }
 
-/* Records of the driver about @device since the log was opened; @good of them name @property and hold @message. */
-static int messages(int fd, const char *device, const char *property, const char *message, int *good)
+FIXTURE_TEARDOWN(firmware)
 {
-	char buf[8192], *text;
-	int count = 0;
+	EXPECT_EQ(0, kmsg_splats(self->splats));
+	close(self->splats);
+	close(self->log);
+}
+
+/* Warnings and errors (levels 0 to 4) of the driver, as "<function>: <text>" one per line. */
+static void read_complaints(int fd, char *all, size_t size)
+{
+	const char *prefix = DRIVER " ";
+	char record[8192], *text;
+	size_t len = 0;
 	ssize_t n;
 
-	*good = 0;
-	while ((n = read(fd, buf, sizeof(buf) - 1)) > 0) {
-		buf[n] = '\0';
-		text = strchr(buf, ';');
-		text = text ? text + 1 : buf;
-		if (!strstr(text, DRIVER " ") || !strstr(text, device))
+	all[0] = '\0';
+	while ((n = read(fd, record, sizeof(record) - 1)) > 0) {
+		record[n] = '\0';
+		text = strchr(record, ';');
+		if (!text || (atoi(record) & 7) > 4 || strncmp(text + 1, prefix, strlen(prefix)))
 			continue;
+		text += 1 + strlen(prefix);
 		text[strcspn(text, "\n")] = '\0';
 		fprintf(stderr, "# %s\n", text);
+		if (len < size)
+			len += snprintf(all + len, size - len, "%s\n", text);
+	}
+}
+
+/* Lines about @bdf; @good of them name the property and what is wrong with it. */
+static int count_complaints(const char *all, const char *bdf, const struct expectation *e,
+			    int *good)
+{
+	const char *line, *end;
+	int count = 0;
+
+	*good = 0;
+	for (line = all; *line; line = end + 1) {
+		end = strchr(line, '\n');
+		if (strncmp(line, bdf, strlen(bdf)))
+			continue;
 		count++;
-		if (strstr(text, property) && strstr(text, message))
+		if (memmem(line, end - line, e->property, strlen(e->property)) &&
+		    memmem(line, end - line, e->problem, strlen(e->problem)))
 			(*good)++;
 	}
 	return count;
 }
 
-TEST_F_TIMEOUT(mutation, one_clear_message_and_no_harm, 60)
+static void check(struct __test_metadata *_metadata, const struct vfio_group *group,
+		  const char *all, const char *bdf, const struct expectation *e)
 {
-	int log, splats, ret, count, good, dev;
 	struct vfio_region_info *info;
-	struct vfio_group group;
+	int good, count, dev, ret;
 
-	if (module_loaded())
-		ASSERT_EQ(0, module_unload());
-	log = kmsg_open();
-	splats = kmsg_open();
-	ASSERT_LE(0, log);
-	ASSERT_LE(0, splats);
+	count = count_complaints(all, bdf, e, &good);
+	EXPECT_EQ(e->property[0] ? 1 : 0, count)
+		TH_LOG("%s: %d messages", bdf, count);
+	EXPECT_EQ(count, good)
+		TH_LOG("%s: no message names %s and says \"%s\"", bdf, e->property, e->problem);
 
-	ASSERT_EQ(0, driver_unbind(self->device));
-	ASSERT_EQ(0, module_load());
-	ret = driver_bind(self->device, DRIVER);
-	count = messages(log, self->device, self->property, self->message, &good);
-
-	if (!strcmp(self->outcome, "works")) {
-		EXPECT_EQ(0, ret);
-		EXPECT_EQ(0, count);
-	} else {
-		EXPECT_EQ(1, count)
-			TH_LOG("%s: %d messages about %s", self->name, count, self->device);
-		EXPECT_EQ(1, good)
-			TH_LOG("%s: none names %s \"%s\"", self->name, self->property, self->message);
-	}
-
-	if (!strcmp(self->outcome, "unbound")) {
-		EXPECT_NE(0, ret);
-		EXPECT_TRUE(driver_is(self->device, ""));
-		/* Still good for what it is without NVLink2. */
-		EXPECT_EQ(0, driver_bind(self->device, "vfio-pci"));
-	} else {
-		EXPECT_EQ(0, ret);
-	}
-
-	ret = vfio_group_open(&group, pci_iommu_group(self->device), true);
-	ASSERT_EQ(0, ret)
-		TH_LOG("opening the group of %s: %s", self->device, strerror(-ret));
-	dev = vfio_device_open(&group, self->device);
+	dev = vfio_device_open(group, bdf);
 	ASSERT_LE(0, dev)
-		TH_LOG("opening %s: %s", self->device, strerror(-dev));
+		TH_LOG("opening %s: %s", bdf, strerror(-dev));
 	ret = vfio_region(dev, REGION_FIRST_OWN, &info);
-	EXPECT_EQ(!strcmp(self->outcome, "works") ? 0 : -EINVAL, ret)
-		TH_LOG("%s: region %d", self->device, REGION_FIRST_OWN);
+	EXPECT_EQ(e->property[0] && !e->region ? -EINVAL : 0, ret)
+		TH_LOG("%s: region %d: %d", bdf, REGION_FIRST_OWN, ret);
 	close(dev);
+}
+
+TEST_F_TIMEOUT(firmware, one_clear_message_and_no_harm, 60)
+{
+	char all[8192], later[1024], bdf[BDF_LEN];
+	struct vfio_group group;
+	unsigned int i, role;
+
+	ASSERT_EQ(0, module_load());
+	for (i = 0; i < NUM_GPUS; i++) {
+		for (role = 0; role < NUM_ROLES; role++) {
+			bdf_of(i, role, bdf);
+			ASSERT_EQ(0, driver_bind(bdf, DRIVER))
+				TH_LOG("%s", bdf);
+		}
+	}
+	read_complaints(self->log, all, sizeof(all));
+
+	bdf_of(0, 0, bdf);
+	ASSERT_EQ(0, vfio_group_open(&group, pci_iommu_group(bdf), true));
+	for (i = 0; i < NUM_GPUS; i++) {
+		for (role = 0; role < NUM_ROLES; role++) {
+			bdf_of(i, role, bdf);
+			check(_metadata, &group, all, bdf, &expected[i][role]);
+		}
+	}
 	vfio_group_close(&group);
 
-	/* Opening says nothing new, and neither does another probe than what the first one said. */
-	EXPECT_EQ(0, messages(log, self->device, self->property, self->message, &good));
-	EXPECT_EQ(0, driver_unbind(self->device));
-	EXPECT_EQ(0, module_unload());
-	EXPECT_EQ(0, module_load());
-	EXPECT_EQ(0, kmsg_splats(splats));
+	/* Said once, not at every open. */
+	read_complaints(self->log, later, sizeof(later));
+	EXPECT_STREQ("", later);
 }
 
 TEST_HARNESS_MAIN

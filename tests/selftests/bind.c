@@ -58,7 +58,10 @@ int driver_bind(const char *bdf, const char *driver)
 	ret = sys_write(path, driver);
 	if (ret)
 		return ret;
-	/* The write fails with the driver's errno if probe refuses; who has the device then is what counts. */
+	/*
+	 * The write fails with the driver's errno if probe refuses; who has the device then
+	 * is what counts.
+	 */
 	ret = sys_write("/sys/bus/pci/drivers_probe", bdf);
 	if (driver_is(bdf, driver))
 		return 0;

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * Drivers of PCI functions, and the module under test. Functions that return int give 0 or a negative errno.
+ * Drivers of PCI functions, and the module under test. Functions that return int give 0 or a
+ * negative errno.
  */
 #ifndef NVLINK2_SELFTEST_BIND_H
 #define NVLINK2_SELFTEST_BIND_H
@@ -17,7 +18,10 @@ void driver_of(const char *bdf, char *name, size_t size);
 bool driver_is(const char *bdf, const char *driver);
 /* Takes @bdf from its driver, if it has one. */
 int driver_unbind(const char *bdf);
-/* Makes @driver (by driver_override) the one that may have @bdf, and has it probed. -ENODEV if it did not bind. */
+/*
+ * Makes @driver (by driver_override) the one that may have @bdf, and has it probed. -ENODEV
+ * if it did not bind.
+ */
 int driver_bind(const char *bdf, const char *driver);
 
 /* The .ko file, from $NVLINK2_KO or below /lib/modules and /files. */

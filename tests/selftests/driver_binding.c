@@ -36,7 +36,7 @@ static bool has_debugfs(const char *bdf)
 static void use_gpu(struct __test_metadata *_metadata, unsigned int gpu)
 {
 	struct testbed tb;
-	uint64_t value;
+	__u64 value;
 	void *p;
 
 	ASSERT_EQ(0, testbed_open(&tb, gpu, false))
@@ -105,15 +105,18 @@ TEST_F_TIMEOUT(binding, unload_and_load, 120)
 		ASSERT_EQ(0, module_unload());
 		ASSERT_FALSE(module_loaded());
 		EXPECT_FALSE(sys_exists(DEBUGFS));
-		for (i = 0; i < t->num_gpus; i++)
-			EXPECT_TRUE(driver_is(t->gpu[i].bdf, ""));
+		for (i = 0; i < t->num_gpus; i++) {
+			EXPECT_TRUE(driver_is(t->gpu[i].bdf, ""))
+				TH_LOG("%s", t->gpu[i].bdf);
+		}
 		ASSERT_EQ(0, module_load());
 		for (i = 0; i < t->num_gpus; i++) {
 			EXPECT_TRUE(driver_is(t->gpu[i].bdf, DRIVER))
 				TH_LOG("%s", t->gpu[i].bdf);
-			for (j = 0; j < t->gpu[i].num_links; j++)
+			for (j = 0; j < t->gpu[i].num_links; j++) {
 				EXPECT_TRUE(driver_is(t->gpu[i].link[j].bdf, DRIVER))
 					TH_LOG("%s", t->gpu[i].link[j].bdf);
+			}
 		}
 		use_gpu(_metadata, 0);
 	}
@@ -122,7 +125,7 @@ TEST_F_TIMEOUT(binding, unload_and_load, 120)
 TEST_F_TIMEOUT(binding, unload_while_open_is_refused, 60)
 {
 	struct testbed tb;
-	uint64_t value;
+	__u64 value;
 	void *p;
 
 	ASSERT_EQ(0, testbed_open(&tb, 0, false))

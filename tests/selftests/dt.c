@@ -5,10 +5,13 @@
 #include <errno.h>
 #include <ftw.h>
 #include <limits.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
+
+#include "kselftest.h"
 
 #include "dt.h"
 #include "sys.h"
@@ -16,7 +19,10 @@
 #define PCI_DEVICES "/sys/bus/pci/devices"
 #define DT_BASE "/sys/firmware/devicetree/base"
 
-/* Reads a property of @node as it is; returns its length in bytes. sys_read() would eat a final 0x0a. */
+/*
+ * Reads a property of @node as it is; returns its length in bytes. sys_read() would eat a
+ * final 0x0a.
+ */
 static ssize_t dt_prop(const char *node, const char *name, void *buf, size_t size)
 {
 	char path[PATH_MAX];
@@ -33,9 +39,9 @@ static ssize_t dt_prop(const char *node, const char *name, void *buf, size_t siz
 	return n;
 }
 
-static int dt_u32(const char *node, const char *name, unsigned int index, uint32_t *value)
+static int dt_u32(const char *node, const char *name, unsigned int index, __u32 *value)
 {
-	uint32_t cells[64];
+	__u32 cells[64];
 	ssize_t n = dt_prop(node, name, cells, sizeof(cells));
 
 	if (n < 0)
@@ -46,24 +52,24 @@ static int dt_u32(const char *node, const char *name, unsigned int index, uint32
 	return 0;
 }
 
-static int dt_u64(const char *node, const char *name, unsigned int index, uint64_t *value)
+static int dt_u64(const char *node, const char *name, unsigned int index, __u64 *value)
 {
-	uint32_t hi, lo;
+	__u32 hi, lo;
 	int ret = dt_u32(node, name, 2 * index, &hi);
 
 	if (!ret)
 		ret = dt_u32(node, name, 2 * index + 1, &lo);
 	if (!ret)
-		*value = (uint64_t)hi << 32 | lo;
+		*value = (__u64)hi << 32 | lo;
 	return ret;
 }
 
-static uint32_t wanted_phandle;
+static __u32 wanted_phandle;
 static char found_node[PATH_MAX];
 
 static int match_phandle(const char *path, const struct stat *st, int type, struct FTW *ftw)
 {
-	uint32_t phandle;
+	__u32 phandle;
 
 	(void)st;
 	(void)ftw;
@@ -73,7 +79,7 @@ static int match_phandle(const char *path, const struct stat *st, int type, stru
 	return 1;
 }
 
-static int dt_node_of_phandle(uint32_t phandle, char *node, size_t size)
+static int dt_node_of_phandle(__u32 phandle, char *node, size_t size)
 {
 	wanted_phandle = phandle;
 	if (nftw(DT_BASE, match_phandle, 16, FTW_PHYS) != 1)
@@ -107,22 +113,34 @@ static int list_pci(char (*bdf)[BDF_LEN], int max)
 	return count;
 }
 
-#define FAIL(ret, fmt, ...) do { \
-	snprintf(why, why_size, fmt, ##__VA_ARGS__); \
-	return ret; \
-} while (0)
+/* Where a reader says why it gave up. */
+struct complaint {
+	char *text;
+	size_t size;
+};
 
-static int read_bridge(struct dt_bridge *b, const char *node, char *why, size_t why_size)
+static __printf(3, 4)
+int fail(const struct complaint *why, int ret, const char *format, ...)
+{
+	va_list args;
+
+	va_start(args, format);
+	vsnprintf(why->text, why->size, format, args);
+	va_end(args);
+	return ret;
+}
+
+static int read_bridge(struct dt_bridge *b, const char *node, const struct complaint *why)
 {
 	char phb[PATH_MAX], link[PATH_MAX];
-	uint32_t phandle = 0;
+	__u32 phandle = 0;
 	char *slash;
 	int ret;
 
 	snprintf(phb, sizeof(phb), "%s", node);
 	slash = strrchr(phb, '/');
 	if (!slash)
-		FAIL(-EINVAL, "%s: no parent", node);
+		return fail(why, -EINVAL, "%s: no parent", node);
 	*slash = '\0';
 
 	ret = dt_u32(node, "phandle", 0, &b->phandle);
@@ -130,25 +148,25 @@ static int read_bridge(struct dt_bridge *b, const char *node, char *why, size_t 
 	ret = ret ?: dt_u64(node, "ibm,device-tgt-addr", 0, &b->tgt);
 	ret = ret ?: dt_u32(node, "ibm,nvlink", 0, &phandle);
 	if (ret)
-		FAIL(ret, "%s: bad bridge node", b->bdf);
+		return fail(why, ret, "%s: bad bridge node", b->bdf);
 	ret = dt_node_of_phandle(phandle, link, sizeof(link));
 	ret = ret ?: dt_u32(link, "ibm,npu-link-index", 0, &b->link_index);
 	if (ret)
-		FAIL(ret, "%s: no link node %#x", b->bdf, phandle);
+		return fail(why, ret, "%s: no link node %#x", b->bdf, phandle);
 	ret = dt_u64(phb, "ibm,mmio-atsd", b->link_index, &b->atsd);
 	ret = ret ?: dt_u64(phb, "reg", 0, &b->npu_regs);
 	ret = ret ?: dt_u32(phb, "ibm,xscom-base", 0, &b->xscom_base);
 	ret = ret ?: dt_u32(phb, "ibm,chip-id", 0, &b->chip);
 	if (ret)
-		FAIL(ret, "%s: bad NVLink PHB node %s", b->bdf, phb);
+		return fail(why, ret, "%s: bad NVLink PHB node %s", b->bdf, phb);
 	return 0;
 }
 
 static int read_gpu(struct dt_gpu *g, const char *node, char (*bdf)[BDF_LEN], int num_bdf,
-		    char *why, size_t why_size)
+		    const struct complaint *why)
 {
 	char bridge_node[PATH_MAX], mem[PATH_MAX];
-	uint32_t phandle = 0, region = 0, this_phandle = 0;
+	__u32 phandle = 0, region = 0, this_phandle = 0;
 	int i, ret;
 
 	for (g->num_links = 0; g->num_links < DT_MAX_LINKS; g->num_links++) {
@@ -163,52 +181,55 @@ static int read_gpu(struct dt_gpu *g, const char *node, char (*bdf)[BDF_LEN], in
 				break;
 		}
 		if (i == num_bdf)
-			FAIL(-ENODEV, "%s: ibm,npu names %#x, which is no PCI function", g->bdf, phandle);
+			return fail(why, -ENODEV, "%s: ibm,npu: %#x is no PCI function", g->bdf,
+				    phandle);
 		snprintf(b->bdf, sizeof(b->bdf), "%.15s", bdf[i]);
-		ret = read_bridge(b, bridge_node, why, why_size);
+		ret = read_bridge(b, bridge_node, why);
 		if (ret)
 			return ret;
 		ret = dt_u32(bridge_node, "memory-region", 0, &region);
 		if (ret)
-			FAIL(ret, "%s: no memory-region", b->bdf);
+			return fail(why, ret, "%s: no memory-region", b->bdf);
 	}
 	if (!g->num_links)
-		FAIL(-EINVAL, "%s: empty ibm,npu", g->bdf);
+		return fail(why, -EINVAL, "%s: empty ibm,npu", g->bdf);
 	g->tgt = g->link[0].tgt;
 	ret = dt_node_of_phandle(region, mem, sizeof(mem));
 	ret = ret ?: dt_u64(mem, "reg", 0, &g->aperture);
 	ret = ret ?: dt_u64(mem, "reg", 1, &g->aperture_size);
 	if (ret)
-		FAIL(ret, "%s: no memory node %#x", g->bdf, region);
+		return fail(why, ret, "%s: no memory node %#x", g->bdf, region);
 	return 0;
 }
 
-int dt_read_topology(struct dt_topology *t, char *why, size_t why_size)
+int dt_read_topology(struct dt_topology *t, char *why_text, size_t why_size)
 {
+	const struct complaint complaint = { .text = why_text, .size = why_size };
+	const struct complaint *why = &complaint;
 	static char bdf[256][BDF_LEN];
 	char node[PATH_MAX];
-	uint32_t cell;
+	__u32 cell;
 	int num, i, ret;
 
 	memset(t, 0, sizeof(*t));
 	num = list_pci(bdf, 256);
 	if (num < 0)
-		FAIL(num, "cannot list " PCI_DEVICES);
+		return fail(why, num, "cannot list " PCI_DEVICES);
 	for (i = 0; i < num; i++) {
 		struct dt_gpu *g = &t->gpu[t->num_gpus];
 
 		if (dt_node_of_pci(bdf[i], node) || dt_u32(node, "ibm,npu", 0, &cell))
 			continue;
 		if (t->num_gpus == DT_MAX_GPUS)
-			FAIL(-E2BIG, "more than %d GPUs", DT_MAX_GPUS);
+			return fail(why, -E2BIG, "more than %d GPUs", DT_MAX_GPUS);
 		snprintf(g->bdf, sizeof(g->bdf), "%.15s", bdf[i]);
-		ret = read_gpu(g, node, bdf, num, why, why_size);
+		ret = read_gpu(g, node, bdf, num, why);
 		if (ret)
 			return ret;
 		t->num_gpus++;
 	}
 	if (!t->num_gpus)
-		FAIL(-ENODEV, "no PCI function with ibm,npu in the device tree");
+		return fail(why, -ENODEV, "no PCI function with ibm,npu in the device tree");
 	return 0;
 }
 
@@ -225,7 +246,7 @@ int pci_iommu_group(const char *bdf)
 	return atoi(strrchr(target, '/') + 1);
 }
 
-int pci_resource(const char *bdf, unsigned int index, uint64_t *start, uint64_t *end)
+int pci_resource(const char *bdf, unsigned int index, __u64 *start, __u64 *end)
 {
 	char path[PATH_MAX], line[128];
 	unsigned int i;

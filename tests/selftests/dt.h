@@ -7,9 +7,9 @@
 #ifndef NVLINK2_SELFTEST_DT_H
 #define NVLINK2_SELFTEST_DT_H
 
+#include <linux/types.h>
 #include <stdbool.h>
 #include <stddef.h>
-#include <stdint.h>
 
 #define DT_MAX_GPUS	6
 #define DT_MAX_LINKS	6
@@ -18,21 +18,21 @@
 /* An NPU function, one link of a GPU. */
 struct dt_bridge {
 	char bdf[BDF_LEN];
-	uint32_t phandle;
-	uint32_t link_index;	/* ibm,npu-link-index of the node that ibm,nvlink names */
-	uint32_t speed;		/* ibm,nvlink-speed */
-	uint64_t tgt;		/* ibm,device-tgt-addr */
-	uint64_t atsd;		/* ibm,mmio-atsd[link_index] of the NVLink PHB: a host physical address */
-	uint64_t npu_regs;	/* reg[0] of the NVLink PHB: where the NPU's 24-bit register space starts */
-	uint32_t xscom_base;	/* ibm,xscom-base of the NVLink PHB */
-	uint32_t chip;		/* ibm,chip-id of the NVLink PHB */
+	__u32 phandle;
+	__u32 link_index;	/* ibm,npu-link-index of the node that ibm,nvlink names */
+	__u32 speed;		/* ibm,nvlink-speed */
+	__u64 tgt;		/* ibm,device-tgt-addr */
+	__u64 atsd;		/* ibm,mmio-atsd[link_index] of the PHB, a physical address */
+	__u64 npu_regs;		/* reg[0] of the PHB: start of the NPU's 24-bit register space */
+	__u32 xscom_base;	/* ibm,xscom-base of the PHB */
+	__u32 chip;		/* ibm,chip-id of the PHB */
 };
 
 struct dt_gpu {
 	char bdf[BDF_LEN];
-	uint64_t aperture;	/* reg of the memory-region node: host physical address ... */
-	uint64_t aperture_size;	/* ... and size in bytes */
-	uint64_t tgt;
+	__u64 aperture;	/* reg of the memory-region node: host physical address ... */
+	__u64 aperture_size;	/* ... and size in bytes */
+	__u64 tgt;
 	unsigned int num_links;
 	struct dt_bridge link[DT_MAX_LINKS];
 };
@@ -48,6 +48,6 @@ int dt_read_topology(struct dt_topology *t, char *why, size_t why_size);
 /* Number of the IOMMU group of a PCI function, or a negative errno. */
 int pci_iommu_group(const char *bdf);
 /* Start and end (inclusive) of PCI resource @index from sysfs. */
-int pci_resource(const char *bdf, unsigned int index, uint64_t *start, uint64_t *end);
+int pci_resource(const char *bdf, unsigned int index, __u64 *start, __u64 *end);
 
 #endif

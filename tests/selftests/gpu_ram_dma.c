@@ -1,11 +1,15 @@
 // SPDX-License-Identifier: GPL-2.0
-/* GPU RAM as a target of DMA: the registration that mmap() makes and the TCEs that VFIO builds on it. */
+/*
+ * GPU RAM as a target of DMA: the registration that mmap() makes and the TCEs that VFIO
+ * builds on it.
+ */
 #define _GNU_SOURCE
 #include <signal.h>
 #include <sys/ioctl.h>
 
 #include "kselftest_harness.h"
 
+#include "bind.h"
 #include "scom.h"
 #include "sys.h"
 #include "testbed.h"
@@ -25,8 +29,8 @@ FIXTURE_SETUP(dma)
 {
 	ASSERT_EQ(0, testbed_open(&self->tb, 0, false))
 		TH_LOG("%s", self->tb.why);
-	self->ram = mmap(NULL, PAGE_64K, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	ASSERT_NE(MAP_FAILED, self->ram);
+	self->ram = anonymous(PAGE_64K);
+	ASSERT_NE(NULL, self->ram);
 	ASSERT_EQ(0, vfio_dma_register(&self->tb.group, self->ram, PAGE_64K));
 }
 
@@ -36,12 +40,13 @@ FIXTURE_TEARDOWN(dma)
 }
 
 /*
- * How many of the NPU's TVEs translate @iova to @tce. -EBADMSG if one that is in use says something else.
+ * How many of the NPU's TVEs translate @iova to @tce. -EBADMSG if one that is in use says
+ * something else.
  */
-static int tves_with(const struct testbed *tb, uint64_t iova, uint64_t tce)
+static int tves_with(const struct testbed *tb, __u64 iova, __u64 tce)
 {
 	const struct dt_bridge *b = &tb->gpu->link[0];
-	uint64_t tve, seen;
+	__u64 tve, seen;
 	unsigned int pe;
 	int count = 0, ret;
 
@@ -53,8 +58,8 @@ static int tves_with(const struct testbed *tb, uint64_t iova, uint64_t tce)
 		if (ret)
 			return ret;
 		if (seen != tce) {
-			fprintf(stderr, "# PE %u: TVE %#lx, TCE of %#lx is %#lx, not %#lx\n", pe, tve, iova, seen,
-				tce);
+			fprintf(stderr, "# PE %u: TCE of %#lx is %#lx, not %#lx\n", pe, iova,
+				seen, tce);
 			return -EBADMSG;
 		}
 		count++;
@@ -62,17 +67,20 @@ static int tves_with(const struct testbed *tb, uint64_t iova, uint64_t tce)
 	return count;
 }
 
-/* Defect 4: the original registered the start of the aperture whatever was mapped; DMA then went elsewhere. */
+/*
+ * Defect 4: the original registered the start of the aperture whatever was mapped; DMA then
+ * went elsewhere.
+ */
 TEST_F(dma, defect_4_tce_holds_the_address_of_the_page)
 {
-	const uint64_t iova = 5 * PAGE_64K;
+	const __u64 iova = 5 * PAGE_64K;
 	char *p = vfio_map(self->tb.dev, self->tb.ram, MAP_OFFSET, MAP_SIZE);
-	uint64_t i;
+	__u64 i;
 
 	ASSERT_NE(NULL, p);
 	ASSERT_EQ(0, vfio_dma_map(&self->tb.group, p + PAGE_64K, iova, 2 * PAGE_64K));
 	for (i = 0; i < 2; i++) {
-		const uint64_t hpa = self->tb.gpu->aperture + MAP_OFFSET + (1 + i) * PAGE_64K;
+		const __u64 hpa = self->tb.gpu->aperture + MAP_OFFSET + (1 + i) * PAGE_64K;
 
 		EXPECT_LT(0, tves_with(&self->tb, iova + i * PAGE_64K, hpa | TCE_READ_WRITE));
 	}
@@ -86,14 +94,16 @@ TEST_F(dma, defect_4_two_mappings)
 {
 	char *p = vfio_map(self->tb.dev, self->tb.ram, 0, MAP_SIZE);
 	char *q = vfio_map(self->tb.dev, self->tb.ram, self->tb.ram->size - MAP_SIZE, MAP_SIZE);
+	__u64 end;
 
 	ASSERT_NE(NULL, p);
 	ASSERT_NE(NULL, q);
 	ASSERT_EQ(0, vfio_dma_map(&self->tb.group, p, 0, MAP_SIZE));
 	ASSERT_EQ(0, vfio_dma_map(&self->tb.group, q, MAP_SIZE, MAP_SIZE));
 	EXPECT_LT(0, tves_with(&self->tb, 0, self->tb.gpu->aperture | TCE_READ_WRITE));
+	end = self->tb.gpu->aperture + self->tb.ram->size;
 	EXPECT_LT(0, tves_with(&self->tb, 2 * MAP_SIZE - PAGE_64K,
-			       (self->tb.gpu->aperture + self->tb.ram->size - PAGE_64K) | TCE_READ_WRITE));
+			       (end - PAGE_64K) | TCE_READ_WRITE));
 	EXPECT_EQ(0, vfio_dma_unmap(&self->tb.group, 0, 2 * MAP_SIZE));
 }
 
@@ -102,7 +112,7 @@ TEST_F(dma, ordinary_memory_is_not_in_the_aperture)
 {
 	const struct dt_bridge *b = &self->tb.gpu->link[0];
 	unsigned int pe, found = 0;
-	uint64_t tve, tce;
+	__u64 tve, tce;
 
 	ASSERT_EQ(0, vfio_dma_map(&self->tb.group, self->ram, 0, PAGE_64K));
 	for (pe = 0; pe < NPU_NUM_TVES; pe++) {
@@ -117,10 +127,13 @@ TEST_F(dma, ordinary_memory_is_not_in_the_aperture)
 	EXPECT_EQ(0, vfio_dma_unmap(&self->tb.group, 0, PAGE_64K));
 }
 
-/* QEMU takes the registration away and makes it again, for the whole range, at every reset of its PHB. */
+/*
+ * QEMU takes the registration away and makes it again, for the whole range, at every reset
+ * of its PHB.
+ */
 TEST_F(dma, whole_aperture_registers_again_and_again)
 {
-	const uint64_t size = self->tb.ram->size;
+	const __u64 size = self->tb.ram->size;
 	void *p = vfio_map(self->tb.dev, self->tb.ram, 0, size);
 	int i;
 
@@ -159,26 +172,48 @@ TEST_F(dma, registration_follows_the_mapping)
 	EXPECT_EQ(-EINVAL, vfio_dma_map(&self->tb.group, p, 0, MAP_SIZE));
 }
 
+/* Waits for the driver to drop what it retained: its table of registrations runs empty. */
+static int wait_for_no_registration(const struct testbed *tb)
+{
+	char path[128], text[4096];
+	int i, n = 0;
+
+	snprintf(path, sizeof(path), DEBUGFS "/%s/mappings", tb->gpu->bdf);
+	for (i = 0; i < 50; i++) {
+		n = sys_read(path, text, sizeof(text));
+		if (n <= 0)
+			return n;
+		usleep(100000);
+	}
+	return -ETIMEDOUT;
+}
+
 /*
- * Defect 14: munmap() with a TCE still there. No warning, the TCE keeps pointing at the GPU's RAM, and when it is gone
- * so is the registration: ordinary memory at that address is then ordinary memory.
+ * Defect 14: munmap() with a TCE still there. No warning, the TCE keeps pointing at the GPU's
+ * RAM, and when it is gone so is the registration, soon: ordinary memory at that address is
+ * then ordinary memory.
  */
 TEST_F(dma, defect_14_munmap_with_a_live_tce)
 {
 	void *p = vfio_map(self->tb.dev, self->tb.ram, MAP_OFFSET, MAP_SIZE);
-	const uint64_t expected = (self->tb.gpu->aperture + MAP_OFFSET) | TCE_READ_WRITE;
+	const __u64 expected = (self->tb.gpu->aperture + MAP_OFFSET) | TCE_READ_WRITE;
 	const struct dt_bridge *b = &self->tb.gpu->link[0];
 	unsigned int pe, found = 0;
-	uint64_t tve, tce;
+	__u64 tve, tce;
+	void *q;
 
 	ASSERT_NE(NULL, p);
 	ASSERT_EQ(0, vfio_dma_map(&self->tb.group, p, 0, MAP_SIZE));
 	ASSERT_EQ(0, munmap(p, MAP_SIZE));
+	usleep(500000);
 	EXPECT_LT(0, tves_with(&self->tb, 0, expected));
 	ASSERT_EQ(0, vfio_dma_unmap(&self->tb.group, 0, MAP_SIZE));
 	EXPECT_LT(0, tves_with(&self->tb, 0, 0));
+	ASSERT_EQ(0, wait_for_no_registration(&self->tb));
 
-	ASSERT_EQ(p, mmap(p, MAP_SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0));
+	q = mmap(p, MAP_SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED,
+		 -1, 0);
+	ASSERT_EQ(p, q);
 	memset(p, 1, MAP_SIZE);
 	ASSERT_EQ(0, vfio_dma_register(&self->tb.group, p, MAP_SIZE));
 	ASSERT_EQ(0, vfio_dma_map(&self->tb.group, p, 0, MAP_SIZE));
@@ -195,7 +230,92 @@ TEST_F(dma, defect_14_munmap_with_a_live_tce)
 	EXPECT_EQ(0, vfio_dma_unregister(&self->tb.group, p, MAP_SIZE));
 }
 
-/* Defect 14, as it happens when a VM is killed: everything goes in the order in which the kernel drops it. */
+/* The same address and memory again, while a TCE of the first mapping lives. */
+TEST_F(dma, defect_14_maps_again_under_a_live_tce)
+{
+	void *p = vfio_map(self->tb.dev, self->tb.ram, MAP_OFFSET, MAP_SIZE);
+	const __u64 expected = (self->tb.gpu->aperture + MAP_OFFSET) | TCE_READ_WRITE;
+	__u64 value;
+	void *q;
+
+	ASSERT_NE(NULL, p);
+	ASSERT_EQ(0, vfio_dma_map(&self->tb.group, p, 0, PAGE_64K));
+	ASSERT_EQ(0, munmap(p, MAP_SIZE));
+	q = mmap(p, MAP_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, self->tb.dev,
+		 self->tb.ram->offset + MAP_OFFSET);
+	ASSERT_EQ(p, q)
+		TH_LOG("%s", strerror(errno));
+	EXPECT_EQ(0, try_write64(p, 3));
+	EXPECT_EQ(0, try_read64(p, &value));
+	EXPECT_EQ(3ULL, value);
+	EXPECT_EQ(0, vfio_dma_unmap(&self->tb.group, 0, PAGE_64K));
+	EXPECT_EQ(0, vfio_dma_map(&self->tb.group, p, 0, PAGE_64K));
+	EXPECT_LT(0, tves_with(&self->tb, 0, expected));
+	EXPECT_EQ(0, vfio_dma_unmap(&self->tb.group, 0, PAGE_64K));
+	EXPECT_EQ(0, munmap(p, MAP_SIZE));
+	EXPECT_EQ(0, wait_for_no_registration(&self->tb));
+}
+
+/* Exit status of a child that opens the GPU: 0, or the errno of what failed. */
+static int open_in_a_child(const char *bdf, int group)
+{
+	struct vfio_group g;
+	int ret, status;
+	pid_t child = fork();
+
+	if (child < 0)
+		return -errno;
+	if (!child) {
+		ret = vfio_group_open(&g, group, false);
+		ret = ret ?: vfio_device_open(&g, bdf);
+		_exit(ret < 0 ? -ret : 0);
+	}
+	if (waitpid(child, &status, 0) != child || !WIFEXITED(status))
+		return -ECHILD;
+	return WEXITSTATUS(status);
+}
+
+/*
+ * Defect 15: a second container, of another group, keeps a TCE to this GPU's RAM after the GPU
+ * was closed. Nobody else gets the GPU before that TCE is gone.
+ */
+TEST_F_TIMEOUT(dma, defect_15_tce_of_another_container, 60)
+{
+	const struct dt_topology *t = &self->tb.topo;
+	int other = -1, group = self->tb.group.id;
+	struct vfio_group second;
+	unsigned int i;
+	void *p;
+
+	for (i = 0; i < t->num_gpus && other < 0; i++) {
+		if (pci_iommu_group(t->gpu[i].bdf) != group)
+			other = pci_iommu_group(t->gpu[i].bdf);
+	}
+	if (other < 0)
+		SKIP(return, "one NPU only: no second group (boot with --gpus 6)");
+
+	ASSERT_EQ(0, vfio_group_open(&second, other, false));
+	p = vfio_map(self->tb.dev, self->tb.ram, 0, MAP_SIZE);
+	ASSERT_NE(NULL, p);
+	ASSERT_EQ(0, vfio_dma_register(&second, p, MAP_SIZE));
+	ASSERT_EQ(0, vfio_dma_map(&second, p, 0, MAP_SIZE));
+	ASSERT_EQ(0, munmap(p, MAP_SIZE));
+	close(self->tb.dev);
+	self->tb.dev = -1;
+	vfio_group_close(&self->tb.group);
+
+	EXPECT_EQ(EBUSY, open_in_a_child(self->tb.gpu->bdf, group))
+		TH_LOG("somebody else opened the GPU while a TCE reaches its RAM");
+	EXPECT_EQ(0, vfio_dma_unmap(&second, 0, MAP_SIZE));
+	EXPECT_EQ(0, vfio_dma_unregister(&second, p, MAP_SIZE));
+	EXPECT_EQ(0, open_in_a_child(self->tb.gpu->bdf, group));
+	vfio_group_close(&second);
+}
+
+/*
+ * Defect 14, as it happens when a VM is killed: everything goes in the order in which the
+ * kernel drops it.
+ */
 TEST_F(dma, defect_14_process_dies_with_live_tces)
 {
 	int group = self->tb.group.id, status, i;
@@ -231,7 +351,10 @@ TEST_F(dma, defect_14_process_dies_with_live_tces)
 	}
 }
 
-/* Defect 3: a TCE page larger than what address and memory share must not be reached; such windows do not exist. */
+/*
+ * Defect 3: a TCE page larger than what address and memory share must not be reached; such
+ * windows do not exist.
+ */
 TEST_F(dma, defect_3_tces_of_4k_and_64k_at_any_page)
 {
 	struct vfio_iommu_spapr_tce_create create = {
@@ -239,6 +362,7 @@ TEST_F(dma, defect_3_tces_of_4k_and_64k_at_any_page)
 	};
 	struct vfio_iommu_spapr_tce_remove remove = { .argsz = sizeof(remove) };
 	char *p = vfio_map(self->tb.dev, self->tb.ram, 3 * PAGE_64K, 5 * PAGE_64K);
+	__u64 iova, hpa;
 
 	ASSERT_NE(NULL, p);
 	EXPECT_EQ(0, vfio_dma_map(&self->tb.group, p + PAGE_64K, 0, 3 * PAGE_64K));
@@ -248,10 +372,11 @@ TEST_F(dma, defect_3_tces_of_4k_and_64k_at_any_page)
 	remove.start_addr = self->tb.group.window_start;
 	ASSERT_EQ(0, ioctl(self->tb.group.container, VFIO_IOMMU_SPAPR_TCE_REMOVE, &remove));
 	ASSERT_EQ(0, ioctl(self->tb.group.container, VFIO_IOMMU_SPAPR_TCE_CREATE, &create));
-	ASSERT_EQ(0, vfio_dma_map(&self->tb.group, p + PAGE_64K + 4096, create.start_addr + 8192, 4096));
-	EXPECT_LT(0, tves_with(&self->tb, create.start_addr + 8192,
-			       (self->tb.gpu->aperture + 4 * PAGE_64K + 4096) | TCE_READ_WRITE));
-	EXPECT_EQ(0, vfio_dma_unmap(&self->tb.group, create.start_addr + 8192, 4096));
+	iova = create.start_addr + 8192;
+	hpa = self->tb.gpu->aperture + 4 * PAGE_64K + 4096;
+	ASSERT_EQ(0, vfio_dma_map(&self->tb.group, p + PAGE_64K + 4096, iova, 4096));
+	EXPECT_LT(0, tves_with(&self->tb, iova, hpa | TCE_READ_WRITE));
+	EXPECT_EQ(0, vfio_dma_unmap(&self->tb.group, iova, 4096));
 }
 
 TEST_HARNESS_MAIN

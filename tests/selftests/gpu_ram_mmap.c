@@ -26,9 +26,9 @@ FIXTURE_TEARDOWN(gpu)
 /* Defect 1: the original checked the length alone and mapped whatever lay behind the aperture. */
 TEST_F(gpu, defect_1_bounds)
 {
-	const uint64_t size = self->tb.ram->size, last = size - PAGE_64K, end_of_index = 1ULL << 40;
+	const __u64 size = self->tb.ram->size, last = size - PAGE_64K, end_of_index = 1ULL << 40;
 	const struct {
-		uint64_t offset, length;
+		__u64 offset, length;
 		int error;
 	} cases[] = {
 		{ 0, PAGE_64K, 0 },
@@ -67,8 +67,10 @@ TEST_F(gpu, defect_1_bounds)
 
 TEST_F(gpu, private_mapping_is_refused)
 {
-	EXPECT_EQ(MAP_FAILED, mmap(NULL, PAGE_64K, PROT_READ | PROT_WRITE, MAP_PRIVATE, self->tb.dev,
-				   self->tb.ram->offset));
+	void *p = mmap(NULL, PAGE_64K, PROT_READ | PROT_WRITE, MAP_PRIVATE, self->tb.dev,
+		       self->tb.ram->offset);
+
+	EXPECT_EQ(MAP_FAILED, p);
 	EXPECT_EQ(EINVAL, errno);
 }
 
@@ -81,24 +83,39 @@ TEST_F(gpu, defect_17_vma_flags)
 	EXPECT_STREQ("", vma_missing_flag(p));
 }
 
+/* Faults that the driver says it has answered with a page. */
+static int fault_count(const char *bdf, __u64 *count)
+{
+	char path[128], text[256], *line;
+	int ret;
+
+	snprintf(path, sizeof(path), DEBUGFS "/%s/faults", bdf);
+	ret = sys_read(path, text, sizeof(text));
+	if (ret < 0)
+		return ret;
+	line = strstr(text, "inserted ");
+	if (!line)
+		return -EINVAL;
+	*count = strtoull(line + strlen("inserted "), NULL, 10);
+	return 0;
+}
+
 /* Nothing is mapped before it is touched, every page is taken once, and from the right place. */
 TEST_F(gpu, faults_insert_the_page_that_was_touched)
 {
 	static const unsigned long pages[] = { 0, 1, 7, 100, 8191, 8190 };
-	const uint64_t offset = 16 * PAGE_64K;
-	uint64_t before, after, value;
-	char path[256], expected[64];
+	const __u64 offset = 16 * PAGE_64K;
+	__u64 before, after, value;
+	char expected[64];
 	unsigned int i;
 	char *p;
 
-	snprintf(path, sizeof(path), DEBUGFS "/%s/faults", self->tb.gpu->bdf);
 	ASSERT_EQ(0, trace_start("selftest"));
 	p = vfio_map(self->tb.dev, self->tb.ram, offset, 8192 * PAGE_64K);
 	ASSERT_NE(NULL, p);
 	EXPECT_EQ(1, trace_count("selftest", "vfio_pci_nvgpu_mmap", NULL));
 	EXPECT_EQ(0, trace_count("selftest", "vfio_pci_nvgpu_mmap_fault", NULL));
-	ASSERT_EQ(0, sys_read_u64(path, &before))
-		TH_LOG("%s", path);
+	ASSERT_EQ(0, fault_count(self->tb.gpu->bdf, &before));
 
 	for (i = 0; i < ARRAY_SIZE(pages); i++) {
 		char *page = p + pages[i] * PAGE_64K;
@@ -108,21 +125,25 @@ TEST_F(gpu, faults_insert_the_page_that_was_touched)
 		EXPECT_EQ((int)i + 1, trace_count("selftest", "vfio_pci_nvgpu_mmap_fault", NULL))
 			TH_LOG("page %lu", pages[i]);
 		snprintf(expected, sizeof(expected), "%lx -> %lx ",
-			 self->tb.gpu->aperture + offset + pages[i] * PAGE_64K, (unsigned long)page);
+			 self->tb.gpu->aperture + offset + pages[i] * PAGE_64K,
+			 (unsigned long)page);
 		EXPECT_EQ(1, trace_count("selftest", "vfio_pci_nvgpu_mmap_fault", expected))
 			TH_LOG("no fault %s", expected);
 	}
-	ASSERT_EQ(0, sys_read_u64(path, &after));
+	ASSERT_EQ(0, fault_count(self->tb.gpu->bdf, &after));
 	EXPECT_EQ(ARRAY_SIZE(pages), after - before);
 	trace_stop("selftest");
 }
 
-/* Pages far apart, in the part of the RAM that BAR1 shows too: both ways, at two offsets of the region. */
+/*
+ * Pages far apart, in the part of the RAM that BAR1 shows too: both ways, at two offsets of
+ * the region.
+ */
 TEST_F(gpu, mapping_and_the_gpu_see_the_same_memory)
 {
-	static const uint64_t offsets[] = { 0, 37 * PAGE_64K };
-	const uint64_t length = 64 * PAGE_64K;
-	uint64_t value, at;
+	static const __u64 offsets[] = { 0, 37 * PAGE_64K };
+	const __u64 length = 64 * PAGE_64K;
+	__u64 value, at;
 	unsigned int i;
 	char *p;
 
@@ -133,25 +154,28 @@ TEST_F(gpu, mapping_and_the_gpu_see_the_same_memory)
 			ASSERT_EQ(0, try_write64(p + at, pattern(offsets[i] + at, i)));
 			ASSERT_EQ(0, model_ram_read(&self->tb.model, offsets[i] + at, &value, 8));
 			EXPECT_EQ(pattern(offsets[i] + at, i), value)
-				TH_LOG("CPU wrote at %#lx, the GPU reads something else", offsets[i] + at);
+				TH_LOG("CPU wrote at %#lx, the GPU sees another", offsets[i] + at);
 		}
 		for (at = 16; at < length; at += PAGE_64K + 8) {
 			value = pattern(offsets[i] + at, i + 100);
 			ASSERT_EQ(0, model_ram_write(&self->tb.model, offsets[i] + at, &value, 8));
 			ASSERT_EQ(0, try_read64(p + at, &value));
 			EXPECT_EQ(pattern(offsets[i] + at, i + 100), value)
-				TH_LOG("the GPU wrote at %#lx, the CPU reads something else", offsets[i] + at);
+				TH_LOG("GPU wrote at %#lx, the CPU sees another", offsets[i] + at);
 		}
 		ASSERT_EQ(0, munmap(p, length));
 	}
 }
 
-/* The RAM's last page is RAM; the aperture beyond it answers all ones and is counted, never somebody's memory. */
+/*
+ * The RAM's last page is RAM; the aperture beyond it answers all ones and is counted, never
+ * somebody's memory.
+ */
 TEST_F(gpu, ram_ends_before_the_aperture)
 {
-	const uint64_t ram = self->tb.model.ram_size;
-	uint32_t before, after;
-	uint64_t value;
+	const __u64 ram = self->tb.model.ram_size;
+	__u32 before, after;
+	__u64 value;
 	char *p;
 
 	ASSERT_LT(ram, self->tb.ram->size);
@@ -177,7 +201,7 @@ TEST_F(gpu, gpus_do_not_share_memory)
 	struct vfio_region_info *info;
 	struct model m;
 	unsigned int i;
-	uint64_t value;
+	__u64 value;
 
 	for (i = 0; i < t->num_gpus; i++) {
 		dev[i] = i ? -1 : self->tb.dev;
@@ -188,8 +212,7 @@ TEST_F(gpu, gpus_do_not_share_memory)
 		ASSERT_LE(0, dev[i]);
 		ASSERT_EQ(0, model_attach(&m, dev[i]));
 		ASSERT_EQ(0, model_train(&m));
-		ASSERT_EQ(0, vfio_find_region(dev[i], REGION_TYPE_GPU, VFIO_REGION_SUBTYPE_NVIDIA_NVLINK2_RAM,
-					      &info));
+		ASSERT_EQ(0, vfio_find_gpu_ram(dev[i], &info));
 		p[i] = vfio_map(dev[i], info, 0, PAGE_64K);
 		ASSERT_NE(NULL, p[i]);
 		free(info);
@@ -208,7 +231,7 @@ TEST_F(gpu, gpus_do_not_share_memory)
 /* A read-only mapping reads and does not write. */
 TEST_F(gpu, read_only_mapping)
 {
-	uint64_t value = 42;
+	__u64 value = 42;
 	void *p = mmap(NULL, PAGE_64K, PROT_READ, MAP_SHARED, self->tb.dev, self->tb.ram->offset);
 
 	ASSERT_NE(MAP_FAILED, p);
@@ -223,15 +246,15 @@ TEST_F(gpu, read_only_mapping)
 /* 512 MiB, every page: the volume at which the original was measured. */
 TEST_F_TIMEOUT(gpu, fills_512_mib, 120)
 {
-	const uint64_t length = 512ULL << 20;
-	uint64_t at, value, wrong = 0;
+	const __u64 length = 512ULL << 20;
+	__u64 at, value, wrong = 0;
 	char *p = vfio_map(self->tb.dev, self->tb.ram, 0, length);
 
 	ASSERT_NE(NULL, p);
 	for (at = 0; at < length; at += PAGE_64K)
-		*(volatile uint64_t *)(p + at) = pattern(at, 5);
+		store64(p + at, pattern(at, 5));
 	for (at = 0; at < length; at += PAGE_64K)
-		wrong += *(volatile uint64_t *)(p + at) != pattern(at, 5);
+		wrong += load64(p + at) != pattern(at, 5);
 	EXPECT_EQ(0ULL, wrong);
 	for (at = 0; at < V100_BAR1_SIZE; at += 64 * PAGE_64K) {
 		ASSERT_EQ(0, model_ram_read(&self->tb.model, at, &value, 8));

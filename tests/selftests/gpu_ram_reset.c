@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Defect 16: while the GPU cannot answer (reset, memory space off, D3) nobody reaches its RAM; on real hardware such an
- * access raises an HMI and fences the link. The model counts each one.
+ * Defect 16: while the GPU cannot answer (reset, memory space off, D3) nobody reaches its
+ * RAM; on real hardware such an access raises an HMI and fences the link. The model counts
+ * each one.
  */
 #define _GNU_SOURCE
 #include <linux/pci_regs.h>
@@ -37,9 +38,9 @@ FIXTURE_TEARDOWN(gpu)
 	EXPECT_EQ(0, testbed_close(&self->tb));
 }
 
-static uint32_t lost_accesses(const struct testbed *tb)
+static __u32 lost_accesses(const struct testbed *tb)
 {
-	uint32_t count = ~0U;
+	__u32 count = ~0U;
 
 	model_read32(&tb->model, V100_UNTRAINED_ACCESSES, &count);
 	return count;
@@ -47,7 +48,7 @@ static uint32_t lost_accesses(const struct testbed *tb)
 
 TEST_F(gpu, defect_16_memory_space_off)
 {
-	uint64_t value;
+	__u64 value;
 	int round;
 
 	for (round = 0; round < 3; round++) {
@@ -72,23 +73,27 @@ TEST_F(gpu, defect_16_memory_space_off)
 
 TEST_F(gpu, defect_16_mmap_while_memory_space_is_off)
 {
-	uint64_t value;
+	__u64 value;
 	char *q;
 
 	ASSERT_EQ(0, vfio_set_memory(self->tb.dev, false));
 	q = vfio_map(self->tb.dev, self->tb.ram, 0, PAGE_64K);
-	if (q)
-		EXPECT_EQ(SIGBUS, try_read64(q, &value));
+	if (q) {
+		EXPECT_EQ(SIGBUS, try_read64(q, &value))
+			TH_LOG("read through a mapping made while memory space was off");
+	}
 	ASSERT_EQ(0, vfio_set_memory(self->tb.dev, true));
-	if (q)
-		EXPECT_EQ(0, try_read64(q, &value));
+	if (q) {
+		EXPECT_EQ(0, try_read64(q, &value))
+			TH_LOG("no access after memory space was switched on");
+	}
 }
 
 TEST_F(gpu, defect_16_d3)
 {
 	int pm = vfio_find_pci_cap(self->tb.dev, PCI_CAP_ID_PM);
-	uint64_t value;
-	uint16_t pmcsr;
+	__u64 value;
+	__u16 pmcsr;
 
 	if (pm == -ENOENT)
 		SKIP(return, "%s has no power management capability", self->tb.gpu->bdf);
@@ -107,11 +112,14 @@ TEST_F(gpu, defect_16_d3)
 	EXPECT_EQ(5ULL, value);
 }
 
-/* The mapping is gone after a reset, as the links are; it comes back, page by page, for who trains them first. */
+/*
+ * The mapping is gone after a reset, as the links are; it comes back, page by page, for who
+ * trains them first.
+ */
 TEST_F(gpu, defect_16_reset)
 {
-	uint32_t status, resets, after;
-	uint64_t value;
+	__u32 status, resets, after;
+	__u64 value;
 	int faults;
 
 	ASSERT_EQ(0, model_read32(&self->tb.model, V100_RESETS, &resets));
@@ -136,7 +144,7 @@ TEST_F(gpu, defect_16_reset)
 struct toucher {
 	char *p;
 	atomic_bool stop;
-	atomic_ulong done, refused;
+	atomic_ulong tried, done, refused;
 };
 
 static __thread sigjmp_buf toucher_env;
@@ -149,11 +157,12 @@ static void on_sigbus(int sig)
 static void *touch(void *arg)
 {
 	struct toucher *t = arg;
-	volatile unsigned long i;
 
-	for (i = 0; !atomic_load(&t->stop); i++) {
+	while (!atomic_load(&t->stop)) {
+		/* Not in a local variable: siglongjmp() may bring an old value back. */
+		atomic_fetch_add(&t->tried, 1);
 		if (!sigsetjmp(toucher_env, 1)) {
-			*(volatile uint64_t *)(t->p + (i % 16) * PAGE_64K) = i;
+			store64(t->p + (atomic_load(&t->tried) % 16) * PAGE_64K, 1);
 			atomic_fetch_add(&t->done, 1);
 		} else {
 			atomic_fetch_add(&t->refused, 1);
@@ -190,12 +199,14 @@ TEST_F(gpu, bridge_reset)
 {
 	int bridge = vfio_device_open(&self->tb.group, self->tb.gpu->link[0].bdf);
 	struct vfio_device_info info = { .argsz = sizeof(info) };
-	uint64_t value;
+	__u64 value;
 
 	ASSERT_LE(0, bridge);
 	ASSERT_EQ(0, ioctl(bridge, VFIO_DEVICE_GET_INFO, &info));
-	if (info.flags & VFIO_DEVICE_FLAGS_RESET)
-		EXPECT_EQ(0, ioctl(bridge, VFIO_DEVICE_RESET));
+	if (info.flags & VFIO_DEVICE_FLAGS_RESET) {
+		EXPECT_EQ(0, ioctl(bridge, VFIO_DEVICE_RESET))
+			TH_LOG("%s: %s", self->tb.gpu->link[0].bdf, strerror(errno));
+	}
 	close(bridge);
 	ASSERT_EQ(0, model_train(&self->tb.model));
 	EXPECT_EQ(0, try_write64(self->p, 6));

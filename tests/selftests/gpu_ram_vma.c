@@ -1,5 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
-/* What becomes of a mapping of GPU RAM, and of what the driver keeps about it, when the address space changes. */
+/*
+ * What becomes of a mapping of GPU RAM, and of what the driver keeps about it, when the
+ * address space changes.
+ */
 #define _GNU_SOURCE
 #include <pthread.h>
 
@@ -25,8 +28,11 @@ FIXTURE_TEARDOWN(gpu)
 	EXPECT_EQ(0, testbed_close(&self->tb));
 }
 
-/* Lines of the driver's table of mappings that hold the address of one, or all lines of mappings. */
-static int mappings(const struct testbed *tb, const void *p)
+/*
+ * Lines of the driver's table of mappings that hold the address of one, or all lines of
+ * mappings.
+ */
+static int count_mappings(const struct testbed *tb, const void *p)
 {
 	char path[256], buf[65536], needle[32], *line;
 	int count = 0;
@@ -45,7 +51,7 @@ static int mappings(const struct testbed *tb, const void *p)
 /* Defect 12: a second mmap() after munmap() gave EPERM for ever. */
 TEST_F(gpu, defect_12_map_unmap_map)
 {
-	uint64_t value;
+	__u64 value;
 	void *p;
 	int i;
 
@@ -55,12 +61,12 @@ TEST_F(gpu, defect_12_map_unmap_map)
 			TH_LOG("round %d: %s", i, strerror(errno));
 		ASSERT_EQ(0, try_write64(p, i));
 		ASSERT_EQ(0, try_read64(p, &value));
-		EXPECT_EQ((uint64_t)i, value);
-		EXPECT_EQ(1, mappings(&self->tb, p));
+		EXPECT_EQ((__u64)i, value);
+		EXPECT_EQ(1, count_mappings(&self->tb, p));
 		EXPECT_EQ(0, vfio_dma_register(&self->tb.group, p, 16 * PAGE_64K));
 		EXPECT_EQ(0, vfio_dma_unregister(&self->tb.group, p, 16 * PAGE_64K));
 		ASSERT_EQ(0, munmap(p, 16 * PAGE_64K));
-		EXPECT_EQ(0, mappings(&self->tb, p));
+		EXPECT_EQ(0, count_mappings(&self->tb, p));
 	}
 }
 
@@ -80,7 +86,7 @@ TEST_F(gpu, defect_12_mmap_works_after_one_that_failed)
 /* Several ranges at a time, also of the same memory. */
 TEST_F(gpu, several_mappings_live_side_by_side)
 {
-	uint64_t value;
+	__u64 value;
 	char *p[4];
 	int i;
 
@@ -92,11 +98,11 @@ TEST_F(gpu, several_mappings_live_side_by_side)
 	for (i = 0; i < 4; i++) {
 		ASSERT_EQ(0, try_write64(p[i] + (i & 1 ? 0 : PAGE_64K), i));
 		ASSERT_EQ(0, try_read64(p[0] + PAGE_64K, &value));
-		EXPECT_EQ((uint64_t)i, value);
+		EXPECT_EQ((__u64)i, value);
 	}
 	ASSERT_EQ(0, munmap(p[0], 2 * PAGE_64K));
 	ASSERT_EQ(0, munmap(p[2], 2 * PAGE_64K));
-	EXPECT_EQ(0, mappings(&self->tb, p[0]));
+	EXPECT_EQ(0, count_mappings(&self->tb, p[0]));
 	EXPECT_EQ(0, try_write64(p[1], 9));
 	EXPECT_EQ(0, vfio_dma_register(&self->tb.group, p[3], 2 * PAGE_64K));
 	EXPECT_EQ(0, vfio_dma_unregister(&self->tb.group, p[3], 2 * PAGE_64K));
@@ -105,7 +111,7 @@ TEST_F(gpu, several_mappings_live_side_by_side)
 /* Defect 17: a child has no access, and its death leaves the parent's mapping as it is. */
 TEST_F(gpu, defect_17_child_has_no_mapping)
 {
-	uint64_t value;
+	__u64 value;
 	int status;
 	void *p = vfio_map(self->tb.dev, self->tb.ram, 0, PAGE_64K);
 	pid_t child;
@@ -121,7 +127,7 @@ TEST_F(gpu, defect_17_child_has_no_mapping)
 	EXPECT_EQ(SIGSEGV, WEXITSTATUS(status));
 	EXPECT_EQ(0, try_read64(p, &value));
 	EXPECT_EQ(7ULL, value);
-	EXPECT_EQ(1, mappings(&self->tb, p));
+	EXPECT_EQ(1, count_mappings(&self->tb, p));
 	EXPECT_EQ(0, vfio_dma_register(&self->tb.group, p, PAGE_64K));
 	EXPECT_EQ(0, vfio_dma_unregister(&self->tb.group, p, PAGE_64K));
 }
@@ -154,7 +160,7 @@ TEST_F(gpu, defect_12_mremap)
 	const size_t size = 4 * PAGE_64K;
 	void *room = mmap(NULL, 2 * size, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	void *p = vfio_map(self->tb.dev, self->tb.ram, 0, size);
-	uint64_t value;
+	__u64 value;
 	void *q;
 
 	ASSERT_NE(MAP_FAILED, room);
@@ -173,10 +179,12 @@ TEST_F(gpu, defect_12_mremap)
 	EXPECT_EQ(0, vfio_dma_map(&self->tb.group, q, 0, size));
 	EXPECT_EQ(0, vfio_dma_unmap(&self->tb.group, 0, size));
 	EXPECT_EQ(0, vfio_dma_unregister(&self->tb.group, q, size));
-	if (q != p)
-		EXPECT_NE(0, vfio_dma_map(&self->tb.group, p, 0, size));
+	if (q != p) {
+		EXPECT_NE(0, vfio_dma_map(&self->tb.group, p, 0, size))
+			TH_LOG("the old address can be mapped for DMA");
+	}
 	EXPECT_EQ(0, munmap(q, size));
-	EXPECT_EQ(0, mappings(&self->tb, q));
+	EXPECT_EQ(0, count_mappings(&self->tb, q));
 	EXPECT_NE(0, vfio_dma_map(&self->tb.group, q, 0, size));
 	/* And the range can be mapped anew. */
 	p = vfio_map(self->tb.dev, self->tb.ram, 0, size);
@@ -186,18 +194,18 @@ TEST_F(gpu, defect_12_mremap)
 }
 
 /*
- * Defect 12: punching a hole either is refused and changes nothing, or leaves exactly the rest registered: no address
- * outside a living mapping may be used for DMA.
+ * Defect 12: punching a hole either is refused and changes nothing, or leaves exactly the
+ * rest registered: no address outside a living mapping may be used for DMA.
  */
 TEST_F(gpu, defect_12_partial_munmap)
 {
 	const size_t size = 4 * PAGE_64K;
 	char *p = vfio_map(self->tb.dev, self->tb.ram, 0, size);
-	void *ram = mmap(NULL, PAGE_64K, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	uint64_t value;
+	void *ram = anonymous(PAGE_64K);
+	__u64 value;
 
 	ASSERT_NE(NULL, p);
-	ASSERT_NE(MAP_FAILED, ram);
+	ASSERT_NE(NULL, ram);
 	/* Ordinary memory, so that the container lets anything be mapped at all. */
 	ASSERT_EQ(0, vfio_dma_register(&self->tb.group, ram, PAGE_64K));
 	ASSERT_EQ(0, try_write64(p, 31));
@@ -214,7 +222,7 @@ TEST_F(gpu, defect_12_partial_munmap)
 	EXPECT_EQ(31ULL, value);
 	EXPECT_EQ(0, try_write64(p + 2 * PAGE_64K, 32));
 	EXPECT_EQ(0, munmap(p, size));
-	EXPECT_EQ(0, mappings(&self->tb, p));
+	EXPECT_EQ(0, count_mappings(&self->tb, p));
 	EXPECT_NE(0, vfio_dma_map(&self->tb.group, p, 0, PAGE_64K));
 	EXPECT_NE(0, vfio_dma_map(&self->tb.group, p + 2 * PAGE_64K, 0, PAGE_64K));
 	p = vfio_map(self->tb.dev, self->tb.ram, 0, size);
@@ -270,11 +278,14 @@ TEST_F_TIMEOUT(gpu, defect_13_threads_map_at_once, 60)
 	EXPECT_EQ(0, vfio_dma_unregister(&self->tb.group, p, self->tb.ram->size));
 }
 
-/* Defect 5: the mapping outlives the registration of other devices' regions and the descriptor that made it. */
+/*
+ * Defect 5: the mapping outlives the registration of other devices' regions and the
+ * descriptor that made it.
+ */
 TEST_F(gpu, defect_5_mapping_outlives_the_descriptor)
 {
 	void *p = vfio_map(self->tb.dev, self->tb.ram, 0, 2 * PAGE_64K);
-	uint64_t value;
+	__u64 value;
 	int bridge;
 
 	ASSERT_NE(NULL, p);

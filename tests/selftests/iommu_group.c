@@ -79,8 +79,10 @@ TEST_F(group, three_gpus_and_six_bridges)
 	unsigned int i;
 
 	EXPECT_EQ(0U, t->num_gpus % 3);
-	for (i = 0; i < t->num_gpus; i++)
-		EXPECT_EQ(2U, t->gpu[i].num_links);
+	for (i = 0; i < t->num_gpus; i++) {
+		EXPECT_EQ(2U, t->gpu[i].num_links)
+			TH_LOG("%s", t->gpu[i].bdf);
+	}
 	EXPECT_EQ(9, count_members(pci_iommu_group(t->gpu[0].bdf)));
 }
 
@@ -107,11 +109,11 @@ TEST_F(group, windows_of_4k_and_64k_pages_only)
 	struct vfio_iommu_spapr_tce_info info = { .argsz = sizeof(info) };
 	struct vfio_iommu_spapr_tce_create create = { .argsz = sizeof(create) };
 	struct vfio_group g;
-	uint32_t shift;
+	__u32 shift;
 
 	ASSERT_EQ(0, vfio_group_open(&g, pci_iommu_group(self->tb.topo.gpu[0].bdf), false));
 	ASSERT_EQ(0, ioctl(g.container, VFIO_IOMMU_SPAPR_TCE_GET_INFO, &info));
-	EXPECT_EQ((uint32_t)VFIO_IOMMU_SPAPR_INFO_DDW, info.flags & VFIO_IOMMU_SPAPR_INFO_DDW);
+	EXPECT_EQ((__u32)VFIO_IOMMU_SPAPR_INFO_DDW, info.flags & VFIO_IOMMU_SPAPR_INFO_DDW);
 	EXPECT_EQ(1ULL << 12 | 1ULL << 16, info.ddw.pgsizes);
 	EXPECT_LT(0U, info.ddw.max_dynamic_windows_supported);
 
@@ -128,7 +130,10 @@ TEST_F(group, windows_of_4k_and_64k_pages_only)
 	vfio_group_close(&g);
 }
 
-/* Second window at 1 << 59, as QEMU expects; removing it leaves the first one. Then the default window again. */
+/*
+ * Second window at 1 << 59, as QEMU expects; removing it leaves the first one. Then the
+ * default window again.
+ */
 TEST_F(group, two_windows_come_and_go)
 {
 	struct vfio_iommu_spapr_tce_create create = {
@@ -139,8 +144,8 @@ TEST_F(group, two_windows_come_and_go)
 	void *ram;
 	int round;
 
-	ram = mmap(NULL, PAGE_64K, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	ASSERT_NE(MAP_FAILED, ram);
+	ram = anonymous(PAGE_64K);
+	ASSERT_NE(NULL, ram);
 	ASSERT_EQ(0, vfio_group_open(&g, pci_iommu_group(self->tb.topo.gpu[0].bdf), false));
 	ASSERT_EQ(0ULL, g.window_start);
 	ASSERT_EQ(0, vfio_dma_register(&g, ram, PAGE_64K));

@@ -6,18 +6,21 @@
 #include "model.h"
 #include "vfio.h"
 
-int model_read32(const struct model *m, uint32_t reg, uint32_t *value)
+#define BAR0 REGION_OFFSET(VFIO_PCI_BAR0_REGION_INDEX)
+#define BAR1 REGION_OFFSET(VFIO_PCI_BAR1_REGION_INDEX)
+
+int model_read32(const struct model *m, __u32 reg, __u32 *value)
 {
-	ssize_t n = pread(m->dev, value, sizeof(*value), REGION_OFFSET(VFIO_PCI_BAR0_REGION_INDEX) + reg);
+	ssize_t n = pread(m->dev, value, sizeof(*value), BAR0 + reg);
 
 	if (n < 0)
 		return -errno;
 	return n == sizeof(*value) ? 0 : -EIO;
 }
 
-int model_write32(const struct model *m, uint32_t reg, uint32_t value)
+int model_write32(const struct model *m, __u32 reg, __u32 value)
 {
-	ssize_t n = pwrite(m->dev, &value, sizeof(value), REGION_OFFSET(VFIO_PCI_BAR0_REGION_INDEX) + reg);
+	ssize_t n = pwrite(m->dev, &value, sizeof(value), BAR0 + reg);
 
 	if (n < 0)
 		return -errno;
@@ -26,7 +29,7 @@ int model_write32(const struct model *m, uint32_t reg, uint32_t value)
 
 int model_attach(struct model *m, int dev)
 {
-	uint32_t id, lo, hi;
+	__u32 id, lo, hi;
 	int ret;
 
 	m->dev = dev;
@@ -37,13 +40,13 @@ int model_attach(struct model *m, int dev)
 		return ret;
 	if (id != V100_MODEL_ID_MAGIC)
 		return -ENODEV;
-	m->ram_size = (uint64_t)hi << 32 | lo;
+	m->ram_size = (__u64)hi << 32 | lo;
 	return 0;
 }
 
 int model_train(const struct model *m)
 {
-	uint32_t status, mask;
+	__u32 status, mask;
 	int ret = model_write32(m, V100_LINK_TRAIN, V100_LINK_TRAIN_UP);
 
 	ret = ret ?: model_read32(m, V100_LINK_STATUS, &status);
@@ -58,18 +61,18 @@ int model_untrain(const struct model *m)
 	return model_write32(m, V100_LINK_TRAIN, V100_LINK_TRAIN_DOWN);
 }
 
-int model_ram_read(const struct model *m, uint64_t offset, void *buf, size_t size)
+int model_ram_read(const struct model *m, __u64 offset, void *buf, size_t size)
 {
-	ssize_t n = pread(m->dev, buf, size, REGION_OFFSET(VFIO_PCI_BAR1_REGION_INDEX) + offset);
+	ssize_t n = pread(m->dev, buf, size, BAR1 + offset);
 
 	if (n < 0)
 		return -errno;
 	return (size_t)n == size ? 0 : -EIO;
 }
 
-int model_ram_write(const struct model *m, uint64_t offset, const void *buf, size_t size)
+int model_ram_write(const struct model *m, __u64 offset, const void *buf, size_t size)
 {
-	ssize_t n = pwrite(m->dev, buf, size, REGION_OFFSET(VFIO_PCI_BAR1_REGION_INDEX) + offset);
+	ssize_t n = pwrite(m->dev, buf, size, BAR1 + offset);
 
 	if (n < 0)
 		return -errno;

@@ -14,19 +14,17 @@
 struct gpu_answer {
 	struct vfio_region_info info;
 	struct vfio_region_info_cap_type type;
-	uint32_t pad;
 	struct vfio_region_info_cap_nvlink2_ssatgt ssatgt;
 };
 
 struct bridge_answer {
 	struct vfio_region_info info;
 	struct vfio_region_info_cap_type type;
-	uint32_t pad;
 	struct vfio_region_info_cap_nvlink2_ssatgt ssatgt;
 	struct vfio_region_info_cap_nvlink2_lnkspd lnkspd;
 };
 
-static struct gpu_answer gpu_answer(uint64_t size, uint64_t tgt)
+static struct gpu_answer gpu_answer(__u64 size, __u64 tgt)
 {
 	struct gpu_answer a = {
 		.info = {
@@ -54,7 +52,7 @@ static struct gpu_answer gpu_answer(uint64_t size, uint64_t tgt)
 	return a;
 }
 
-static struct bridge_answer bridge_answer(uint64_t tgt, uint32_t speed)
+static struct bridge_answer bridge_answer(__u64 tgt, __u32 speed)
 {
 	struct bridge_answer a = {
 		.info = {
@@ -92,14 +90,15 @@ static struct bridge_answer bridge_answer(uint64_t tgt, uint32_t speed)
 /* Prints where two answers differ, in 32-bit words. */
 static int differences(const char *bdf, const void *expected, const void *seen, size_t size)
 {
-	const uint32_t *e = expected, *s = seen;
+	const __u32 *e = expected, *s = seen;
 	size_t i;
 	int count = 0;
 
 	for (i = 0; i < size / sizeof(*e); i++) {
 		if (e[i] == s[i])
 			continue;
-		fprintf(stderr, "# %s: word at %#zx is %#x, not %#x\n", bdf, i * sizeof(*e), s[i], e[i]);
+		fprintf(stderr, "# %s: word at %#zx is %#x, not %#x\n", bdf, i * sizeof(*e), s[i],
+			e[i]);
 		count++;
 	}
 	return count;
@@ -130,7 +129,8 @@ FIXTURE_SETUP(region)
 {
 	ASSERT_EQ(0, testbed_bind(&self->tb))
 		TH_LOG("%s", self->tb.why);
-	ASSERT_EQ(0, vfio_group_open(&self->group, pci_iommu_group(self->tb.topo.gpu[0].bdf), variant->kvm));
+	ASSERT_EQ(0, vfio_group_open(&self->group, pci_iommu_group(self->tb.topo.gpu[0].bdf),
+				     variant->kvm));
 }
 
 FIXTURE_TEARDOWN(region)
@@ -193,7 +193,7 @@ TEST_F(region, bridge_says_what_the_device_tree_says_if_it_has_a_kvm)
 				EXPECT_EQ(0, differences(b->bdf, &expected, &seen, sizeof(seen)));
 			} else {
 				/* No region at all: QEMU 7.2 asserts on one of size 0. */
-				EXPECT_EQ((uint32_t)REGION_FIRST_OWN, device.num_regions);
+				EXPECT_EQ((__u32)REGION_FIRST_OWN, device.num_regions);
 				EXPECT_EQ(-1, ioctl(dev, VFIO_DEVICE_GET_REGION_INFO, &seen));
 				EXPECT_EQ(EINVAL, errno);
 			}
@@ -207,7 +207,7 @@ TEST_F(region, chip_0_is_byte_identical_to_the_original)
 {
 	static const struct {
 		const char *bdf;
-		uint64_t tgt;
+		__u64 tgt;
 		bool gpu;
 	} functions[] = {
 		{ "0000:03:00.0", 0x3e000000000, true },
@@ -256,15 +256,15 @@ TEST_F(region, chip_0_is_byte_identical_to_the_original)
 TEST_F(region, argsz_is_respected)
 {
 	const struct dt_gpu *g = &self->tb.topo.gpu[0];
-	const uint32_t full = sizeof(struct gpu_answer);
-	const uint32_t sizes[] = { sizeof(struct vfio_region_info), sizeof(struct vfio_region_info) + 16,
-				   full - 1, full, full + 64 };
+	const __u32 full = sizeof(struct gpu_answer);
+	const __u32 bare = sizeof(struct vfio_region_info);
+	const __u32 sizes[] = { bare, bare + 16, full - 1, full, full + 64 };
 	union {
 		struct vfio_region_info info;
 		unsigned char bytes[512];
 	} buf;
 	unsigned int i, j;
-	uint32_t size;
+	__u32 size;
 	int dev = vfio_device_open(&self->group, g->bdf);
 
 	ASSERT_LE(0, dev);
@@ -290,19 +290,22 @@ TEST_F(region, argsz_is_respected)
 			j = sizeof(struct vfio_region_info);
 		} else {
 			EXPECT_EQ(sizes[i], buf.info.argsz);
-			EXPECT_EQ((uint32_t)sizeof(struct vfio_region_info), buf.info.cap_offset);
+			EXPECT_EQ((__u32)sizeof(struct vfio_region_info), buf.info.cap_offset);
 			j = full;
 		}
-		for (; j < sizeof(buf); j++)
+		for (; j < sizeof(buf); j++) {
 			ASSERT_EQ(0xa5, buf.bytes[j])
 				TH_LOG("argsz %u: byte %u was written", sizes[i], j);
+		}
 	}
 	close(dev);
 }
 
 TEST_F(region, indices_beyond_the_last_are_refused)
 {
-	static const uint32_t beyond[] = { REGION_FIRST_OWN + 1, REGION_FIRST_OWN + 2, 0x7fffffff, 0xffffffff };
+	static const __u32 beyond[] = {
+		REGION_FIRST_OWN + 1, REGION_FIRST_OWN + 2, 0x7fffffff, 0xffffffff,
+	};
 	struct vfio_device_info device = { .argsz = sizeof(device) };
 	struct vfio_region_info *info;
 	unsigned int i;
@@ -311,10 +314,11 @@ TEST_F(region, indices_beyond_the_last_are_refused)
 	ASSERT_LE(0, dev);
 	ASSERT_EQ(0, ioctl(dev, VFIO_DEVICE_GET_INFO, &device));
 	EXPECT_EQ(REGION_FIRST_OWN + 1U, device.num_regions);
-	EXPECT_EQ((uint32_t)VFIO_DEVICE_FLAGS_PCI, device.flags & VFIO_DEVICE_FLAGS_PCI);
-	for (i = 0; i < ARRAY_SIZE(beyond); i++)
+	EXPECT_EQ((__u32)VFIO_DEVICE_FLAGS_PCI, device.flags & VFIO_DEVICE_FLAGS_PCI);
+	for (i = 0; i < ARRAY_SIZE(beyond); i++) {
 		EXPECT_EQ(-EINVAL, vfio_region(dev, beyond[i], &info))
 			TH_LOG("index %#x", beyond[i]);
+	}
 	close(dev);
 }
 
@@ -324,7 +328,7 @@ TEST_F(region, bars_are_the_ones_sysfs_shows)
 	const struct dt_gpu *g = &self->tb.topo.gpu[0];
 	const char * const bdf[] = { g->bdf, g->link[0].bdf };
 	struct vfio_region_info *info;
-	uint64_t start, end, size;
+	__u64 start, end, size;
 	unsigned int i, bar;
 
 	for (i = 0; i < ARRAY_SIZE(bdf); i++) {

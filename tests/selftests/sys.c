@@ -7,13 +7,13 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "sys.h"
 
-#define TRACING "/sys/kernel/tracing"
-#define TRACE_SYSTEM_NAME "nvlink2_vfio"
+#define INSTANCES "/sys/kernel/tracing/instances/"
 
 ssize_t sys_read(const char *path, char *buf, size_t size)
 {
@@ -57,7 +57,7 @@ int sys_write(const char *path, const char *text)
 	return ret;
 }
 
-int sys_read_u64(const char *path, uint64_t *value)
+int sys_read_u64(const char *path, __u64 *value)
 {
 	char buf[64], *end;
 	ssize_t n = sys_read(path, buf, sizeof(buf));
@@ -89,7 +89,10 @@ int kmsg_open(void)
 	return fd;
 }
 
-/* Next record, without its prefix; 0 at the end. A record lost to overflow is an error: it may be the one looked for. */
+/*
+ * Next record, without its prefix; 0 at the end. A record lost to overflow is an error: it
+ * may be the one looked for.
+ */
 static int kmsg_next(int fd, char *buf, size_t size, char **text)
 {
 	ssize_t n = read(fd, buf, size - 1);
@@ -116,13 +119,15 @@ int kmsg_count(int fd, const char *needle)
 
 int kmsg_splats(int fd)
 {
-	static const char * const bad[] = { "WARNING:", "BUG:", "Oops", "refcount_t", "kernel BUG at" };
+	static const char * const bad[] = {
+		"WARNING:", "BUG:", "Oops", "refcount_t", "kernel BUG at",
+	};
 	char buf[8192], *text = NULL;
 	int count = 0, ret;
 	size_t i;
 
 	while ((ret = kmsg_next(fd, buf, sizeof(buf), &text)) > 0) {
-		for (i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
+		for (i = 0; i < ARRAY_SIZE(bad); i++) {
 			if (strstr(text, bad[i])) {
 				fprintf(stderr, "# kernel log: %s", text);
 				count++;
@@ -137,12 +142,12 @@ int trace_start(const char *instance)
 {
 	char path[256];
 
-	snprintf(path, sizeof(path), TRACING "/instances/%s", instance);
+	snprintf(path, sizeof(path), INSTANCES "%s", instance);
 	if (mkdir(path, 0700) && errno != EEXIST)
 		return -errno;
-	snprintf(path, sizeof(path), TRACING "/instances/%s/trace", instance);
+	snprintf(path, sizeof(path), INSTANCES "%s/trace", instance);
 	truncate(path, 0);
-	snprintf(path, sizeof(path), TRACING "/instances/%s/events/" TRACE_SYSTEM_NAME "/enable", instance);
+	snprintf(path, sizeof(path), INSTANCES "%s/events/nvlink2_vfio/enable", instance);
 	return sys_write(path, "1");
 }
 
@@ -150,9 +155,9 @@ void trace_stop(const char *instance)
 {
 	char path[256];
 
-	snprintf(path, sizeof(path), TRACING "/instances/%s/events/" TRACE_SYSTEM_NAME "/enable", instance);
+	snprintf(path, sizeof(path), INSTANCES "%s/events/nvlink2_vfio/enable", instance);
 	sys_write(path, "0");
-	snprintf(path, sizeof(path), TRACING "/instances/%s", instance);
+	snprintf(path, sizeof(path), INSTANCES "%s", instance);
 	rmdir(path);
 }
 
@@ -162,7 +167,7 @@ int trace_count(const char *instance, const char *event, const char *needle)
 	int count = 0;
 	FILE *f;
 
-	snprintf(path, sizeof(path), TRACING "/instances/%s/trace", instance);
+	snprintf(path, sizeof(path), INSTANCES "%s/trace", instance);
 	snprintf(name, sizeof(name), " %s: ", event);
 	f = fopen(path, "re");
 	if (!f)
@@ -184,7 +189,10 @@ static void on_fault(int sig)
 	siglongjmp(fault_env, sig);
 }
 
-/* Both signals: a page that the fault handler refuses gives SIGBUS, one that is not mapped at all SIGSEGV. */
+/*
+ * Both signals: a page that the fault handler refuses gives SIGBUS, one that is not mapped
+ * at all SIGSEGV.
+ */
 static void catch_faults(struct sigaction *old_bus, struct sigaction *old_segv)
 {
 	struct sigaction sa = { .sa_handler = on_fault };
@@ -199,7 +207,7 @@ static void restore_faults(const struct sigaction *old_bus, const struct sigacti
 	sigaction(SIGSEGV, old_segv, NULL);
 }
 
-int try_read64(const volatile void *addr, uint64_t *value)
+int try_read64(const void *addr, __u64 *value)
 {
 	struct sigaction bus, segv;
 	int sig;
@@ -207,12 +215,12 @@ int try_read64(const volatile void *addr, uint64_t *value)
 	catch_faults(&bus, &segv);
 	sig = sigsetjmp(fault_env, 1);
 	if (!sig)
-		*value = *(const volatile uint64_t *)addr;
+		*value = load64(addr);
 	restore_faults(&bus, &segv);
 	return sig;
 }
 
-int try_write64(volatile void *addr, uint64_t value)
+int try_write64(void *addr, __u64 value)
 {
 	struct sigaction bus, segv;
 	int sig;
@@ -220,9 +228,16 @@ int try_write64(volatile void *addr, uint64_t value)
 	catch_faults(&bus, &segv);
 	sig = sigsetjmp(fault_env, 1);
 	if (!sig)
-		*(volatile uint64_t *)addr = value;
+		store64(addr, value);
 	restore_faults(&bus, &segv);
 	return sig;
+}
+
+void *anonymous(size_t size)
+{
+	void *p = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	return p == MAP_FAILED ? NULL : p;
 }
 
 const char *vma_missing_flag(const void *addr)
@@ -242,7 +257,7 @@ const char *vma_missing_flag(const void *addr)
 			inside = start == (unsigned long)addr;
 		} else if (inside && !strncmp(line, "VmFlags:", 8)) {
 			missing = "";
-			for (i = 0; i < sizeof(wanted) / sizeof(wanted[0]); i++) {
+			for (i = 0; i < ARRAY_SIZE(wanted); i++) {
 				if (!strstr(line + 8, wanted[i]))
 					missing = wanted[i];
 			}

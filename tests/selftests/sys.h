@@ -8,19 +8,27 @@
 #ifndef NVLINK2_SELFTEST_SYS_H
 #define NVLINK2_SELFTEST_SYS_H
 
+#include <linux/types.h>
 #include <stdbool.h>
 #include <stddef.h>
-#include <stdint.h>
 #include <sys/types.h>
 
 /* Page size of every kernel these tests run on: PPC_64K_PAGES. */
 #define PAGE_64K	0x10000UL
 
-/* Reads at most @size - 1 bytes, always terminates, strips one trailing newline. Returns the length. */
+/* As kselftest.h has it, for those who do not include that. */
+#ifndef ARRAY_SIZE
+#define ARRAY_SIZE(a)	(sizeof(a) / sizeof((a)[0]))
+#endif
+
+/*
+ * Reads at most @size - 1 bytes, always terminates, strips one trailing newline. Returns the
+ * length.
+ */
 ssize_t sys_read(const char *path, char *buf, size_t size);
 int sys_write(const char *path, const char *text);
 /* Like sys_read() for a file that holds one number, decimal or with 0x. */
-int sys_read_u64(const char *path, uint64_t *value);
+int sys_read_u64(const char *path, __u64 *value);
 bool sys_exists(const char *path);
 
 /*
@@ -29,7 +37,10 @@ bool sys_exists(const char *path);
  */
 int kmsg_open(void);
 int kmsg_count(int fd, const char *needle);
-/* Lines since kmsg_open() that report a broken kernel: WARNING, BUG, Oops, refcount_t. Prints them. */
+/*
+ * Lines since kmsg_open() that report a broken kernel: WARNING, BUG, Oops, refcount_t.
+ * Prints them.
+ */
 int kmsg_splats(int fd);
 
 /*
@@ -42,17 +53,32 @@ void trace_stop(const char *instance);
 int trace_count(const char *instance, const char *event, const char *needle);
 
 /* One access; returns 0, or the number of the signal that it raised. */
-int try_read64(const volatile void *addr, uint64_t *value);
-int try_write64(volatile void *addr, uint64_t value);
+int try_read64(const void *addr, __u64 *value);
+int try_write64(void *addr, __u64 value);
+
+/* One load or store of device memory, neither split nor left out by the compiler. */
+static inline __u64 load64(const void *addr)
+{
+	return __atomic_load_n((const __u64 *)addr, __ATOMIC_RELAXED);
+}
+
+static inline void store64(void *addr, __u64 value)
+{
+	__atomic_store_n((__u64 *)addr, value, __ATOMIC_RELAXED);
+}
 
 /*
- * Whether the mapping that starts at @addr is marked as device memory that nobody copies, dumps, grows or inherits: ""
- * if its VmFlags line in /proc/self/smaps has io, pf, dc, de and dd, else the name of one that is missing.
+ * Whether the mapping that starts at @addr is marked as device memory that nobody copies,
+ * dumps, grows or inherits: "" if its VmFlags line in /proc/self/smaps has io, pf, dc, de
+ * and dd, else the name of one that is missing.
  */
 const char *vma_missing_flag(const void *addr);
 
+/* Ordinary memory of the process, NULL on failure. */
+void *anonymous(size_t size);
+
 /* Value that depends on the address, so that a page in the wrong place shows. */
-static inline uint64_t pattern(uint64_t offset, uint64_t seed)
+static inline __u64 pattern(__u64 offset, __u64 seed)
 {
 	return (offset + 0x9e3779b97f4a7c15ULL) * (seed | 1) ^ offset << 17;
 }

@@ -1,27 +1,39 @@
 // SPDX-License-Identifier: GPL-2.0
 #define _GNU_SOURCE
 #include <errno.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
+#include "kselftest.h"
+
 #include "bind.h"
 #include "sys.h"
 #include "testbed.h"
 
-#define FAIL(ret, fmt, ...) do { \
-	int __ret = (ret); \
-	snprintf(tb->why, sizeof(tb->why), fmt ": %s", ##__VA_ARGS__, strerror(-__ret)); \
-	return __ret; \
-} while (0)
+/* Says what did not work, and that it was errno -@ret. */
+static __printf(3, 4)
+int fail(struct testbed *tb, int ret, const char *format, ...)
+{
+	va_list args;
+	size_t len;
+
+	va_start(args, format);
+	vsnprintf(tb->why, sizeof(tb->why), format, args);
+	va_end(args);
+	len = strlen(tb->why);
+	snprintf(tb->why + len, sizeof(tb->why) - len, ": %s", strerror(-ret));
+	return ret;
+}
 
 static int bind_one(struct testbed *tb, const char *bdf)
 {
 	int ret = driver_bind(bdf, DRIVER);
 
 	if (ret)
-		FAIL(ret, "%s does not bind to " DRIVER, bdf);
+		return fail(tb, ret, "%s does not bind to " DRIVER, bdf);
 	return 0;
 }
 
@@ -35,14 +47,14 @@ int testbed_bind(struct testbed *tb)
 	tb->group.container = -1;
 	tb->kmsg = kmsg_open();
 	if (tb->kmsg < 0)
-		FAIL(tb->kmsg, "/dev/kmsg");
+		return fail(tb, tb->kmsg, "/dev/kmsg");
 	ret = dt_read_topology(&tb->topo, tb->why, sizeof(tb->why));
 	if (ret)
 		return ret;
 	if (!module_loaded()) {
 		ret = module_load();
 		if (ret)
-			FAIL(ret, "loading " DRIVER);
+			return fail(tb, ret, "loading " DRIVER);
 	}
 	for (i = 0; i < tb->topo.num_gpus; i++) {
 		const struct dt_gpu *g = &tb->topo.gpu[i];
@@ -63,26 +75,27 @@ int testbed_open(struct testbed *tb, unsigned int gpu, bool kvm)
 	if (ret)
 		return ret;
 	if (gpu >= tb->topo.num_gpus)
-		FAIL(-ENODEV, "GPU %u of %u", gpu, tb->topo.num_gpus);
+		return fail(tb, -ENODEV, "GPU %u of %u", gpu, tb->topo.num_gpus);
 	tb->gpu = &tb->topo.gpu[gpu];
 	ret = pci_iommu_group(tb->gpu->bdf);
 	if (ret < 0)
-		FAIL(ret, "%s has no IOMMU group", tb->gpu->bdf);
+		return fail(tb, ret, "%s has no IOMMU group", tb->gpu->bdf);
 	ret = vfio_group_open(&tb->group, ret, kvm);
 	if (ret)
-		FAIL(ret, "opening IOMMU group %d %s KVM", tb->group.id, kvm ? "with" : "without");
+		return fail(tb, ret, "opening IOMMU group %d %s KVM", tb->group.id,
+			    kvm ? "with" : "without");
 	tb->dev = vfio_device_open(&tb->group, tb->gpu->bdf);
 	if (tb->dev < 0)
-		FAIL(tb->dev, "opening %s", tb->gpu->bdf);
+		return fail(tb, tb->dev, "opening %s", tb->gpu->bdf);
 	ret = model_attach(&tb->model, tb->dev);
 	if (ret)
-		FAIL(ret, "%s is not the nvlink2-v100 model", tb->gpu->bdf);
+		return fail(tb, ret, "%s is not the nvlink2-v100 model", tb->gpu->bdf);
 	ret = model_train(&tb->model);
 	if (ret)
-		FAIL(ret, "training the links of %s", tb->gpu->bdf);
-	ret = vfio_find_region(tb->dev, REGION_TYPE_GPU, VFIO_REGION_SUBTYPE_NVIDIA_NVLINK2_RAM, &tb->ram);
+		return fail(tb, ret, "training the links of %s", tb->gpu->bdf);
+	ret = vfio_find_gpu_ram(tb->dev, &tb->ram);
 	if (ret)
-		FAIL(ret, "%s has no GPU RAM region", tb->gpu->bdf);
+		return fail(tb, ret, "%s has no GPU RAM region", tb->gpu->bdf);
 	return 0;
 }
 

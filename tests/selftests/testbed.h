@@ -30,7 +30,10 @@ struct testbed {
 int testbed_bind(struct testbed *tb);
 /* The above, then opens GPU number @gpu, with or without a KVM in its group. */
 int testbed_open(struct testbed *tb, unsigned int gpu, bool kvm);
-/* Closes everything. Returns the number of kernel log lines since the start that report a broken kernel. */
+/*
+ * Closes everything. Returns the number of kernel log lines since the start that report a
+ * broken kernel.
+ */
 int testbed_close(struct testbed *tb);
 
 #endif

@@ -5,6 +5,7 @@
 #include <linux/kvm.h>
 #include <linux/pci_regs.h>
 #include <stdio.h>
+#include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -113,7 +114,13 @@ int vfio_group_open(struct vfio_group *g, int id, bool kvm)
 	int ret;
 
 	*g = (struct vfio_group){
-		.id = id, .container = -1, .group = -1, .kvm = -1, .vm = -1, .kvm_vfio = -1, .kvm_table = -1,
+		.id = id,
+		.container = -1,
+		.group = -1,
+		.kvm = -1,
+		.vm = -1,
+		.kvm_vfio = -1,
+		.kvm_table = -1,
 	};
 	ret = group_attach(g, kvm);
 	if (ret)
@@ -153,9 +160,9 @@ int vfio_device_open(const struct vfio_group *g, const char *bdf)
 	return dev;
 }
 
-int vfio_region(int dev, uint32_t index, struct vfio_region_info **info)
+int vfio_region(int dev, __u32 index, struct vfio_region_info **info)
 {
-	uint32_t argsz = sizeof(**info);
+	__u32 argsz = sizeof(**info);
 
 	for (;;) {
 		*info = calloc(1, argsz);
@@ -177,10 +184,10 @@ int vfio_region(int dev, uint32_t index, struct vfio_region_info **info)
 	}
 }
 
-int vfio_find_region(int dev, uint32_t type, uint32_t subtype, struct vfio_region_info **info)
+int vfio_find_region(int dev, __u32 type, __u32 subtype, struct vfio_region_info **info)
 {
 	struct vfio_device_info device = { .argsz = sizeof(device) };
-	uint32_t index;
+	__u32 index;
 	int ret;
 
 	if (ioctl(dev, VFIO_DEVICE_GET_INFO, &device))
@@ -200,13 +207,23 @@ int vfio_find_region(int dev, uint32_t type, uint32_t subtype, struct vfio_regio
 	return -ENOENT;
 }
 
-const void *vfio_cap(const struct vfio_region_info *info, uint16_t id)
+int vfio_find_gpu_ram(int dev, struct vfio_region_info **info)
 {
-	uint32_t offset = info->flags & VFIO_REGION_INFO_FLAG_CAPS ? info->cap_offset : 0;
+	return vfio_find_region(dev, REGION_TYPE_GPU, VFIO_REGION_SUBTYPE_NVIDIA_NVLINK2_RAM, info);
+}
 
-	while (offset >= sizeof(*info) && offset + sizeof(struct vfio_info_cap_header) <= info->argsz) {
-		const struct vfio_info_cap_header *cap = (const void *)((const char *)info + offset);
+int vfio_find_atsd(int dev, struct vfio_region_info **info)
+{
+	return vfio_find_region(dev, REGION_TYPE_NPU, VFIO_REGION_SUBTYPE_IBM_NVLINK2_ATSD, info);
+}
 
+const void *vfio_cap(const struct vfio_region_info *info, __u16 id)
+{
+	__u32 offset = info->flags & VFIO_REGION_INFO_FLAG_CAPS ? info->cap_offset : 0;
+	const struct vfio_info_cap_header *cap;
+
+	while (offset >= sizeof(*info) && offset + sizeof(*cap) <= info->argsz) {
+		cap = (const void *)((const char *)info + offset);
 		if (cap->id == id)
 			return cap;
 		offset = cap->next;
@@ -214,12 +231,12 @@ const void *vfio_cap(const struct vfio_region_info *info, uint16_t id)
 	return NULL;
 }
 
-static uint64_t config_offset(unsigned int reg)
+static __u64 config_offset(unsigned int reg)
 {
 	return REGION_OFFSET(VFIO_PCI_CONFIG_REGION_INDEX) + reg;
 }
 
-int vfio_config_read16(int dev, unsigned int reg, uint16_t *value)
+int vfio_config_read16(int dev, unsigned int reg, __u16 *value)
 {
 	ssize_t n = pread(dev, value, sizeof(*value), config_offset(reg));
 
@@ -228,7 +245,7 @@ int vfio_config_read16(int dev, unsigned int reg, uint16_t *value)
 	return n == sizeof(*value) ? 0 : -EIO;
 }
 
-int vfio_config_write16(int dev, unsigned int reg, uint16_t value)
+int vfio_config_write16(int dev, unsigned int reg, __u16 value)
 {
 	ssize_t n = pwrite(dev, &value, sizeof(value), config_offset(reg));
 
@@ -239,7 +256,7 @@ int vfio_config_write16(int dev, unsigned int reg, uint16_t value)
 
 int vfio_set_memory(int dev, bool on)
 {
-	uint16_t command;
+	__u16 command;
 	int ret = vfio_config_read16(dev, PCI_COMMAND, &command);
 
 	if (ret)
@@ -251,10 +268,10 @@ int vfio_set_memory(int dev, bool on)
 	return vfio_config_write16(dev, PCI_COMMAND, command);
 }
 
-int vfio_find_pci_cap(int dev, uint8_t id)
+int vfio_find_pci_cap(int dev, __u8 id)
 {
-	uint16_t header;
-	uint8_t pos;
+	__u16 header;
+	__u8 pos;
 	int guard = 48, ret;
 
 	if (pread(dev, &pos, 1, config_offset(PCI_CAPABILITY_LIST)) != 1)
@@ -270,7 +287,8 @@ int vfio_find_pci_cap(int dev, uint8_t id)
 	return -ENOENT;
 }
 
-static int dma_register(const struct vfio_group *g, unsigned long request, const void *va, uint64_t size)
+static int dma_register(const struct vfio_group *g, unsigned long request, const void *va,
+			__u64 size)
 {
 	struct vfio_iommu_spapr_register_memory reg = {
 		.argsz = sizeof(reg), .vaddr = (uintptr_t)va, .size = size,
@@ -279,17 +297,17 @@ static int dma_register(const struct vfio_group *g, unsigned long request, const
 	return ioctl(g->container, request, &reg) ? -errno : 0;
 }
 
-int vfio_dma_register(const struct vfio_group *g, const void *va, uint64_t size)
+int vfio_dma_register(const struct vfio_group *g, const void *va, __u64 size)
 {
 	return dma_register(g, VFIO_IOMMU_SPAPR_REGISTER_MEMORY, va, size);
 }
 
-int vfio_dma_unregister(const struct vfio_group *g, const void *va, uint64_t size)
+int vfio_dma_unregister(const struct vfio_group *g, const void *va, __u64 size)
 {
 	return dma_register(g, VFIO_IOMMU_SPAPR_UNREGISTER_MEMORY, va, size);
 }
 
-int vfio_dma_map(const struct vfio_group *g, const void *va, uint64_t iova, uint64_t size)
+int vfio_dma_map(const struct vfio_group *g, const void *va, __u64 iova, __u64 size)
 {
 	struct vfio_iommu_type1_dma_map map = {
 		.argsz = sizeof(map),
@@ -302,7 +320,7 @@ int vfio_dma_map(const struct vfio_group *g, const void *va, uint64_t iova, uint
 	return ioctl(g->container, VFIO_IOMMU_MAP_DMA, &map) ? -errno : 0;
 }
 
-int vfio_dma_unmap(const struct vfio_group *g, uint64_t iova, uint64_t size)
+int vfio_dma_unmap(const struct vfio_group *g, __u64 iova, __u64 size)
 {
 	struct vfio_iommu_type1_dma_unmap unmap = {
 		.argsz = sizeof(unmap), .iova = iova, .size = size,
@@ -311,7 +329,7 @@ int vfio_dma_unmap(const struct vfio_group *g, uint64_t iova, uint64_t size)
 	return ioctl(g->container, VFIO_IOMMU_UNMAP_DMA, &unmap) ? -errno : 0;
 }
 
-void *vfio_map(int dev, const struct vfio_region_info *info, uint64_t offset, size_t size)
+void *vfio_map(int dev, const struct vfio_region_info *info, __u64 offset, size_t size)
 {
 	void *p = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, dev, info->offset + offset);
 

@@ -8,17 +8,17 @@
 #ifndef NVLINK2_SELFTEST_VFIO_H
 #define NVLINK2_SELFTEST_VFIO_H
 
+#include <linux/types.h>
 #include <linux/vfio.h>
 #include <stdbool.h>
 #include <stddef.h>
-#include <stdint.h>
 
 #define REGION_TYPE_GPU		(VFIO_REGION_TYPE_PCI_VENDOR_TYPE | 0x10de)
 #define REGION_TYPE_NPU		(VFIO_REGION_TYPE_PCI_VENDOR_TYPE | 0x1014)
 
 /* Index 9 is the first that vfio-pci-core leaves to a variant driver. */
 #define REGION_FIRST_OWN	VFIO_PCI_NUM_REGIONS
-#define REGION_OFFSET(index)	((uint64_t)(index) << 40)
+#define REGION_OFFSET(index)	((__u64)(index) << 40)
 
 struct vfio_group {
 	int id;
@@ -30,9 +30,9 @@ struct vfio_group {
 	int kvm_vfio;
 	int kvm_table;
 	/* The DMA window: bus address of its start, bytes, and page size as a shift. */
-	uint64_t window_start;
-	uint64_t window_size;
-	uint32_t page_shift;
+	__u64 window_start;
+	__u64 window_size;
+	__u32 page_shift;
 };
 
 /*
@@ -45,25 +45,30 @@ void vfio_group_close(struct vfio_group *g);
 int vfio_device_open(const struct vfio_group *g, const char *bdf);
 
 /* Region info with all its capabilities, to be freed by the caller. */
-int vfio_region(int dev, uint32_t index, struct vfio_region_info **info);
+int vfio_region(int dev, __u32 index, struct vfio_region_info **info);
 /* The first region beyond vfio-pci-core's own with this type; -ENOENT if there is none. */
-int vfio_find_region(int dev, uint32_t type, uint32_t subtype, struct vfio_region_info **info);
+int vfio_find_region(int dev, __u32 type, __u32 subtype, struct vfio_region_info **info);
+int vfio_find_gpu_ram(int dev, struct vfio_region_info **info);
+int vfio_find_atsd(int dev, struct vfio_region_info **info);
 /* The capability with this id, or NULL. */
-const void *vfio_cap(const struct vfio_region_info *info, uint16_t id);
+const void *vfio_cap(const struct vfio_region_info *info, __u16 id);
 
-int vfio_config_read16(int dev, unsigned int reg, uint16_t *value);
-int vfio_config_write16(int dev, unsigned int reg, uint16_t value);
+int vfio_config_read16(int dev, unsigned int reg, __u16 *value);
+int vfio_config_write16(int dev, unsigned int reg, __u16 value);
 /* The memory space bit of the command register, which VFIO emulates. */
 int vfio_set_memory(int dev, bool on);
 /* Offset of a PCI capability in configuration space, -ENOENT if absent. */
-int vfio_find_pci_cap(int dev, uint8_t id);
+int vfio_find_pci_cap(int dev, __u8 id);
 
-int vfio_dma_register(const struct vfio_group *g, const void *va, uint64_t size);
-int vfio_dma_unregister(const struct vfio_group *g, const void *va, uint64_t size);
-int vfio_dma_map(const struct vfio_group *g, const void *va, uint64_t iova, uint64_t size);
-int vfio_dma_unmap(const struct vfio_group *g, uint64_t iova, uint64_t size);
+int vfio_dma_register(const struct vfio_group *g, const void *va, __u64 size);
+int vfio_dma_unregister(const struct vfio_group *g, const void *va, __u64 size);
+int vfio_dma_map(const struct vfio_group *g, const void *va, __u64 iova, __u64 size);
+int vfio_dma_unmap(const struct vfio_group *g, __u64 iova, __u64 size);
 
-/* mmap() of @size bytes at @offset of a region, shared, read and write. NULL on failure with errno set. */
-void *vfio_map(int dev, const struct vfio_region_info *info, uint64_t offset, size_t size);
+/*
+ * mmap() of @size bytes at @offset of a region, shared, read and write. NULL on failure with
+ * errno set.
+ */
+void *vfio_map(int dev, const struct vfio_region_info *info, __u64 offset, size_t size);
 
 #endif
