@@ -31,7 +31,6 @@ use crate::{
         atsd::{
             is_register_access,
             Atsd,
-            ATSD_ACCESS,
             ATSD_SIZE, //
         },
         capability::Capability,
@@ -79,25 +78,6 @@ impl AtsdRegion {
             GFP_KERNEL,
         )?)
     }
-
-    /// Calls `access` with the offset of each register of the range.
-    fn each(
-        offset: RegionOffset,
-        len: usize,
-        mut access: impl FnMut(u64) -> Result,
-    ) -> Result<usize> {
-        let len = u64::try_from(len)?;
-
-        if !is_register_access(offset.get(), len) {
-            return Err(EINVAL);
-        }
-        for index in 0..len / ATSD_ACCESS {
-            let relative = index.checked_mul(ATSD_ACCESS).ok_or(EINVAL)?;
-
-            access(offset.get().checked_add(relative).ok_or(EINVAL)?)?;
-        }
-        Ok(usize::try_from(len)?)
-    }
 }
 
 impl Region for AtsdRegion {
@@ -119,24 +99,24 @@ impl Region for AtsdRegion {
     }
 
     fn read(&self, core: &Core, offset: RegionOffset, mut to: UserSliceWriter) -> Result<usize> {
-        Self::each(offset, to.len(), |register| {
-            let value = {
-                let _access = self.gate.enter(core)?;
+        let len = register(offset, to.len())?;
+        let value = {
+            let _access = self.gate.enter(core)?;
 
-                self.registers.read(register)?
-            };
+            self.registers.read(offset.get())?
+        };
 
-            to.write_slice(&value)
-        })
+        to.write_slice(&value)?;
+        Ok(len)
     }
 
     fn write(&self, core: &Core, offset: RegionOffset, mut from: UserSliceReader) -> Result<usize> {
-        Self::each(offset, from.len(), |register| {
-            let value = from.read()?;
-            let _access = self.gate.enter(core)?;
+        let len = register(offset, from.len())?;
+        let value = from.read()?;
+        let _access = self.gate.enter(core)?;
 
-            self.registers.write(register, value)
-        })
+        self.registers.write(offset.get(), value)?;
+        Ok(len)
     }
 
     fn mmap(self: ArcBorrow<'_, Self>, core: &Core, vma: &VmaNew) -> Result {
@@ -150,15 +130,16 @@ impl Region for AtsdRegion {
         };
         let result = attach(core, vma, Caching::Uncached, mapping);
 
-        trace::bridge_mmap(
-            core,
-            self.atsd.address(),
-            extent.user,
-            extent.len,
-            &result,
-        );
+        trace::bridge_mmap(core, self.atsd.address(), extent.user, extent.len, &result);
         result
     }
+}
+
+/// Refuses accesses that are not of one whole register; returns the length of those that are.
+fn register(offset: RegionOffset, len: usize) -> Result<usize> {
+    is_register_access(offset.get(), u64::try_from(len)?)
+        .then_some(len)
+        .ok_or(EINVAL)
 }
 
 /// A user mapping of ATSD registers.

@@ -65,7 +65,7 @@ impl Files {
 }
 
 fn ordinary_files<'data>(data: &'data (), dir: &ScopedDir<'data, '_>) {
-    dir.read_callback_file(c"role", data, &|_, f| writeln!(f, "ordinary"));
+    dir.read_callback_file(c"role", data, &|(), f| writeln!(f, "ordinary"));
 }
 
 fn gpu_files<'data>(data: &'data Arc<GpuRam>, dir: &ScopedDir<'data, '_>) {
@@ -73,7 +73,10 @@ fn gpu_files<'data>(data: &'data Arc<GpuRam>, dir: &ScopedDir<'data, '_>) {
     dir.read_callback_file(c"aperture", data, &|ram, f| aperture(ram.gpu.aperture, f));
     dir.read_callback_file(c"tgt", data, &|ram, f| writeln!(f, "{:#x}", ram.gpu.tgt));
     dir.read_callback_file(c"links", data, &|ram, f| {
-        ram.gpu.links().iter().try_for_each(|link| writeln!(f, "{link}"))
+        ram.gpu
+            .links()
+            .iter()
+            .try_for_each(|link| writeln!(f, "{link}"))
     });
     dir.read_callback_file(c"mappings", data, &|ram, f| ram.ledger.show(f));
     dir.read_callback_file(c"faults", data, &|ram, f| {

@@ -171,16 +171,15 @@ impl Region for GpuRam {
         let offset = RegionOffset::new(extent.file_offset);
         let range = RegionRange::new(offset, extent.len, self.size()).ok_or(EINVAL)?;
         let physical = self.aperture().physical(range).ok_or(EINVAL)?;
-        let result = Ledger::register(&self.ledger, vma.mm(), extent, physical).and_then(
-            |registered| {
+        let result =
+            Ledger::register(&self.ledger, vma.mm(), extent, physical).and_then(|registered| {
                 let mapping = RamMapping {
                     ram: self.into(),
                     _registered: registered,
                 };
 
                 attach(core, vma, Caching::Cached, mapping)
-            },
-        );
+            });
 
         trace::gpu_mmap(core, physical, extent.user, extent.len, &result);
         result

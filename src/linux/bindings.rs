@@ -7,8 +7,12 @@
 
 #![allow(
     clippy::all,
+    clippy::cast_lossless,
+    clippy::ptr_as_ptr,
+    clippy::ref_as_ptr,
     clippy::undocumented_unsafe_blocks,
     dead_code,
+    unnecessary_transmutes,
     improper_ctypes,
     missing_docs,
     non_camel_case_types,

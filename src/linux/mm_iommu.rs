@@ -52,9 +52,8 @@ impl Registration {
 
         // SAFETY: `mm` is valid and has users. Device memory is not pinned: the addresses are only
         // stored.
-        let result = unsafe {
-            bindings::mm_iommu_newdev(mm.as_raw(), user, entries, physical, &mut memory)
-        };
+        let result =
+            unsafe { bindings::mm_iommu_newdev(mm.as_raw(), user, entries, physical, &mut memory) };
 
         to_result(i32::try_from(result)?)?;
         // INVARIANT: Registered with one use, which is ours.
@@ -120,8 +119,7 @@ impl Registration {
         // found, and the look-up takes a use.
         //
         // SAFETY: `mm` is valid; a range that is not registered is not found.
-        let found =
-            unsafe { bindings::mm_iommu_get(self.mm.as_raw(), self.user, self.entries) };
+        let found = unsafe { bindings::mm_iommu_get(self.mm.as_raw(), self.user, self.entries) };
 
         // INVARIANT: A registration of the range, with the use that the look-up took.
         self.memory = NonNull::new(found);

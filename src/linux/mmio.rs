@@ -49,7 +49,10 @@ impl Registers {
         if offset % 8 != 0 || end > self.len {
             return Err(EINVAL);
         }
-        Ok(self.address.as_ptr().wrapping_byte_add(usize::try_from(offset)?))
+        Ok(self
+            .address
+            .as_ptr()
+            .wrapping_byte_add(usize::try_from(offset)?))
     }
 
     /// Reads a register as it is in memory, whatever its byte order.

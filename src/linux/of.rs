@@ -55,7 +55,7 @@ impl fmt::Display for OfNode {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // SAFETY: The node is valid; `full_name` is set before a node can be found and lives as
         // long as the node.
-        let name = unsafe { CStr::from_ptr((*self.0.as_ptr()).full_name.cast()) };
+        let name = unsafe { CStr::from_char_ptr((*self.0.as_ptr()).full_name) };
 
         f.write_str(name.to_str().unwrap_or("node without a readable name"))
     }
@@ -100,7 +100,9 @@ impl Node for OfNode {
         let mut previous: Option<Self> = None;
 
         loop {
-            let raw = previous.as_ref().map_or(core::ptr::null_mut(), |node| node.0.as_ptr());
+            let raw = previous
+                .as_ref()
+                .map_or(core::ptr::null_mut(), |node| node.0.as_ptr());
             // `of_get_next_child` drops the reference to the node it continues from.
             core::mem::forget(previous.take());
             // SAFETY: The parent is valid; `raw` is NULL or a child of it with the reference that

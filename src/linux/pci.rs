@@ -22,7 +22,8 @@ use core::{
     ptr, //
 };
 use kernel::{
-    container_of, device,
+    container_of,
+    device,
     device_id::{
         IdTable,
         RawDeviceId, //
@@ -61,7 +62,7 @@ impl Function {
     /// Returns the function's name, such as `0006:00:00.1`.
     pub(crate) fn name(&self) -> &CStr {
         // SAFETY: The name is set when the device is enumerated and lives as long.
-        unsafe { CStr::from_ptr(bindings::nvlink2_pci_name(self.as_raw()).cast()) }
+        unsafe { CStr::from_char_ptr(bindings::nvlink2_pci_name(self.as_raw())) }
     }
 }
 
@@ -188,7 +189,7 @@ unsafe impl<T: Driver> driver::RegistrationOps for Adapter<T> {
 
             let driver = &mut (*this).driver;
 
-            driver.name = name.as_ptr().cast();
+            driver.name = name.as_char_ptr();
             driver.id_table = T::IDS.as_ptr();
             driver.probe = Some(Self::probe);
             driver.remove = Some(Self::remove);
@@ -200,7 +201,7 @@ unsafe impl<T: Driver> driver::RegistrationOps for Adapter<T> {
             bindings::__pci_register_driver(
                 &raw mut (*this).driver,
                 module.as_ptr(),
-                name.as_ptr().cast(),
+                name.as_char_ptr(),
             )
         });
 

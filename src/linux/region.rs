@@ -97,7 +97,9 @@ impl<R: Region> RegionVTable<R> {
         let mut transfer = || {
             let file_offset = u64::try_from(*position)?;
             let index = usize::try_from(file_offset >> bindings::VFIO_PCI_OFFSET_SHIFT)?;
-            let index = index.checked_sub(usize::try_from(FIRST_REGION)?).ok_or(EINVAL)?;
+            let index = index
+                .checked_sub(usize::try_from(FIRST_REGION)?)
+                .ok_or(EINVAL)?;
             // SAFETY: VFIO found these operations in the region at this offset before it called
             // them, and regions neither move nor go while the device is open. See the type for
             // what `data` is.
@@ -114,7 +116,9 @@ impl<R: Region> RegionVTable<R> {
                 region.read(core, offset, user.writer())
             }?;
 
-            *position = position.checked_add(i64::try_from(done)?).ok_or(EOVERFLOW)?;
+            *position = position
+                .checked_add(i64::try_from(done)?)
+                .ok_or(EOVERFLOW)?;
             Ok::<_, Error>(isize::try_from(done)?)
         };
 

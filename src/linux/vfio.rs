@@ -23,7 +23,7 @@ use kernel::{
 };
 
 /// Index of the first region that a driver adds, behind BARs, ROM, configuration space and VGA.
-pub(crate) const FIRST_REGION: u32 = bindings::VFIO_PCI_NUM_REGIONS as u32;
+pub(crate) const FIRST_REGION: u32 = bindings::VFIO_PCI_NUM_REGIONS;
 
 /// A `struct vfio_pci_core_device` that is registered with VFIO.
 #[repr(transparent)]

@@ -33,8 +33,7 @@ pub(crate) enum Caching {
     Uncached,
 }
 
-/// A mapping of device memory. One object stands for all pieces that its VMA may be split into,
-/// and is dropped with the last of them.
+/// A mapping of device memory, dropped with its VMA.
 pub(crate) trait Mapping: Send + Sync + 'static {
     /// Makes the page that was touched accessible, or refuses.
     fn fault(&self, core: &Core, fault: &Fault<'_>) -> Outcome;
@@ -121,7 +120,7 @@ impl Extent {
     }
 }
 
-/// What a VMA owns: one reference per piece.
+/// What a VMA owns a reference of; a copy that the kernel makes on the way has another.
 struct Attached<M> {
     core: MappedCore,
     mapping: M,
@@ -129,8 +128,8 @@ struct Attached<M> {
 
 /// Makes `vma` a mapping whose pages `mapping` inserts.
 ///
-/// It is neither inherited by children, dumped, expanded nor moved: `mapping` may be bound to the
-/// address it was made for.
+/// It is neither inherited by children nor dumped, and cannot be expanded, moved or split (so that
+/// a part cannot be unmapped): `mapping` may be bound to the addresses it was made for.
 pub(crate) fn attach<M: Mapping>(
     core: &Core,
     vma: &VmaNew,
@@ -189,6 +188,13 @@ impl<M: Mapping> VmaVTable<M> {
     /// # Safety
     ///
     /// `vma` must have these operations.
+    unsafe extern "C" fn may_split(_vma: *mut bindings::vm_area_struct, _addr: usize) -> c_int {
+        EINVAL.to_errno()
+    }
+
+    /// # Safety
+    ///
+    /// `vma` must have these operations.
     unsafe extern "C" fn mremap(_vma: *mut bindings::vm_area_struct) -> c_int {
         EINVAL.to_errno()
     }
@@ -213,6 +219,7 @@ impl<M: Mapping> VmaVTable<M> {
     const VTABLE: bindings::vm_operations_struct = bindings::vm_operations_struct {
         open: Some(Self::open),
         close: Some(Self::close),
+        may_split: Some(Self::may_split),
         mremap: Some(Self::mremap),
         fault: Some(Self::fault),
         ..pin_init::zeroed()

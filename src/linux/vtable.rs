@@ -32,6 +32,7 @@ use kernel::{
         c_void, //
     },
     prelude::*,
+    str::as_char_ptr_in_const_context,
     sync::Arc,
     types::Opaque, //
 };
@@ -210,7 +211,7 @@ impl<T: Driver> Device<T> {
     }
 
     const OPS: bindings::vfio_device_ops = bindings::vfio_device_ops {
-        name: T::NAME.as_ptr().cast_mut().cast(),
+        name: as_char_ptr_in_const_context(T::NAME).cast_mut(),
         init: Some(Self::init),
         release: Some(Self::release),
         open_device: Some(Self::open_device),

@@ -28,13 +28,22 @@ mod tests {
     fn congruent_addresses_take_every_page() {
         assert_eq!(first_incongruent_shift(APERTURE, APERTURE), None);
         assert_eq!(first_incongruent_shift(1 << 30, APERTURE), None);
-        assert_eq!(first_incongruent_shift(3 << 30 | 0x1_0000, APERTURE | 0x1_0000), None);
+        assert_eq!(
+            first_incongruent_shift(3 << 30 | 0x1_0000, APERTURE | 0x1_0000),
+            None
+        );
     }
 
     #[test]
     fn incongruent_addresses_name_the_first_bad_page() {
-        assert_eq!(first_incongruent_shift(0x7fff_0001_0000, APERTURE), Some(17));
-        assert_eq!(first_incongruent_shift(0x7fff_0100_0000, APERTURE), Some(25));
+        assert_eq!(
+            first_incongruent_shift(0x7fff_0001_0000, APERTURE),
+            Some(17)
+        );
+        assert_eq!(
+            first_incongruent_shift(0x7fff_0100_0000, APERTURE),
+            Some(25)
+        );
         assert_eq!(first_incongruent_shift(1 << 29, APERTURE), Some(30));
     }
 }

@@ -116,7 +116,10 @@ mod tests {
         let range = RegionRange::new(RegionOffset::new(0x3_0000), GRANULE, 0x20_0000_0000);
         let beyond = RegionRange::new(RegionOffset::new(0x20_0000_0000), GRANULE, u64::MAX);
 
-        assert_eq!(aperture.zip(range).and_then(|(a, r)| a.physical(r)), Some(0x3e0_0003_0000));
+        assert_eq!(
+            aperture.zip(range).and_then(|(a, r)| a.physical(r)),
+            Some(0x3e0_0003_0000)
+        );
         assert_eq!(aperture.zip(beyond).and_then(|(a, r)| a.physical(r)), None);
     }
 

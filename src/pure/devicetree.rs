@@ -80,7 +80,11 @@ impl<N: Node> fmt::Display for Fault<N> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let property = self.property.to_str().unwrap_or_default();
 
-        write!(f, "device tree: {} of {} {}", property, self.node, self.problem)
+        write!(
+            f,
+            "device tree: {} of {} {}",
+            property, self.node, self.problem
+        )
     }
 }
 

@@ -127,7 +127,10 @@ pub(crate) fn gpu<N: Node>(node: &N) -> Result<Option<Gpu>, Fault<N>> {
 pub(crate) fn bridge<N: Node>(node: &N) -> Result<Option<(Bridge, Option<Fault<N>>)>, Fault<N>> {
     const NPU: &CStr = c"ibm,npu";
 
-    if [GPU, TGT, MEMORY].iter().all(|name| node.property(name).is_none()) {
+    if [GPU, TGT, MEMORY]
+        .iter()
+        .all(|name| node.property(name).is_none())
+    {
         return Ok(None);
     }
     let link = link(node)?;
@@ -240,7 +243,9 @@ fn overlaps_other_memory<N: Node>(memory: &N, aperture: Aperture) -> bool {
             })
     };
 
-    memory.parent().is_some_and(|root| root.any_child(&mut overlaps))
+    memory
+        .parent()
+        .is_some_and(|root| root.any_child(&mut overlaps))
 }
 
 /// Reads the address of a link's ATSD register block from the NPU's node.
