@@ -89,22 +89,21 @@ def _prepare(host: Host, run: Path, command: list[str] | None) -> str:
         whole.write(added.read_bytes())
     arguments = f"console=hvc0 rdinit=/.emu/init {host.append}".strip()
     qemu = f"{config.ROOT_CACHE}/qemu/qemu-system-ppc64"
-    # TMPDIR etc. are the root's own; the run folder is the work directory.
     return f"""
         cd {_inner(run)}
         mapfile -t machine < <(python3 {MACHINE} args --gpus {host.gpus})
         [ ${{#machine[@]}} -gt 0 ]
+        machine+=(-L {_inner(sources.firmware())})
         {qemu} "${{machine[@]}}" -machine dumpdtb=base.dtb >dumpdtb.log 2>&1 || {{ cat dumpdtb.log >&2; exit 1; }}
         python3 {MACHINE} tree --gpus {host.gpus} --append {shlex.quote(arguments)} \\
             --initrd initrd base.dtb machine.dtb
-        exec {qemu} "${{machine[@]}}" -L {_inner(sources.firmware())} \\
-            -kernel vmlinux -initrd initrd -dtb machine.dtb \\
-            "$@"
+        exec {qemu} "${{machine[@]}}" -kernel vmlinux -initrd initrd -dtb machine.dtb "$@" 2>qemu.log
     """
 
 
+# Not "stdio": its end of input would close the port.
 PORTS = [
-    "-chardev", "stdio,id=emu,signal=off", "-serial", "file:console.log",
+    "-chardev", "file,id=emu,path=/dev/fd/1", "-serial", "file:console.log",
     "-device", "virtserialport,bus=emu-serial.0,name=emu,chardev=emu",
     "-chardev", "file,id=status,path=status",
     "-device", "virtserialport,bus=emu-serial.0,name=emu-status,chardev=status",
@@ -159,7 +158,8 @@ def _status(host: Host, folder: Path, expired: bool, qemu: int) -> int:
         said = match[1]
     if said and not expired:
         return int(said)
-    say("\n".join(["---- last lines of the console", *console.splitlines()[-TAIL:], "----"]))
+    say("\n".join(["---- last lines of the console", *console.splitlines()[-TAIL:],
+                   "---- QEMU", *_read(folder / "qemu.log").splitlines(), "----"]))
     if expired:
         say(f"emu: no end after {duration(host.timeout)} (--timeout), the emulated host was stopped")
         return TIMED_OUT

@@ -37,7 +37,7 @@ git read-tree HEAD
 for patch in "$@"; do
     case $patch in
     *.patch) git apply --cached --whitespace=nowarn "$patch" ;;
-    *)  # an overlay folder
+    *)  # a folder of new files
         (cd "$patch" && find . -type f) | while read -r file; do
             mode=100644; [ ! -x "$patch/$file" ] || mode=100755
             blob=$(git hash-object -w --no-filters "$patch/$file")
@@ -51,9 +51,12 @@ git read-tree -u --reset "$tree"
 """
 
 
-def retree(log: Log, tree: str, series: list[Path]) -> None:
-    """Make the source folder `tree` (a path in the root) the base with the series applied."""
-    inner = [str(config.ROOT_TREE / patch.relative_to(config.TREE)) for patch in series]
+def retree(log: Log, tree: str, changes: list[Path]) -> None:
+    """Make the source folder `tree` (a path in the root) the base with the changes applied.
+
+    A change is a patch file, or a folder of new files.
+    """
+    inner = [f"{config.ROOT_TREE}/{change.relative_to(config.TREE)}" for change in changes]
     script = f"cd {tree}\n{RETREE}"
     log.run(
         root.inside(["bash", "-euo", "pipefail", "-c", script, "retree", *inner]),

@@ -8,7 +8,7 @@ from .step import Log, Step, digest
 
 SELFTESTS = config.TREE / "tests/selftests"
 DEMO = config.TREE / "tests/demo"
-REGISTERS = config.TREE / "tests/qemu/include"
+REGISTERS = config.TREE / "tests/qemu/include/nvlink2-v100-regs.h"
 TARGET = "powerpc64le-unknown-linux-gnu"
 
 # Static programs for the emulated host. The standard library is built from the

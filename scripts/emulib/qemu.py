@@ -17,13 +17,17 @@ def binary() -> Path:
     return config.cache_dir() / "qemu/qemu-system-ppc64"
 
 
-def overlay() -> list[Path]:
-    """What changes QEMU's source: patches, then the folder of new files."""
-    return [*sorted(MODELS.glob("*.patch")), MODELS / "overlay"]
+def patches() -> list[Path]:
+    """The few lines that QEMU's own files need."""
+    return sorted(MODELS.glob("*.patch"))
+
+
+# Our new files, at their places in QEMU's tree.
+OVERLAY = MODELS / "overlay"
 
 
 def _build(log: Log) -> None:
-    kernel.retree(log, f"{config.ROOT_CACHE}/sources/qemu", overlay())
+    kernel.retree(log, f"{config.ROOT_CACHE}/sources/qemu", [*patches(), OVERLAY])
     sources.shell(log, f"""
         mkdir -p {config.ROOT_CACHE}/qemu && cd {config.ROOT_CACHE}/qemu
         [ -e build.ninja ] || ../sources/qemu/configure {CONFIGURE}
@@ -34,7 +38,7 @@ def _build(log: Log) -> None:
 STEP = Step(
     "qemu",
     "building QEMU with the NPU2 and V100 models (2 to 4 min on 2 cores when cold)",
-    lambda: digest(CONFIGURE, *overlay()),
+    lambda: digest(CONFIGURE, *patches(), OVERLAY),
     _build,
     [binary()],
     [sources.QEMU_STEP],
