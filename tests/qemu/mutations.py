@@ -89,13 +89,25 @@ MEMORY = {
                reg(start=lambda a, s: a + 0x1000)),
         Defect("oddsize", "ends within a 64 KiB page",
                reg(size=(128 << 30) - 0x1000)),
-        Defect("overlap", "covers half of the next higher aperture",
-               reg(start=lambda a, s: a + s // 2)),
         Defect("beyond", "is larger than 1 TiB", reg(size=2 * TIB)),
         Defect("wraps", "wraps around the end of the address space",
                reg(start=lambda a, s: -s // 2)),
     ]),
 }
+
+# The apertures lie side by side, that of the first GPU at the top.
+OVERLAP_HIGHER = Defect("overlap", "covers half of the next higher aperture",
+                        reg(start=lambda a, s: a + s // 2))
+OVERLAP_LOWER = Defect("overlap", "covers half of the next lower aperture",
+                       reg(start=lambda a, s: a - s // 2))
+
+
+def memory_table(number):
+    """What can be wrong with the aperture of GPU NUMBER."""
+    prop, defects = MEMORY["reg"]
+    overlap = OVERLAP_HIGHER if number else OVERLAP_LOWER
+    return {"reg": (prop, defects + [overlap])}
+
 
 NPU = {
     "atsd": ("ibm,mmio-atsd", [
@@ -133,7 +145,7 @@ def devices(tree):
     for number, path in enumerate(gpus):
         link = owners[cells(tree.get(path, "ibm,npu"))[0]]
         memory = owners[cells(tree.get(link, "memory-region"))[0]]
-        found[f"mem{number}"] = (memory, MEMORY)
+        found[f"mem{number}"] = (memory, memory_table(number))
     phbs = [path for path in nodes
             if compatible(tree, path, "ibm,ioda2-npu2-phb")]
     for number, path in enumerate(phbs):
