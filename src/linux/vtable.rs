@@ -37,6 +37,9 @@ use kernel::{
     types::Opaque, //
 };
 
+// `_vfio_alloc_device` wants the `vfio_device` at the start.
+kernel::static_assert!(offset_of!(bindings::vfio_pci_core_device, vdev) == 0);
+
 /// The core device and the driver's data, in one allocation as VFIO wants it.
 ///
 /// # Invariants
@@ -52,11 +55,6 @@ pub(super) struct Device<T: Driver> {
 impl<T: Driver> Device<T> {
     /// Allocates a device for `dev`.
     pub(super) fn new(dev: *mut bindings::device, data: Arc<T>) -> Result<NonNull<Self>> {
-        const {
-            // `_vfio_alloc_device` wants the `vfio_device` at the start.
-            assert!(offset_of!(Self, core) == 0);
-            assert!(offset_of!(bindings::vfio_pci_core_device, vdev) == 0);
-        }
         // SAFETY: `dev` is being probed, so it is valid. The size is that of a structure that
         // starts with a `vfio_device`. The operations live as long as the module.
         let vdev = from_err_ptr(unsafe {

@@ -107,7 +107,7 @@ mod tests {
         assert_eq!(RegionOffset::new(region_file_offset(9)).get(), 0);
         assert_eq!(RegionOffset::new(region_file_offset(9) + 5).get(), 5);
         assert_eq!(RegionOffset::new(u64::MAX).get(), MAX_REGION_SIZE - 1);
-        assert_eq!(region_file_offset(9), 0x90_0000_0000 << 8);
+        assert_eq!(region_file_offset(9), 0x900_0000_0000);
     }
 
     #[test]

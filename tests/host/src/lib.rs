@@ -1,0 +1,12 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The module's `src/pure`, compiled as it is, with the tests that are in it; and tests of its
+//! device tree reader on the tree that OPAL makes (tests/qemu/expected) and on mutations of it.
+
+#![cfg(test)]
+
+#[path = "../../../src/pure/mod.rs"]
+mod pure;
+
+mod topology;
+mod tree;
