@@ -54,6 +54,7 @@ fn every_bridge_has_its_gpu_and_register() {
 
         assert!(fault.is_none());
         assert_eq!(found.aperture.base(), base(link / 2));
+        assert_eq!(found.aperture.size(), APERTURE);
         assert_eq!(found.tgt, base(link / 2));
         assert_eq!(found.link, link as u32);
         assert_eq!(found.speed, 9);
