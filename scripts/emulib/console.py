@@ -10,7 +10,7 @@ NOISE = config.TREE / "tests/known-noise.txt"
 # OPAL: "[   12.345678901,3] ", Linux: "[    1.234567] ".
 STAMP = re.compile(r"^\[\s*\d+\.\d+(?:,\d)?\]\s?")
 SUSPECT = re.compile(
-    r"error|timed out|WARNING|BUG\b|Oops|Call Trace|refcount_t|soft lockup|hung task|fail", re.IGNORECASE
+    r"(?i:error|timed out|warning)|\bBUG\b|Oops|Call Trace|refcount_t|soft lockup|blocked for more than"
 )
 
 
