@@ -23,7 +23,7 @@
  *  - BARs that move and switch on and off.  The four CQ state machines of a
  *    stack each hold a copy, the address selects which one answers: a BAR
  *    decodes only while the four agree.
- *  - link training, NTL reset and fences (see npu2_update_brick()).
+ *  - link training, NTL reset and fences.
  *  - XTS, TVT, ATSD and TCE kill as tables and requests.  Nothing translates
  *    through them yet, so invalidations finish at once and are counted.
  *  - interrupts, by stores to XIVE trigger pages.
@@ -850,7 +850,7 @@ static void npu2_write_reg(PnvNpu2 *npu, const Npu2Where *where, uint64_t val)
 
 /*
  * An access of 4 bytes to a 64-bit register reaches the half it names; one of
- * 8 bytes to a 32-bit register is an error.
+ * 8 bytes to a 32-bit register is an error, as are smaller ones.
  */
 static bool npu2_ring_find(PnvNpu2 *npu, uint32_t addr, unsigned size,
                            Npu2Where *where)
@@ -858,7 +858,7 @@ static bool npu2_ring_find(PnvNpu2 *npu, uint32_t addr, unsigned size,
     if (!npu2_find(npu, addr, where)) {
         return false;
     }
-    if (size > where->width) {
+    if (size > where->width || size < 4) {
         qemu_log_mask(LOG_GUEST_ERROR, "npu2: %u byte access to %s\n", size,
                       where->reg->name);
         return false;
@@ -910,9 +910,9 @@ static void npu2_ring_write(void *opaque, hwaddr addr, uint64_t val,
 static const MemoryRegionOps npu2_ring_ops = {
     .read = npu2_ring_read,
     .write = npu2_ring_write,
-    .valid.min_access_size = 4,
+    .valid.min_access_size = 1,
     .valid.max_access_size = 8,
-    .impl.min_access_size = 4,
+    .impl.min_access_size = 1,
     .impl.max_access_size = 8,
     .endianness = DEVICE_BIG_ENDIAN,
 };
@@ -934,7 +934,7 @@ static void npu2_genid_write(void *opaque, hwaddr addr, uint64_t val,
 static const MemoryRegionOps npu2_genid_ops = {
     .read = npu2_genid_read,
     .write = npu2_genid_write,
-    .valid.min_access_size = 4,
+    .valid.min_access_size = 1,
     .valid.max_access_size = 8,
     .endianness = DEVICE_BIG_ENDIAN,
 };

@@ -80,6 +80,7 @@ static void test_unknown(void)
     static const uint32_t unknown[] = {
         RING(4, 0, 0x140), RING(4, 6, 0), RING(7, 3, 0), RING(7, 1, 0x140),
         RING(3, 0, 0), RING(9, 0, 0), RING(0xc, 0, 0), RING(7, 1, 0x8018),
+        RING(8, 8, 0), RING(4, 8, 0x20), RING(6, 12, 0),
     };
 
     for (unsigned i = 0; i < ARRAY_SIZE(unknown); i++) {
@@ -127,6 +128,11 @@ static void test_ring_bar(void)
     g_assert_cmphex(qtest_readl(qts, RING_BASE + SCRATCH + 4), ==, 0x1111);
     qtest_writel(qts, RING_BASE + SCRATCH, 0x2222);
     g_assert_cmphex(ring_read(qts, SCRATCH), ==, 0x0000222200001111ull);
+    /* Smaller ones do nothing */
+    qtest_writew(qts, RING_BASE + SCRATCH, 0x3333);
+    qtest_writeb(qts, RING_BASE + SCRATCH + 7, 0x33);
+    g_assert_cmphex(ring_read(qts, SCRATCH), ==, 0x0000222200001111ull);
+    g_assert_cmphex(qtest_readb(qts, RING_BASE + SCRATCH + 7), ==, 0);
 
     bar_write(qts, 0, 0x030, phy_bar(RING_MOVED));
     qtest_writeq(qts, RING_BASE + SCRATCH, 0x3333);
@@ -429,7 +435,7 @@ static void test_fir(void)
         xscom_write(qts, 0, fir + 2, 0xff00 + set);
         xscom_write(qts, 0, fir + 2, 0x00f0);
         g_assert_cmphex(xscom_read(qts, 0, fir), ==, 0xfff0 + set);
-        xscom_write(qts, 0, fir + 1, 0x0ff0);
+        xscom_write(qts, 0, fir + 1, 0x10ff0);
         g_assert_cmphex(xscom_read(qts, 0, fir), ==, 0x0ff0);
         xscom_write(qts, 0, fir + 3, 0x30 + set);
         g_assert_cmphex(xscom_read(qts, 0, fir + 3), ==, 0x30 + set);
