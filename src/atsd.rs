@@ -29,8 +29,9 @@ use crate::{
     },
     pure::{
         atsd::{
-            is_register_access,
+            registers,
             Atsd,
+            ATSD_ACCESS,
             ATSD_SIZE, //
         },
         capability::Capability,
@@ -99,24 +100,24 @@ impl Region for AtsdRegion {
     }
 
     fn read(&self, core: &Core, offset: RegionOffset, mut to: UserSliceWriter) -> Result<usize> {
-        let len = register(offset, to.len())?;
-        let value = {
-            let _access = self.gate.enter(core)?;
+        each_register(offset, to.len(), |register| {
+            let value = {
+                let _access = self.gate.enter(core)?;
 
-            self.registers.read(offset.get())?
-        };
+                self.registers.read(register)?
+            };
 
-        to.write_slice(&value)?;
-        Ok(len)
+            to.write_slice(&value)
+        })
     }
 
     fn write(&self, core: &Core, offset: RegionOffset, mut from: UserSliceReader) -> Result<usize> {
-        let len = register(offset, from.len())?;
-        let value = from.read()?;
-        let _access = self.gate.enter(core)?;
+        each_register(offset, from.len(), |register| {
+            let value = from.read()?;
+            let _access = self.gate.enter(core)?;
 
-        self.registers.write(offset.get(), value)?;
-        Ok(len)
+            self.registers.write(register, value)
+        })
     }
 
     fn mmap(self: ArcBorrow<'_, Self>, core: &Core, vma: &VmaNew) -> Result {
@@ -135,11 +136,27 @@ impl Region for AtsdRegion {
     }
 }
 
-/// Refuses accesses that are not of one whole register; returns the length of those that are.
-fn register(offset: RegionOffset, len: usize) -> Result<usize> {
-    is_register_access(offset.get(), u64::try_from(len)?)
-        .then_some(len)
-        .ok_or(EINVAL)
+/// Calls `access` for each register of the `len` bytes at `offset`.
+///
+/// Returns how many bytes were accessed before one failed, or why none were. EINVAL: the bytes are
+/// not whole registers.
+fn each_register(
+    offset: RegionOffset,
+    len: usize,
+    mut access: impl FnMut(u64) -> Result,
+) -> Result<usize> {
+    let registers = registers(offset.get(), u64::try_from(len)?).ok_or(EINVAL)?;
+    let width = usize::try_from(ATSD_ACCESS)?;
+    let mut done = 0usize;
+
+    for register in registers {
+        match access(register) {
+            Ok(()) => done = done.checked_add(width).ok_or(EOVERFLOW)?,
+            Err(error) if done == 0 => return Err(error),
+            Err(_) => break,
+        }
+    }
+    Ok(done)
 }
 
 /// A user mapping of ATSD registers.

@@ -34,9 +34,23 @@ impl Atsd {
     }
 }
 
-/// Whether a read or write of `len` bytes at `offset` is one of a whole register of the block.
-pub(crate) fn is_register_access(offset: u64, len: u64) -> bool {
-    len == ATSD_ACCESS && offset % ATSD_ACCESS == 0 && offset < ATSD_SIZE
+/// Returns the offsets of the registers that a read or write of `len` bytes at `offset` accesses,
+/// one after the other. `None`: it is not of whole registers of the block, at least one.
+pub(crate) fn registers(offset: u64, len: u64) -> Option<impl Iterator<Item = u64>> {
+    let end = offset.checked_add(len)?;
+
+    (len != 0 && offset % ATSD_ACCESS == 0 && len % ATSD_ACCESS == 0 && end <= ATSD_SIZE).then(
+        || {
+            let mut next = offset;
+
+            core::iter::from_fn(move || {
+                let register = next;
+
+                next = next.saturating_add(ATSD_ACCESS);
+                (register < end).then_some(register)
+            })
+        },
+    )
 }
 
 #[cfg(any(test, CONFIG_VFIO_PCI_NVLINK2_KUNIT_TEST))]
@@ -68,20 +82,30 @@ mod tests {
     #[test]
     fn accesses_are_whole_registers() {
         let table = [
-            (0, 8, true),
-            (0x10, 8, true),
-            (0x10, 16, false),
-            (ATSD_SIZE - 8, 8, true),
-            (0, 0, false),
-            (4, 8, false),
-            (0, 4, false),
-            (0, 12, false),
-            (ATSD_SIZE, 8, false),
-            (u64::MAX - 7, 8, false),
+            (0, 8, Some(1)),
+            (0x10, 16, Some(2)),
+            (0, ATSD_SIZE, Some(0x2000)),
+            (ATSD_SIZE - 8, 8, Some(1)),
+            (0, 0, None),
+            (4, 8, None),
+            (0, 4, None),
+            (0, 12, None),
+            (ATSD_SIZE - 8, 16, None),
+            (ATSD_SIZE, 8, None),
+            (u64::MAX - 7, 8, None),
         ];
 
-        for (offset, len, valid) in table {
-            assert_eq!(is_register_access(offset, len), valid);
+        for (offset, len, count) in table {
+            assert_eq!(registers(offset, len).map(Iterator::count), count);
+        }
+    }
+
+    #[test]
+    fn registers_come_in_order() {
+        let mut found = registers(8, 24).into_iter().flatten();
+
+        for expected in [Some(8), Some(16), Some(24), None] {
+            assert_eq!(found.next(), expected);
         }
     }
 }
