@@ -466,6 +466,19 @@ static void test_purge(void)
     qtest_quit(qts);
 }
 
+static void test_gpio(void)
+{
+    QTestState *qts = npu_start(ONE_CHIP);
+
+    xscom_write(qts, 0, 0xb0051, BIT_(2) | BIT_(3));
+    g_assert_cmphex(xscom_read(qts, 0, 0xb0050), ==, 0);
+    xscom_write(qts, 0, 0xb0054, BIT_(2) | BIT_(4));
+    g_assert_cmphex(xscom_read(qts, 0, 0xb0050), ==, BIT_(2));
+    g_assert_cmphex(xscom_read(qts, 0, 0xb0051), ==, BIT_(2) | BIT_(3));
+    g_assert_cmphex(xscom_read(qts, 0, 0xb0054), ==, BIT_(2) | BIT_(4));
+    qtest_quit(qts);
+}
+
 static void test_aperture_without_gpu(void)
 {
     QTestState *qts = npu_start(ONE_CHIP);
@@ -558,6 +571,7 @@ int main(int argc, char **argv)
     qtest_add_func("pnv-npu2/phy", test_phy);
     qtest_add_func("pnv-npu2/fir", test_fir);
     qtest_add_func("pnv-npu2/purge", test_purge);
+    qtest_add_func("pnv-npu2/gpio", test_gpio);
     qtest_add_func("pnv-npu2/two-chips", test_two_chips);
     qtest_add_func("pnv-npu2/reset", test_reset);
     return g_test_run();
