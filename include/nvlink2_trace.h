@@ -10,62 +10,49 @@
 
 /* Event names and fields are those that tools know from Linux 5.12 and before. */
 TRACE_EVENT(vfio_pci_nvgpu_mmap_fault,
-	TP_PROTO(struct pci_dev *pdev, unsigned long hpa, unsigned long ua, unsigned int ret),
-	TP_ARGS(pdev, hpa, ua, ret),
-
-	TP_STRUCT__entry(
-		__string(name, pci_name(pdev))
-		__field(unsigned long, hpa)
-		__field(unsigned long, ua)
-		__field(int, ret)
-	),
-
-	TP_fast_assign(
-		__assign_str(name);
-		__entry->hpa = hpa;
-		__entry->ua = ua;
-		__entry->ret = ret;
-	),
-
-	TP_printk("%s: %lx -> %lx ret=%d", __get_str(name), __entry->hpa,
-		  __entry->ua, __entry->ret)
+	    TP_PROTO(struct pci_dev *pdev, unsigned long hpa, unsigned long ua,
+		     unsigned int ret),
+	    TP_ARGS(pdev, hpa, ua, ret),
+	    TP_STRUCT__entry(__string(name, pci_name(pdev))
+			     __field(unsigned long, hpa)
+			     __field(unsigned long, ua)
+			     __field(int, ret)),
+	    TP_fast_assign(__assign_str(name);
+			   __entry->hpa = hpa;
+			   __entry->ua = ua;
+			   __entry->ret = ret;),
+	    TP_printk("%s: %lx -> %lx ret=%d", __get_str(name), __entry->hpa,
+		      __entry->ua, __entry->ret)
 );
 
 DECLARE_EVENT_CLASS(nvlink2_mmap,
-	TP_PROTO(struct pci_dev *pdev, unsigned long hpa, unsigned long ua,
-		 unsigned long size, int ret),
-	TP_ARGS(pdev, hpa, ua, size, ret),
-
-	TP_STRUCT__entry(
-		__string(name, pci_name(pdev))
-		__field(unsigned long, hpa)
-		__field(unsigned long, ua)
-		__field(unsigned long, size)
-		__field(int, ret)
-	),
-
-	TP_fast_assign(
-		__assign_str(name);
-		__entry->hpa = hpa;
-		__entry->ua = ua;
-		__entry->size = size;
-		__entry->ret = ret;
-	),
-
-	TP_printk("%s: %lx -> %lx size=%lx ret=%d", __get_str(name), __entry->hpa,
-		  __entry->ua, __entry->size, __entry->ret)
+		    TP_PROTO(struct pci_dev *pdev, unsigned long hpa, unsigned long ua,
+			     unsigned long size, int ret),
+		    TP_ARGS(pdev, hpa, ua, size, ret),
+		    TP_STRUCT__entry(__string(name, pci_name(pdev))
+				     __field(unsigned long, hpa)
+				     __field(unsigned long, ua)
+				     __field(unsigned long, size)
+				     __field(int, ret)),
+		    TP_fast_assign(__assign_str(name);
+				   __entry->hpa = hpa;
+				   __entry->ua = ua;
+				   __entry->size = size;
+				   __entry->ret = ret;),
+		    TP_printk("%s: %lx -> %lx size=%lx ret=%d", __get_str(name),
+			      __entry->hpa, __entry->ua, __entry->size, __entry->ret)
 );
 
 DEFINE_EVENT(nvlink2_mmap, vfio_pci_nvgpu_mmap,
-	TP_PROTO(struct pci_dev *pdev, unsigned long hpa, unsigned long ua,
-		 unsigned long size, int ret),
-	TP_ARGS(pdev, hpa, ua, size, ret)
+	     TP_PROTO(struct pci_dev *pdev, unsigned long hpa, unsigned long ua,
+		      unsigned long size, int ret),
+	     TP_ARGS(pdev, hpa, ua, size, ret)
 );
 
 DEFINE_EVENT(nvlink2_mmap, vfio_pci_npu2_mmap,
-	TP_PROTO(struct pci_dev *pdev, unsigned long hpa, unsigned long ua,
-		 unsigned long size, int ret),
-	TP_ARGS(pdev, hpa, ua, size, ret)
+	     TP_PROTO(struct pci_dev *pdev, unsigned long hpa, unsigned long ua,
+		      unsigned long size, int ret),
+	     TP_ARGS(pdev, hpa, ua, size, ret)
 );
 
 #endif

@@ -77,12 +77,14 @@ u64 nvlink2_raw_readq(const void __iomem *addr)
 {
 	u64 value = __raw_readq(addr);
 
+	/* What follows must not happen before the register was read. */
 	mb();
 	return value;
 }
 
 void nvlink2_raw_writeq(u64 value, void __iomem *addr)
 {
+	/* The register may start what depends on earlier stores. */
 	mb();
 	__raw_writeq(value, addr);
 }
