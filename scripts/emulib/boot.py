@@ -13,11 +13,13 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from io import BufferedReader
 from pathlib import Path
+from typing import BinaryIO
 
-from . import config, initrd, kernel, root, sources
+from . import config, initrd, kernel, qemu, root, sources
 from .config import Failure
-from .step import Log, duration, say
+from .step import Log, Step, digest, duration, say
 
 # Exit statuses of our own, as timeout(1) and the shell use them.
 TIMED_OUT = 124
@@ -41,6 +43,8 @@ class Host:
     initrd: Path | None = None
     append: str = ""
     module: bool = True
+    # Bad firmware to put between OPAL and Linux, by tests/qemu/mutations.py's names.
+    mutations: list[str] = field(default_factory=list)
     timeout: float = 600
     # Where to leave a copy of the whole console (firmware and kernel).
     console: Path | None = None
@@ -88,16 +92,27 @@ def _prepare(host: Host, run: Path, command: list[str] | None) -> str:
         whole.write(bytes(-whole.tell() % 4))
         whole.write(added.read_bytes())
     arguments = f"console=hvc0 rdinit=/.emu/init {host.append}".strip()
-    qemu = f"{config.ROOT_CACHE}/qemu/qemu-system-ppc64"
+    emulator = f"{config.ROOT_CACHE}/qemu/qemu-system-ppc64"
+    mutate = ""
+    if host.mutations:
+        good = tree_step(host.gpus)
+        good.ensure()
+        mutate = f"""
+            python3 {MACHINE} shim --kernel vmlinux --fdt {_inner(good.products[0])} \\
+                --mutate {shlex.quote(",".join(host.mutations))} \\
+                --append {shlex.quote(arguments)} --initrd initrd mutated
+            mv mutated vmlinux
+        """
     return f"""
         cd {_inner(run)}
         mapfile -t machine < <(python3 {MACHINE} args --gpus {host.gpus})
         [ ${{#machine[@]}} -gt 0 ]
         machine+=(-L {_inner(sources.firmware())})
-        {qemu} "${{machine[@]}}" -machine dumpdtb=base.dtb >dumpdtb.log 2>&1 || {{ cat dumpdtb.log >&2; exit 1; }}
+        {emulator} "${{machine[@]}}" -machine dumpdtb=base.dtb >dumpdtb.log 2>&1 || {{ cat dumpdtb.log >&2; exit 1; }}
         python3 {MACHINE} tree --gpus {host.gpus} --append {shlex.quote(arguments)} \\
             --initrd initrd base.dtb machine.dtb
-        exec {qemu} "${{machine[@]}}" -kernel vmlinux -initrd initrd -dtb machine.dtb "$@" 2>qemu.log
+        {mutate}
+        exec {emulator} "${{machine[@]}}" -kernel vmlinux -initrd initrd -dtb machine.dtb "$@" 2>qemu.log
     """
 
 
@@ -118,7 +133,7 @@ MONITOR = [
 ]
 
 
-def run(host: Host, command: list[str]) -> int:
+def run(host: Host, command: list[str], output: BinaryIO = sys.stdout.buffer) -> int:
     """Boot, run `command` as root, relay its output; return its exit status."""
     with _run_dir() as folder:
         script = _prepare(host, folder, command)
@@ -127,7 +142,7 @@ def run(host: Host, command: list[str]) -> int:
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, start_new_session=True,
         )
         relay = threading.Thread(
-            target=shutil.copyfileobj, args=(process.stdout, sys.stdout.buffer, 1), daemon=True
+            target=_relay, args=(process.stdout, output), daemon=True
         )
         relay.start()
         try:
@@ -140,21 +155,28 @@ def run(host: Host, command: list[str]) -> int:
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
             relay.join(5)
-            sys.stdout.flush()
         console = folder / "console.log"
         if host.console and console.exists():
             shutil.copyfile(console, host.console)
-        return _status(host, folder, expired, process.returncode)
+        return _status(host, folder, expired, process.returncode, output)
 
 
-def _status(host: Host, folder: Path, expired: bool, qemu: int) -> int:
+def _relay(source: BufferedReader, sink: BinaryIO) -> None:
+    """Pass on what comes, as it comes."""
+    while data := source.read1():
+        sink.write(data)
+        sink.flush()
+
+
+def _status(host: Host, folder: Path, expired: bool, emulator: int, output: BinaryIO) -> int:
     """The command's exit status, or ours with an explanation."""
     console = _read(folder / "console.log")
     said = _read(folder / "status").strip()
     if not said and (match := END.search(console)):
         # A kernel without virtio-serial: the console carried the command's output.
-        sys.stdout.write(console[console.index(BEGIN) + len(BEGIN):match.start()].lstrip("\r\n"))
-        sys.stdout.flush()
+        text = console[console.index(BEGIN) + len(BEGIN):match.start()].lstrip("\r\n")
+        output.write(text.encode())
+        output.flush()
         said = match[1]
     if said and not expired:
         return int(said)
@@ -163,8 +185,34 @@ def _status(host: Host, folder: Path, expired: bool, qemu: int) -> int:
     if expired:
         say(f"emu: no end after {duration(host.timeout)} (--timeout), the emulated host was stopped")
         return TIMED_OUT
-    say(f"emu: the emulated host ended before the command did (QEMU's exit status: {qemu})")
+    say(f"emu: the emulated host ended before the command did (QEMU's exit status: {emulator})")
     return HOST_DIED
+
+
+def tree_step(gpus: int) -> Step:
+    """The device tree that OPAL gives Linux on a machine with this many GPUs."""
+    product = config.cache_dir() / f"fdt/{gpus}.dtb"
+
+    def build(_: Log) -> None:
+        product.parent.mkdir(exist_ok=True)
+        fresh = product.with_suffix(".new")
+        with open(fresh, "wb") as tree:
+            status = run(Host(gpus=gpus, module=False, timeout=120), ["cat", "/sys/firmware/fdt"], tree)
+        if status:
+            raise Failure(f"reading the device tree of a boot failed with status {status}")
+        fresh.rename(product)
+
+    return Step(f"fdt-{gpus}", "reading the device tree of a boot",
+                lambda: digest(config.TREE / "tests/qemu/machine.py"), build, [product],
+                [qemu.STEP, initrd.STEP])
+
+
+def mutations(gpus: int) -> str:
+    """The known mutations: name, node, property and defect, a line each."""
+    step = tree_step(gpus)
+    step.ensure()
+    command = root.inside(["python3", MACHINE, "mutations", _inner(step.products[0])])
+    return subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
 
 
 def shell(host: Host) -> int:

@@ -7,7 +7,7 @@ import time
 
 from . import cli, config, lints, tests
 from .config import Failure
-from .report import Check, Result, Tally
+from .report import Check, Result
 from .step import duration, say
 
 CHECKS: list[Check] = [*tests.CHECKS, *lints.CHECKS]
@@ -42,7 +42,7 @@ def main() -> int:
     chosen = [check for check in CHECKS if not options.name or check.name in options.name]
 
     start = time.monotonic()
-    tally = Tally()
+    tally = Result()
     try:
         cli.ensure(cli.STEPS)
         say(f"check: set-up complete after {duration(time.monotonic() - start)}")

@@ -40,6 +40,9 @@ def _host_options(parser: argparse.ArgumentParser) -> None:
                         help="start from this root (a cpio archive, compressed or not); COMMAND runs in it")
     parser.add_argument("--append", default="", metavar="TEXT",
                         help="add this to the kernel's command line")
+    parser.add_argument("--mutate", action="append", default=[], metavar="NAME",
+                        help="put bad firmware between OPAL and Linux; may be repeated; "
+                        "see 'emu mutations'")
     parser.add_argument("--no-module", action="store_true",
                         help="don't load nvlink2-vfio-pci.ko")
 
@@ -74,6 +77,12 @@ def _parser() -> argparse.ArgumentParser:
     shell = verbs.add_parser("shell", help="boot into an interactive shell")
     _host_options(shell)
 
+    mutations = verbs.add_parser(
+        "mutations", help="list the bad firmware that --mutate knows",
+        description="Print name, node, property and defect of each mutation, separated by tabs.",
+    )
+    mutations.add_argument("--gpus", type=int, default=3, choices=(3, 6), metavar="N")
+
     inside = verbs.add_parser(
         "root", help="run a command in the build root",
         description="Run COMMAND in the build root: the project is at /src (read-only), the cache at /cache.",
@@ -95,6 +104,7 @@ def _host(options: argparse.Namespace) -> boot.Host:
     return boot.Host(
         gpus=options.gpus, files=options.file, kernel=options.kernel, initrd=options.initrd,
         append=options.append, module=not options.no_module,
+        mutations=options.mutate,
     )
 
 
@@ -135,6 +145,10 @@ def _dispatch(options: argparse.Namespace) -> int:
         case "shell":
             ensure(FOR_BOOT)
             return boot.shell(_host(options))
+        case "mutations":
+            ensure(FOR_BOOT)
+            print(boot.mutations(options.gpus), end="")
+            return 0
         case "root":
             ensure([])
             return subprocess.run(root.inside(options.command), check=False).returncode

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""Results of checks and their sum."""
+"""Results of checks, from what test programs print."""
 
 import re
 from collections.abc import Callable
@@ -7,6 +7,10 @@ from dataclasses import dataclass
 
 TALLY = re.compile(r"^(\d+) passed, (\d+) failed(?:, (\d+) skipped)?$", re.MULTILINE)
 TAP = re.compile(r"^\s*(not ok|ok)\b(?:[^#\n]*)(#\s*SKIP)?", re.MULTILINE | re.IGNORECASE)
+
+PROGRESS = re.compile(r"^ok\b(?!.*# SKIP)|^#\s+(?:RUN|OK) |^TAP version|^1\.\.|^# (?:Starting|Totals|PASSED)")
+CARGO = re.compile(r"^test result: .*?(\d+) passed; (\d+) failed; (\d+) ignored", re.MULTILINE)
+UNITTEST = re.compile(r" \.\.\. (ok|FAIL|ERROR|skipped.*)$", re.MULTILINE)
 
 
 @dataclass
@@ -29,15 +33,15 @@ class Result:
 
         A program that failed without saying so, or that ran nothing, has failed.
         """
-        lines = TALLY.findall(output)
-        if not lines:
+        tallies = TALLY.findall(output)
+        if not tallies:
             return cls.one(False, f"exit status {status}, no tally\n{tail(output)}")
-        passed, failed, skipped = (int(number or 0) for number in lines[-1])
+        passed, failed, skipped = (int(number or 0) for number in tallies[-1])
         if failed == 0 and (status != 0 or passed == 0):
             return cls(passed, 1, skipped, f"exit status {status}\n{tail(output)}")
-        wanted = re.compile(r"not ok|# SKIP|FAIL", re.IGNORECASE)
-        text = output if failed else "\n".join(l for l in output.splitlines() if wanted.search(l))
-        return cls(passed, failed, skipped, tail(text, 120))
+        # Of all that a suite says, a person wants what failed and why.
+        lines = [line for line in output.splitlines() if not PROGRESS.search(line)]
+        return cls(passed, failed, skipped, tail("\n".join(lines), 120) if failed or skipped else "")
 
     @classmethod
     def tap(cls, status: int, output: str) -> "Result":
@@ -46,9 +50,42 @@ class Result:
         skipped = sum(1 for _, skip in found if skip)
         failed = sum(1 for verdict, skip in found if verdict.lower() == "not ok" and not skip)
         passed = len(found) - skipped - failed
+        return cls._sum(status, output, [(passed, failed, skipped)])
+
+    @classmethod
+    def cargo(cls, status: int, output: str) -> "Result":
+        """The result of `cargo test`."""
+        return cls._sum(status, output, CARGO.findall(output))
+
+    @classmethod
+    def unittest(cls, status: int, output: str) -> "Result":
+        """The result of Python's `unittest -v`."""
+        verdicts = UNITTEST.findall(output)
+        count = verdicts.count("ok"), len([v for v in verdicts if v in ("FAIL", "ERROR")]), \
+            len([v for v in verdicts if v.startswith("skipped")])
+        return cls._sum(status, output, [count])
+
+    @classmethod
+    def _sum(cls, status: int, output: str, counts: list[tuple]) -> "Result":
+        """A sum of (passed, failed, skipped); a run of nothing has failed."""
+        passed, failed, skipped = (sum(int(count[i]) for count in counts) for i in range(3)) \
+            if counts else (0, 0, 0)
         if failed == 0 and (status != 0 or passed == 0):
             failed = 1
         return cls(passed, failed, skipped, tail(output, 120) if failed or skipped else "")
+
+    def line(self) -> str:
+        """The closing line that CI reads."""
+        text = f"{self.passed} passed, {self.failed} failed"
+        return f"{text}, {self.skipped} skipped" if self.skipped else text
+
+    def add(self, other: "Result") -> None:
+        """Count another result with this one."""
+        self.passed += other.passed
+        self.failed += other.failed
+        self.skipped += other.skipped
+        if other.failed or other.skipped:
+            self.text = "\n".join(text for text in (self.text, other.text) if text)
 
 
 @dataclass
@@ -57,25 +94,6 @@ class Check:
 
     name: str
     run: Callable[[], Result]
-
-
-@dataclass
-class Tally:
-    """The sum of all results."""
-
-    passed: int = 0
-    failed: int = 0
-    skipped: int = 0
-
-    def add(self, result: Result) -> None:
-        self.passed += result.passed
-        self.failed += result.failed
-        self.skipped += result.skipped
-
-    def line(self) -> str:
-        """The closing line that CI reads."""
-        text = f"{self.passed} passed, {self.failed} failed"
-        return f"{text}, {self.skipped} skipped" if self.skipped else text
 
 
 def tail(text: str, lines: int = 40) -> str:

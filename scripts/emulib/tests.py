@@ -3,11 +3,14 @@
 
 import subprocess
 import sys
+from collections import defaultdict
+from collections.abc import Iterator
 
-from . import config, console, programs
+from . import boot, config, console, programs, qemu, root
 from .report import Check, Result, tail
 
 EMU = [sys.executable, str(config.TREE / "scripts/emu"), "run"]
+GPUS = 3
 
 
 class Emulated:
@@ -17,6 +20,7 @@ class Emulated:
         folder = config.cache_dir() / "consoles"
         folder.mkdir(exist_ok=True)
         log = folder / f"{name}.log"
+        log.unlink(missing_ok=True)
         done = subprocess.run(
             [*EMU, "--console", str(log), *options, "--", *command], stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", check=False,
@@ -38,35 +42,136 @@ class Emulated:
         return result
 
 
-def groups() -> Result:
-    """One IOMMU group holds the three GPUs and the six bridges; other devices have others."""
-    boot = Emulated("iommu-groups", [], "sh", "-c",
-                    "cd /sys/kernel/iommu_groups; for f in */devices/*; do echo $f; done")
-    members: dict[str, set[str]] = {}
-    for line in boot.output.splitlines():
-        if line.count("/devices/") == 1:
-            group, _, device = line.partition("/devices/")
-            members.setdefault(group, set()).add(device)
-    wanted = {"0000:03:00.0", "0000:04:00.0", "0000:05:00.0",
-              *(f"0006:00:0{slot}.{function}" for slot in range(3) for function in range(2))}
-    found = wanted in members.values() and len(members) > 1
-    return boot.with_console(Result.one(boot.status == 0 and found, tail(boot.output)))
+def in_root(command: list[str], folder: str = "") -> subprocess.CompletedProcess[str]:
+    """Run a command in the build root."""
+    return subprocess.run(
+        root.inside(command, workdir=f"{config.ROOT_TREE}/{folder}"), stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", check=False,
+    )
 
 
 def selftests() -> Result:
     """The kselftests, in one emulated host."""
-    boot = Emulated("selftests", ["--file", str(programs.selftests_dir())], "/files/selftests/run.sh")
-    return boot.with_console(Result.tallied(boot.status, boot.output))
+    run = Emulated("selftests", ["--file", str(programs.selftests_dir())], "/files/selftests/run.sh")
+    return run.with_console(Result.tallied(run.status, run.output))
+
+
+def firmware_sets(known: str) -> Iterator[list[str]]:
+    """Sets of mutations that cover every kind once and don't disturb each other in one boot.
+
+    `known` is what `emu mutations` prints. Mutations of different GPUs, of their
+    bridges and memory can share a boot; those of the NPU, and apertures that reach
+    into a neighbour's, can't.
+    """
+    kinds: dict[str, dict[int, str]] = defaultdict(dict)
+    for line in known.splitlines():
+        name = line.split("\t")[0]
+        device, _, defect = name.partition("-")
+        kind, number = device.rstrip("0123456789"), int(device.lstrip("abcdefghijklmnopqrstuvwxyz"))
+        gpu = number // 2 if kind == "bridge" else number
+        kinds[f"{kind}-{defect}"].setdefault(gpu, name)
+    alone = [kind for kind in kinds if kind.startswith("npu") or kind.endswith("overlap")]
+    for kind in alone:
+        yield [kinds[kind][max(kinds[kind])]]
+    shared = [kind for kind in kinds if kind not in alone]
+    for start in range(0, len(shared), GPUS):
+        yield [kinds[kind][gpu] for gpu, kind in enumerate(shared[start:start + GPUS])]
+
+
+def bad_firmware() -> Result:
+    """What the driver makes of a device tree with bad properties, one boot a set of them."""
+    total = Result()
+    for mutations in firmware_sets(boot.mutations(GPUS)):
+        names = ",".join(mutations)
+        options = ["--file", str(programs.selftests_dir())]
+        for name in mutations:
+            options += ["--mutate", name]
+        run = Emulated(f"bad-firmware-{names}", options,
+                       "env", f"MUTATIONS={names}", "/files/selftests/run.sh", "bad_firmware")
+        result = run.with_console(Result.tallied(run.status, run.output))
+        total.passed += result.passed
+        total.failed += result.failed
+        total.skipped += result.skipped
+        if result.failed or result.skipped:
+            total.text += f"{names}:\n{result.text}\n"
+    return total
 
 
 def demo() -> Result:
     """What `make demo` shows ends well."""
-    boot = Emulated("demo", ["--file", str(programs.demo_binary())], "/files/nvlink2-demo")
-    return boot.with_console(Result.one(boot.status == 0, tail(boot.output)))
+    run = Emulated("demo", ["--file", str(programs.demo_binary())], "/files/nvlink2-demo")
+    return run.with_console(Result.one(run.status == 0, tail(run.output)))
+
+
+def kunit() -> Result:
+    """The module's own tests of its pure logic, in the kernel."""
+    run = Emulated("kunit", [], "sh", "-c", "cat /sys/kernel/debug/kunit/*/results")
+    return run.with_console(Result.tap(run.status, run.output))
+
+
+def host() -> Result:
+    """The same logic, on this machine."""
+    done = subprocess.run(
+        programs.cargo("tests/host", "test", "--locked"), stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False,
+    )
+    return Result.cargo(done.returncode, done.stdout)
+
+
+def models() -> Result:
+    """Unit tests of the device models."""
+    done = in_root(["sh", f"{config.ROOT_TREE}/tests/qemu/run-qtests",
+                    f"{config.ROOT_CACHE}/{qemu.binary().parent.name}"])
+    return Result.tap(done.returncode, done.stdout)
+
+
+def machine() -> Result:
+    """Tests of the machine description program, and of the tree that OPAL makes of its input."""
+    done = in_root(["python3", "-m", "unittest", "-v", "test_machine"], "tests/qemu")
+    result = Result.unittest(done.returncode, done.stdout)
+    step = boot.tree_step(GPUS)
+    step.ensure()
+    tree = f"{config.ROOT_CACHE}/{step.products[0].relative_to(config.cache_dir())}"
+    done = in_root(["python3", "check_tree.py", "check", f"expected/{GPUS}-gpus.txt", tree], "tests/qemu")
+    result.add(Result.one(done.returncode == 0, tail(done.stdout)))
+    return result
+
+
+
+
+def groups() -> Result:
+    """One IOMMU group holds the three GPUs and the six bridges; other devices have others."""
+    run = Emulated("iommu-groups", [], "sh", "-c",
+                   "cd /sys/kernel/iommu_groups; for f in */devices/*; do echo $f; done")
+    members: dict[str, set[str]] = defaultdict(set)
+    for line in run.output.splitlines():
+        if line.count("/devices/") == 1:
+            group, _, device = line.partition("/devices/")
+            members[group].add(device)
+    wanted = {"0000:03:00.0", "0000:04:00.0", "0000:05:00.0",
+              *(f"0006:00:0{slot}.{function}" for slot in range(3) for function in range(2))}
+    found = wanted in members.values() and len(members) > 1
+    return run.with_console(Result.one(run.status == 0 and found, tail(run.output)))
+
+
+def exit_status() -> Result:
+    """`emu run` ends with its command's status, and with 124 when time is up."""
+    command = Emulated("exit-status", ["--no-module"], "sh", "-c", "exit 42")
+    late = Emulated("time-out", ["--no-module", "--timeout", "25"], "sleep", "1000")
+    text = f"exit 42 gave {command.status}, a time-out gave {late.status}\n{tail(late.output)}"
+    result = Result.one(command.status == 42, text)
+    result.add(Result.one(late.status == 124 and "last lines of the console" in late.output, text))
+    return result
 
 
 CHECKS = [
+    Check("bad-firmware", bad_firmware),
     Check("selftests", selftests),
+    Check("exit-status", exit_status),
+    Check("models", models),
     Check("demo", demo),
+    Check("kunit", kunit),
+    Check("machine", machine),
     Check("iommu-groups", groups),
+    Check("host", host),
 ]
