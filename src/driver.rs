@@ -5,10 +5,12 @@
 use crate::{
     function::Function,
     gate::Gates,
-    linux::pci::{
-        Adapter,
-        Driver,
-        OverrideId, //
+    linux::{
+        driver::{
+            Adapter,
+            Driver, //
+        },
+        pci::OverrideId,
     },
 };
 use kernel::{

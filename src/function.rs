@@ -14,10 +14,10 @@ use crate::{
     gate::Gate,
     gpu_ram::GpuRam,
     linux::{
+        driver::Driver,
         of::OfNode,
         pci::{
             self,
-            Driver,
             OverrideId, //
         },
         vfio::{

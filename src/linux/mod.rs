@@ -11,6 +11,7 @@ mod vtable;
 
 pub(crate) mod delayed;
 pub(crate) mod device_memory;
+pub(crate) mod driver;
 pub(crate) mod lock;
 pub(crate) mod mm_iommu;
 pub(crate) mod mmio;

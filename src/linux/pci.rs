@@ -1,41 +1,15 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! VFIO PCI drivers.
+//! PCI functions and the ids of VFIO drivers for them.
 //!
-//! `kernel::pci::Driver` does not fit: VFIO wants its core device as the driver data, DMA managed
-//! by user space, error handlers, and ids that only an override of the driver's name matches.
-//!
-//! C header: `include/linux/pci.h` (`struct pci_driver`)
+//! C header: `include/linux/pci.h`
 
-use super::{
-    bindings,
-    vfio::{
-        Core,
-        Enabled, //
-    },
-    vtable::Device,
-};
-use core::{
-    ffi::CStr,
-    marker::PhantomData,
-    mem::offset_of,
-    ptr, //
-};
+use super::bindings;
+use core::ffi::CStr;
 use kernel::{
-    container_of,
-    device,
-    device_id::{
-        IdTable,
-        RawDeviceId, //
-    },
-    driver,
-    error::{
-        from_result,
-        to_result, //
-    },
-    ffi::c_int,
-    prelude::*,
-    sync::Arc,
+    device::Device,
+    device_id::RawDeviceId,
+    str::CStrExt,
     types::Opaque, //
 };
 
@@ -49,9 +23,9 @@ impl Function {
     }
 
     /// Returns the device, for messages.
-    pub(crate) fn device(&self) -> &device::Device {
+    pub(crate) fn device(&self) -> &Device {
         // SAFETY: A function that is being probed is a valid PCI device.
-        unsafe { device::Device::from_raw(&raw mut (*self.as_raw()).dev) }
+        unsafe { Device::from_raw(&raw mut (*self.as_raw()).dev) }
     }
 
     pub(crate) fn vendor(&self) -> u32 {
@@ -64,12 +38,6 @@ impl Function {
         // SAFETY: The name is set when the device is enumerated and lives as long.
         unsafe { CStr::from_char_ptr(bindings::nvlink2_pci_name(self.as_raw())) }
     }
-}
-
-/// Whether this kernel runs on OPAL, and not as a guest.
-fn is_powernv() -> bool {
-    // SAFETY: Reads a global that is set early during boot.
-    unsafe { bindings::nvlink2_platform_is_powernv() }
 }
 
 /// An entry of a driver's id table, which matches only if the driver was chosen by name
@@ -99,211 +67,4 @@ impl OverrideId {
 // SAFETY: A transparent wrapper.
 unsafe impl RawDeviceId for OverrideId {
     type RawType = bindings::pci_device_id;
-}
-
-/// A VFIO PCI driver.
-///
-/// An implementor is the state of one function, from probe until the VFIO device is released.
-pub(crate) trait Driver: Send + Sync + Sized + 'static {
-    /// The driver's name.
-    const NAME: &'static CStr;
-
-    /// The functions that the driver may be bound to.
-    const IDS: &'static dyn IdTable<OverrideId, ()>;
-
-    /// State that all functions share, from before the first probe until after the last remove.
-    type Shared: Send + Sync + 'static;
-
-    /// Makes the shared state.
-    fn shared() -> Result<Self::Shared>;
-
-    /// Finds out what a function is.
-    fn probe(function: &Function, shared: &Self::Shared) -> Result<Arc<Self>>;
-
-    /// Called when the function is unbound, after its last user has closed it.
-    fn remove(&self, device: &device::Device);
-
-    /// The first user opens the device. What is not undone by dropping it has to be undone here
-    /// when it fails.
-    fn open(&self, enabled: &Enabled<'_>) -> Result;
-
-    /// The last user closes the device.
-    fn close(&self, core: &Core);
-
-    /// The function is about to be reset, whoever wants it. May be called with `memory_lock` held
-    /// for writing.
-    fn reset_prepare(&self, core: &Core);
-
-    /// The reset is over.
-    fn reset_done(&self, core: &Core);
-
-    /// The user is about to do what may take the function's memory or power away.
-    fn disable_begin(&self, core: &Core);
-
-    /// It is done, with whatever outcome.
-    fn disable_end(&self, core: &Core);
-}
-
-/// A `struct pci_driver` and what its functions share.
-#[repr(C)]
-pub(crate) struct PciDriver<S> {
-    driver: bindings::pci_driver,
-    shared: Option<S>,
-}
-
-impl<S> Default for PciDriver<S> {
-    fn default() -> Self {
-        Self {
-            driver: bindings::pci_driver::default(),
-            shared: None,
-        }
-    }
-}
-
-/// Registers `T` with the PCI core.
-pub(crate) struct Adapter<T: Driver>(PhantomData<T>);
-
-// SAFETY: `PciDriver` is `repr(C)` and embeds a `struct device_driver` at this offset. The driver
-// data are never owned by the driver core: they are the VFIO core device, and NULL when the driver
-// core looks for data to free.
-unsafe impl<T: Driver> driver::DriverLayout for Adapter<T> {
-    type DriverType = PciDriver<T::Shared>;
-    type DriverData<'bound> = ();
-    const DEVICE_DRIVER_OFFSET: usize =
-        offset_of!(PciDriver<T::Shared>, driver) + offset_of!(bindings::pci_driver, driver);
-}
-
-// SAFETY: `unregister` undoes what a successful `register` did.
-unsafe impl<T: Driver> driver::RegistrationOps for Adapter<T> {
-    unsafe fn register(
-        reg: &Opaque<Self::DriverType>,
-        name: &'static CStr,
-        module: &'static ThisModule,
-    ) -> Result {
-        let this = reg.get();
-        let shared = T::shared()?;
-
-        // SAFETY: `reg` is initialised and not registered, so it is ours to write.
-        unsafe {
-            (*this).shared = Some(shared);
-
-            let driver = &mut (*this).driver;
-
-            driver.name = name.as_char_ptr();
-            driver.id_table = T::IDS.as_ptr();
-            driver.probe = Some(Self::probe);
-            driver.remove = Some(Self::remove);
-            driver.err_handler = Device::<T>::error_handlers();
-            driver.driver_managed_dma = true;
-        }
-        // SAFETY: `reg` stays where it is until `unregister`, by this function's contract.
-        let result = to_result(unsafe {
-            bindings::__pci_register_driver(
-                &raw mut (*this).driver,
-                module.as_ptr(),
-                name.as_char_ptr(),
-            )
-        });
-
-        if result.is_err() {
-            // SAFETY: Not registered; nobody else knows the driver. `Opaque` drops nothing.
-            unsafe { (*this).shared = None };
-        }
-        result
-    }
-
-    unsafe fn unregister(reg: &Opaque<Self::DriverType>) {
-        // SAFETY: Registered, by this function's contract. Afterwards no function is bound and
-        // nobody else uses the shared state, which `Opaque` would not drop.
-        unsafe {
-            bindings::pci_unregister_driver(&raw mut (*reg.get()).driver);
-            (*reg.get()).shared = None;
-        }
-    }
-}
-
-impl<T: Driver> Adapter<T> {
-    /// # Safety
-    ///
-    /// `pdev` must be a device that is being bound to this driver.
-    unsafe extern "C" fn probe(
-        pdev: *mut bindings::pci_dev,
-        _id: *const bindings::pci_device_id,
-    ) -> c_int {
-        // SAFETY: The PCI core sets `driver` before it calls probe, to the one of the `PciDriver`
-        // that it was registered with, and keeps both while it does.
-        let (function, shared) = unsafe {
-            let driver = container_of!((*pdev).driver, PciDriver<T::Shared>, driver);
-
-            (&*pdev.cast::<Function>(), &(*driver).shared)
-        };
-
-        from_result(|| {
-            if !is_powernv() {
-                dev_err!(
-                    function.device(),
-                    "the platform is not PowerNV (OPAL): use vfio-pci for this device\n"
-                );
-                return Err(ENODEV);
-            }
-            let data = T::probe(function, shared.as_ref().ok_or(EINVAL)?)?;
-
-            Self::register_device(pdev, data).map(|()| 0)
-        })
-    }
-
-    /// Makes a VFIO device of a function.
-    fn register_device(pdev: *mut bindings::pci_dev, data: Arc<T>) -> Result {
-        // SAFETY: The function is being probed.
-        let dev = unsafe { &raw mut (*pdev).dev };
-        let core = Device::new(dev, data)?
-            .as_ptr()
-            .cast::<bindings::vfio_pci_core_device>();
-
-        // SAFETY: The core wants itself as driver data before it is registered.
-        let result = to_result(unsafe {
-            bindings::dev_set_drvdata(dev, core.cast());
-            bindings::vfio_pci_core_register_device(core)
-        });
-
-        if result.is_err() {
-            // SAFETY: Undoes the above; the driver core must not take the pointer for its own.
-            unsafe { Self::put(dev, core) };
-        }
-        result
-    }
-
-    /// # Safety
-    ///
-    /// `pdev` must be a device that is being unbound from this driver.
-    unsafe extern "C" fn remove(pdev: *mut bindings::pci_dev) {
-        // SAFETY: The driver data are what `register_device` set.
-        let (dev, core) = unsafe {
-            let dev = &raw mut (*pdev).dev;
-
-            (
-                dev,
-                bindings::dev_get_drvdata(dev).cast::<bindings::vfio_pci_core_device>(),
-            )
-        };
-
-        // SAFETY: Registered in probe. Returns when no user has it open any more. The data are
-        // still there: the device is released in `put` at the earliest.
-        unsafe {
-            bindings::vfio_pci_core_unregister_device(core);
-            Device::<T>::data(core).remove(device::Device::from_raw(dev));
-            Self::put(dev, core);
-        }
-    }
-
-    /// # Safety
-    ///
-    /// `core` must be the unregistered core device of `dev`, and is not to be used afterwards.
-    unsafe fn put(dev: *mut bindings::device, core: *mut bindings::vfio_pci_core_device) {
-        // SAFETY: As the caller says.
-        unsafe {
-            bindings::dev_set_drvdata(dev, ptr::null_mut());
-            bindings::put_device(&raw mut (*core).vdev.device);
-        }
-    }
 }

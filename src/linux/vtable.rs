@@ -7,7 +7,7 @@
 
 use super::{
     bindings,
-    pci::Driver,
+    driver::Driver,
     vfio::{
         Core,
         Enabled, //
