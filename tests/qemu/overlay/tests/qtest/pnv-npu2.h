@@ -121,7 +121,7 @@ static inline QTestState *npu_start(const char *args)
 {
     g_autofree char *firmware = NULL;
     g_autofree char *zeros = g_malloc0(4096);
-    int fd = g_file_open_tmp("qtest-npu2-XXXXXX", &firmware, NULL);
+    int fd = g_file_open_tmp(NULL, &firmware, NULL);
     QTestState *qts;
 
     g_assert_cmpint(fd, >=, 0);
