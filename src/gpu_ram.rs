@@ -108,10 +108,12 @@ impl GpuRam {
         mut piece: impl FnMut(RegionRange, &mut [u8]) -> Result,
     ) -> Result<usize> {
         let range = RegionRange::clipped(offset, u64::try_from(len)?, self.size()).ok_or(EINVAL)?;
-        let mut buffer = KVVec::from_elem(0u8, WINDOW, GFP_KERNEL)?;
+        let window = u64::try_from(WINDOW)?;
+        let room = usize::try_from(range.len().min(window))?;
+        let mut buffer = KVVec::from_elem(0u8, room, GFP_KERNEL)?;
         let mut done = 0usize;
 
-        for window in range.windows(u64::try_from(WINDOW)?) {
+        for window in range.windows(window) {
             let len = usize::try_from(window.len())?;
             let result = piece(window, buffer.get_mut(..len).ok_or(EINVAL)?);
 
