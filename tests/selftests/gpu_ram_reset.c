@@ -194,24 +194,31 @@ TEST_F_TIMEOUT(gpu, defect_16_race, 60)
 	EXPECT_EQ(0U, lost_accesses(&self->tb));
 }
 
-/* The reset of a bridge takes its link down, and leaves the GPU's device usable. */
-TEST_F(gpu, bridge_reset)
+/*
+ * The reset of a bridge takes its link down, and with it the GPU's RAM: the mapping goes as
+ * with a reset of the GPU.
+ */
+TEST_F(gpu, defect_16_bridge_reset)
 {
 	int bridge = vfio_device_open(&self->tb.group, self->tb.gpu->link[0].bdf);
-	struct vfio_device_info info = { .argsz = sizeof(info) };
 	__u64 value;
+	int faults;
 
 	ASSERT_LE(0, bridge);
-	ASSERT_EQ(0, ioctl(bridge, VFIO_DEVICE_GET_INFO, &info));
-	if (info.flags & VFIO_DEVICE_FLAGS_RESET) {
-		EXPECT_EQ(0, ioctl(bridge, VFIO_DEVICE_RESET))
-			TH_LOG("%s: %s", self->tb.gpu->link[0].bdf, strerror(errno));
-	}
-	close(bridge);
 	ASSERT_EQ(0, model_train(&self->tb.model));
-	EXPECT_EQ(0, try_write64(self->p, 6));
+	ASSERT_EQ(0, try_write64(self->p, 6));
+	ASSERT_EQ(0, ioctl(bridge, VFIO_DEVICE_RESET))
+		TH_LOG("%s: %s", self->tb.gpu->link[0].bdf, strerror(errno));
+	ASSERT_EQ(0, model_train(&self->tb.model));
+	ASSERT_EQ(0, trace_start("selftest-reset"));
 	EXPECT_EQ(0, try_read64(self->p, &value));
 	EXPECT_EQ(6ULL, value);
+	faults = trace_count("selftest-reset", "vfio_pci_nvgpu_mmap_fault", NULL);
+	trace_stop("selftest-reset");
+	EXPECT_EQ(1, faults)
+		TH_LOG("the page was still mapped after the reset");
+	EXPECT_EQ(0U, lost_accesses(&self->tb));
+	close(bridge);
 }
 
 TEST_HARNESS_MAIN
