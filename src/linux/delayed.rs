@@ -29,7 +29,7 @@ pub(crate) struct Retrying<T: Retry> {
 
 // SAFETY: The work queue locks its own data.
 unsafe impl<T: Retry> Send for Retrying<T> {}
-// SAFETY: As above, and `T` is `Sync` by its trait.
+// SAFETY: Methods by shared reference only queue the work; `T` is `Sync` by its trait.
 unsafe impl<T: Retry> Sync for Retrying<T> {}
 
 impl<T: Retry> Retrying<T> {

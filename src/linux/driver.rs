@@ -245,7 +245,8 @@ impl<T: Driver> Adapter<T> {
     ///
     /// `core` must be the unregistered core device of `dev`, and is not to be used afterwards.
     unsafe fn put(dev: *mut bindings::device, core: *mut bindings::vfio_pci_core_device) {
-        // SAFETY: As the caller says.
+        // SAFETY: The caller gives up the core device and with it the reference that allocating it
+        // took; `dev` is bound or being bound, so its driver data may be written.
         unsafe {
             bindings::dev_set_drvdata(dev, ptr::null_mut());
             bindings::put_device(&raw mut (*core).vdev.device);

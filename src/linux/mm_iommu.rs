@@ -37,7 +37,7 @@ pub(crate) struct Registration {
 
 // SAFETY: Registrations are protected by locks of their own, not by being on a certain thread.
 unsafe impl Send for Registration {}
-// SAFETY: As above; methods by shared reference change nothing.
+// SAFETY: Methods by shared reference change nothing.
 unsafe impl Sync for Registration {}
 
 impl Registration {

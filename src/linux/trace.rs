@@ -25,8 +25,8 @@ pub(crate) fn gpu_fault(core: &Core, physical: u64, user: u64, outcome: Outcome)
 
 /// GPU RAM was to be mapped.
 pub(crate) fn gpu_mmap(core: &Core, physical: u64, user: u64, len: u64, result: &Result) {
-    // SAFETY: As above.
-    // CAST: As above.
+    // SAFETY: The PCI device exists as long as its core device.
+    // CAST: `unsigned long` has 64 bits on every machine with this driver.
     unsafe {
         bindings::nvlink2_trace_gpu_mmap(
             core.pci(),
@@ -40,8 +40,8 @@ pub(crate) fn gpu_mmap(core: &Core, physical: u64, user: u64, len: u64, result: 
 
 /// An ATSD register block was to be mapped.
 pub(crate) fn bridge_mmap(core: &Core, physical: u64, user: u64, len: u64, result: &Result) {
-    // SAFETY: As above.
-    // CAST: As above.
+    // SAFETY: The PCI device exists as long as its core device.
+    // CAST: `unsigned long` has 64 bits on every machine with this driver.
     unsafe {
         bindings::nvlink2_trace_bridge_mmap(
             core.pci(),

@@ -98,7 +98,7 @@ pub(crate) struct UserMappings(*mut bindings::inode);
 
 // SAFETY: An inode's reference count and mapping may be used from any thread.
 unsafe impl Send for UserMappings {}
-// SAFETY: As above; there are no methods that change `self`.
+// SAFETY: There are no methods that change `self`.
 unsafe impl Sync for UserMappings {}
 
 impl UserMappings {
@@ -205,7 +205,7 @@ pub(super) struct MappedCore(NonNull<bindings::vfio_pci_core_device>);
 
 // SAFETY: A core device may be used from any thread.
 unsafe impl Send for MappedCore {}
-// SAFETY: As above.
+// SAFETY: There are no methods that change `self`; a core device locks its own state.
 unsafe impl Sync for MappedCore {}
 
 impl MappedCore {

@@ -91,7 +91,8 @@ impl<T: Driver> Device<T> {
     ///
     /// `pdev` must be bound to a driver whose driver data are a registered `Self`.
     unsafe fn parts_of_pci<'a>(pdev: *mut bindings::pci_dev) -> (&'a Core, &'a T) {
-        // SAFETY: As the caller says; the pointer to the core device is the one to `Self`.
+        // SAFETY: The driver data are a pointer to the core device, which is at the start of a
+        // registered `Self`.
         unsafe { Self::parts(bindings::dev_get_drvdata(&raw const (*pdev).dev).cast()) }
     }
 
@@ -124,7 +125,7 @@ impl<T: Driver> Device<T> {
     ///
     /// `vdev` must be of a registered `Self`; calls for its device set must be serialised.
     unsafe extern "C" fn open_device(vdev: *mut bindings::vfio_device) -> c_int {
-        // SAFETY: As VFIO calls it.
+        // SAFETY: VFIO calls its operations with registered devices of the driver that they are of.
         let (core, data) = unsafe { Self::parts(vdev) };
 
         from_result(|| {
@@ -141,11 +142,11 @@ impl<T: Driver> Device<T> {
     ///
     /// `vdev` must be of an open `Self`.
     unsafe extern "C" fn close_device(vdev: *mut bindings::vfio_device) {
-        // SAFETY: As VFIO calls it.
+        // SAFETY: VFIO calls its operations with registered devices of the driver that they are of.
         let (core, data) = unsafe { Self::parts(vdev) };
 
         data.close(core);
-        // SAFETY: As VFIO calls it.
+        // SAFETY: `vdev` is at the start of an open core device, and not used after this.
         unsafe { bindings::vfio_pci_core_close_device(vdev) };
     }
 
@@ -158,11 +159,12 @@ impl<T: Driver> Device<T> {
         count: usize,
         ppos: *mut bindings::loff_t,
     ) -> isize {
-        // SAFETY: As VFIO calls it.
+        // SAFETY: VFIO calls its operations with registered devices of the driver that they are of,
+        // and with a pointer to this call's position.
         let ((core, data), offset) = unsafe { (Self::parts(vdev), *ppos) };
         let _disabling = disables(core, offset, count).then(|| Disabling::new(core, data));
 
-        // SAFETY: As VFIO calls it.
+        // SAFETY: `vdev` is at the start of an open core device; the rest is passed on unchanged.
         unsafe { bindings::vfio_pci_core_write(vdev, buf, count, ppos) }
     }
 
@@ -175,7 +177,7 @@ impl<T: Driver> Device<T> {
         arg: *mut c_void,
         argsz: usize,
     ) -> c_int {
-        // SAFETY: As VFIO calls it.
+        // SAFETY: VFIO calls its operations with registered devices of the driver that they are of.
         let (core, data) = unsafe { Self::parts(vdev) };
         let _disabling = matches!(
             flags & bindings::VFIO_DEVICE_FEATURE_MASK,
@@ -184,7 +186,7 @@ impl<T: Driver> Device<T> {
         )
         .then(|| Disabling::new(core, data));
 
-        // SAFETY: As VFIO calls it.
+        // SAFETY: `vdev` is at the start of an open core device; the rest is passed on unchanged.
         unsafe { bindings::vfio_pci_core_ioctl_feature(vdev, flags, arg, argsz) }
     }
 
