@@ -109,7 +109,7 @@ static uint64_t v100_regs_read(void *opaque, hwaddr addr, unsigned size)
         val = V100_MODEL_ID_MAGIC;
         break;
     case V100_MODEL_VERSION:
-        val = V100_MODEL_VERSION_1;
+        val = V100_MODEL_VERSION_2;
         break;
     case V100_RAM_SIZE_LO:
         val = extract64(s->ram_size, 0, 32);

@@ -44,7 +44,7 @@
 #define   V100_MODEL_ID_MAGIC                   0x4e564c32
 /* Read only: version of this interface */
 #define V100_MODEL_VERSION              0xf00004
-#define   V100_MODEL_VERSION_1                  1
+#define   V100_MODEL_VERSION_2                  2       /* with engine */
 
 /*
  * Read only: bytes of RAM behind the aperture, at its start.  The aperture
@@ -93,7 +93,126 @@
  */
 #define V100_RESETS                     0xf00028
 
-/* 0xf01000 - 0xf01fff: reserved for the DMA engine with ATS */
+/*
+ * Test engine: one copy at a time, between any two of the GPU's RAM and what
+ * the GPU reaches on three paths.  It runs while V100_ENGINE_START is written:
+ * whoever reads V100_ENGINE_STATUS after that reads the result.  Reset of any
+ * kind sets all its registers and counters to zero and empties its cache.
+ */
 #define V100_ENGINE_BASE                0xf01000
+
+/*
+ * Addresses of the first byte to read and to write, any alignment.  What they
+ * are depends on the path of that side (V100_ENGINE_PATH):
+ *   RAM   offset in the GPU's RAM, which always answers
+ *   PCI   PCI bus address, translated by the PHB; needs bus mastering
+ *   TCE   NVLink, untranslated: the PE of the brick and of this GPU's BDF
+ *         selects the TVE, which bypasses or names a table of TCEs
+ *   ATS   NVLink, an effective address of the process V100_ENGINE_PASID in the
+ *         LPAR that the NPU has bound this GPU's BDF to
+ */
+#define V100_ENGINE_SRC_LO              0xf01000
+#define V100_ENGINE_SRC_HI              0xf01004
+#define V100_ENGINE_DST_LO              0xf01008
+#define V100_ENGINE_DST_HI              0xf0100c
+/* Bytes to copy, 1 to V100_ENGINE_LENGTH_MAX */
+#define V100_ENGINE_LENGTH              0xf01010
+#define   V100_ENGINE_LENGTH_MAX                0x1000000
+/* Process of ATS accesses, 20 bits: the PID of the process in its LPAR */
+#define V100_ENGINE_PASID               0xf01014
+#define   V100_ENGINE_PASID_MAX                 0xfffff
+/* Bits 0-3: path of the source; bits 4-7: path of the destination */
+#define V100_ENGINE_PATH                0xf01018
+#define   V100_ENGINE_PATH_RAM                  0
+#define   V100_ENGINE_PATH_PCI                  1
+#define   V100_ENGINE_PATH_TCE                  2
+#define   V100_ENGINE_PATH_ATS                  3
+#define   V100_ENGINE_PATHS(src, dst)           ((src) | ((dst) << 4))
+/* Link that TCE and ATS accesses take, as numbered in V100_LINK_STATUS */
+#define V100_ENGINE_LINK                0xf0101c
+
+/* Write 1: copy.  Other values are ignored.  Reads as zero. */
+#define V100_ENGINE_START               0xf01020
+/* Read only: what became of the last copy */
+#define V100_ENGINE_STATUS              0xf01024
+#define   V100_ENGINE_STATUS_NONE               0       /* never started */
+#define   V100_ENGINE_STATUS_DONE               1
+#define   V100_ENGINE_STATUS_FAULT              2
+
+/*
+ * Read only, of the last copy: why it stopped.  For all but NONE and PARAM,
+ * V100_ENGINE_FAULT_ADDR is the address that failed.
+ */
+#define V100_ENGINE_CAUSE               0xf01028
+#define   V100_ENGINE_CAUSE_NONE                0
+/* A register holds what the engine does not know: nothing was copied */
+#define   V100_ENGINE_CAUSE_PARAM               1
+/* Beyond the GPU's RAM */
+#define   V100_ENGINE_CAUSE_RAM                 2
+/* PCIe: no bus mastering, no TCE, no permission, or nothing there */
+#define   V100_ENGINE_CAUSE_PCI                 3
+/* NVLink: the link is not trained */
+#define   V100_ENGINE_CAUSE_UNTRAINED           4
+/* NVLink: the brick is fenced */
+#define   V100_ENGINE_CAUSE_FENCED              5
+/* TCE: the brick has no PE for this GPU's BDF, so there is no TVE */
+#define   V100_ENGINE_CAUSE_NO_TVE              6
+/* TCE: outside of what the TVE covers (a disabled TVE covers nothing) */
+#define   V100_ENGINE_CAUSE_TVE_RANGE           7
+/* TCE: the TCE, or a table on the way to it, lets nobody read or write */
+#define   V100_ENGINE_CAUSE_TCE_INVALID         8
+/* TCE: the TCE does not permit reading, or writing */
+#define   V100_ENGINE_CAUSE_TCE_READ            9
+#define   V100_ENGINE_CAUSE_TCE_WRITE           10
+/* ATS: no valid entry for this GPU's BDF in the XTS BDF map, or not radix */
+#define   V100_ENGINE_CAUSE_XTS_BDF_MISS        11
+/* ATS: no valid entry for the LPAR and PASID in the XTS PID map */
+#define   V100_ENGINE_CAUSE_XTS_PID_MISS        12
+/* ATS: the entry grants hypervisor state (MSR HV) in an LPAR other than 0 */
+#define   V100_ENGINE_CAUSE_HV_DENIED           13
+/* ATS: nobody told the nest MMU where the partition table is */
+#define   V100_ENGINE_CAUSE_NO_PTCR             14
+/* ATS: the LPAR has no entry in the partition table, or one that isn't radix */
+#define   V100_ENGINE_CAUSE_PARTITION_ENTRY     15
+/* ATS: the PASID has no entry in the LPAR's process table */
+#define   V100_ENGINE_CAUSE_PROCESS_ENTRY       16
+/* ATS: the process has nothing at this effective address */
+#define   V100_ENGINE_CAUSE_RADIX               17
+/* ATS: the process may not access it so (read, write, privilege) */
+#define   V100_ENGINE_CAUSE_PERMISSION          18
+/*
+ * ATS: the LPAR has nothing at a guest real address, V100_ENGINE_FAULT_GPA:
+ * the page's own or one of the tables'
+ */
+#define   V100_ENGINE_CAUSE_PARTITION_RADIX     19
+/* ATS: the LPAR may not access the guest real address so */
+#define   V100_ENGINE_CAUSE_PARTITION_PERMISSION 20
+/* NVLink: translated, but no memory at the host real address */
+#define   V100_ENGINE_CAUSE_NO_MEMORY           21
+/* Read only, of the last fault: which side it was on */
+#define V100_ENGINE_FAULT_SIDE          0xf0102c
+#define   V100_ENGINE_FAULT_SIDE_SRC            0
+#define   V100_ENGINE_FAULT_SIDE_DST            1
+#define V100_ENGINE_FAULT_ADDR_LO       0xf01030
+#define V100_ENGINE_FAULT_ADDR_HI       0xf01034
+#define V100_ENGINE_FAULT_GPA_LO        0xf01038
+#define V100_ENGINE_FAULT_GPA_HI        0xf0103c
+/* Read only, of the last copy: bytes written before it ended */
+#define V100_ENGINE_COPIED              0xf01040
+
+/*
+ * The engine's cache of ATS translations.  An entry is made by each walk that
+ * ends well and serves the accesses to its page, (LPAR, PASID, effective
+ * address), that it permits, whatever became of the page tables, until a
+ * shootdown (ATSD) names it or the GPU is reset.  The XTS maps are looked up on
+ * each access: an entry of an LPAR serves only while this GPU is bound to it.
+ * All but ENTRIES count since reset.  Read only.
+ */
+#define V100_ENGINE_ATC_ENTRIES         0xf01050        /* now */
+#define V100_ENGINE_ATC_HITS            0xf01054        /* translations served */
+#define V100_ENGINE_ATC_WALKS           0xf01058        /* table walks begun */
+#define V100_ENGINE_ATC_SHOOTDOWNS      0xf0105c        /* that reached this GPU */
+#define V100_ENGINE_ATC_REMOVED         0xf01060        /* entries, by these */
+#define   V100_ENGINE_ATC_SIZE                  64      /* entries at most */
 
 #endif /* NVLINK2_V100_REGS_H */
