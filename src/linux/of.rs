@@ -53,11 +53,15 @@ impl Drop for OfNode {
 
 impl fmt::Display for OfNode {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Some(parent) = self.parent() else {
+            return Ok(());
+        };
         // SAFETY: The node is valid; `full_name` is set before a node can be found and lives as
         // long as the node.
         let name = unsafe { CStr::from_char_ptr((*self.0.as_ptr()).full_name) };
 
-        f.write_str(name.to_str().unwrap_or("node without a readable name"))
+        // A dozen levels at most: firmware's trees mirror the hardware.
+        write!(f, "{parent}/{}", name.to_str().unwrap_or("?"))
     }
 }
 

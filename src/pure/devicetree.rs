@@ -7,7 +7,8 @@ use core::{
     fmt, //
 };
 
-/// A node of a device tree. Displays as its name, such as `unknown-bridge@0,1`.
+/// A node of a device tree. Displays as its path, such as
+/// `/pciex@6030200000000/unknown-bridge@0,1`.
 pub(crate) trait Node: Clone + fmt::Display {
     /// Returns the value of a property, `None` if there is no such property.
     fn property(&self, name: &CStr) -> Option<&[u8]>;
@@ -33,6 +34,8 @@ pub(crate) enum Problem {
     Length,
     /// Refers to a node that does not exist.
     Dangling,
+    /// Refers to a node that is no NVLink2 bridge.
+    NoBridge,
     /// Is 0, which is no address, speed or size.
     Zero,
     Unaligned,
@@ -56,6 +59,7 @@ impl fmt::Display for Problem {
             Self::Missing => "is missing",
             Self::Length => "has the wrong length",
             Self::Dangling => "refers to a node that does not exist",
+            Self::NoBridge => "refers to a node that is no NVLink2 bridge",
             Self::Zero => "is zero",
             Self::Unaligned => "is not aligned to 64 KiB",
             Self::Wraps => "exceeds the address space",

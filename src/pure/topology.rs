@@ -89,6 +89,9 @@ pub(crate) fn gpu<N: Node>(node: &N) -> Result<Option<Gpu>, Fault<N>> {
         let Some(bridge) = node.find(phandle) else {
             return Err(fault(node, NPU, Problem::Dangling));
         };
+        if !is_bridge(&bridge) {
+            return Err(fault(node, NPU, Problem::NoBridge));
+        }
         let link = link(&bridge)?;
 
         if link.gpu.phandle() != node.phandle() {
@@ -127,10 +130,7 @@ pub(crate) fn gpu<N: Node>(node: &N) -> Result<Option<Gpu>, Fault<N>> {
 pub(crate) fn bridge<N: Node>(node: &N) -> Result<Option<(Bridge, Option<Fault<N>>)>, Fault<N>> {
     const NPU: &CStr = c"ibm,npu";
 
-    if [GPU, TGT, MEMORY]
-        .iter()
-        .all(|name| node.property(name).is_none())
-    {
+    if !is_bridge(node) {
         return Ok(None);
     }
     let link = link(node)?;
@@ -158,6 +158,13 @@ pub(crate) fn bridge<N: Node>(node: &N) -> Result<Option<(Bridge, Option<Fault<N
     };
 
     Ok(Some((bridge, atsd_fault)))
+}
+
+/// Whether a node has any of the properties that make a bridge a link.
+fn is_bridge<N: Node>(node: &N) -> bool {
+    [GPU, TGT, MEMORY]
+        .iter()
+        .any(|name| node.property(name).is_some())
 }
 
 /// Reads the properties of a bridge that make it a link.

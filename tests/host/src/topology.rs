@@ -208,6 +208,10 @@ fn the_list_of_bridges_must_be_right() {
         (Damage::Set(vec![0; 5]), Problem::Length),
         (set(&[1; 7]), Problem::Length),
         (set(&[0xdead]), Problem::Dangling),
+        (
+            Damage::Set(phandle(&tree(), &gpu_path(0))),
+            Problem::NoBridge,
+        ),
     ];
 
     for (how, problem) in table {
