@@ -71,8 +71,15 @@ pub(crate) struct Function {
 
 impl Role {
     fn of(function: &pci::Function, shared: &Shared) -> Result<Self> {
+        let ordinary = || {
+            dev_info!(
+                function.device(),
+                "not on NVLink2: an ordinary vfio-pci device\n"
+            );
+            Ok(Self::Ordinary)
+        };
         let Some(node) = OfNode::of(function) else {
-            return Ok(Self::Ordinary);
+            return ordinary();
         };
 
         match function.vendor() {
@@ -82,9 +89,13 @@ impl Role {
 
                     Ok(Self::Gpu(GpuRam::new(gpu, gate)?))
                 }
-                Ok(None) => Ok(Self::Ordinary),
+                Ok(None) => ordinary(),
                 Err(fault) => {
-                    complain(function, &fault, "NVLink2 is off for this GPU");
+                    complain(
+                        function,
+                        &fault,
+                        "an ordinary vfio-pci device without NVLink2",
+                    );
                     Ok(Self::Ordinary)
                 }
             },
@@ -101,13 +112,17 @@ impl Role {
 
                     Ok(Self::Bridge(Arc::new(state, GFP_KERNEL)?))
                 }
-                Ok(None) => Ok(Self::Ordinary),
+                Ok(None) => ordinary(),
                 Err(fault) => {
-                    complain(function, &fault, "NVLink2 is off for this bridge");
+                    complain(
+                        function,
+                        &fault,
+                        "an ordinary vfio-pci device without NVLink2",
+                    );
                     Ok(Self::Ordinary)
                 }
             },
-            _ => Ok(Self::Ordinary),
+            _ => ordinary(),
         }
     }
 
@@ -154,10 +169,7 @@ impl Driver for Function {
         let role = Role::of(function, shared)?;
 
         match &role {
-            Role::Ordinary => dev_info!(
-                function.device(),
-                "not on NVLink2: an ordinary vfio-pci device\n"
-            ),
+            Role::Ordinary => {}
             Role::Gpu(ram) => dev_info!(
                 function.device(),
                 "GPU with {} NVLink2 links, RAM at {:#x}, tgt {:#x}\n",
