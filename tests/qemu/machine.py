@@ -125,6 +125,13 @@ LINK_SPEED_BPS = 25_000_000_000
 NVIDIA_LINK_SPEED = 9
 
 
+# The nest MMU, which firmware tells where the kernel's partition table is.
+NMMU = {
+    "compatible": "ibm,power9-nest-mmu",
+    "reg": [0x5012c40, 0x20],
+}
+
+
 def npu_node(chip):
     """The NPU as Hostboot describes it to OPAL, six links to three GPUs."""
     node = {
@@ -193,7 +200,7 @@ def edits(gpus):
     }
     for chip in range(count):
         xscom = f"/xscom@{XSCOM_BASE + (chip << CHIP_SHIFT):x}"
-        tree[xscom] = {"npu@5011000": npu_node(chip)}
+        tree[xscom] = {"npu@5011000": npu_node(chip), "nmmu@5012c40": NMMU}
         # QEMU counts I2C engines from 1, the platform code of OPAL from 0.
         tree[f"{xscom}/i2cm@a1000/i2c-bus@4"] = {
             "ibm,port-name": f"p8_{chip:08x}_e1p4",

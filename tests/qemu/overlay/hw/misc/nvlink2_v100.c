@@ -4,7 +4,8 @@
  * A PCIe endpoint with the BARs of the real one and RAM behind them, that is
  * wired to some bricks of a POWER9's NPU2.  The RAM is coherent memory for the
  * CPU while the links are trained, which the vendor's driver does on the real
- * one and a register of this model does here.  No computing is modelled.
+ * one and a register of this model does here.  No computing is modelled but a
+ * test engine that copies (nvlink2_v100_engine.c).
  *
  * Registers: hw/misc/nvlink2-v100-regs.h.
  *
@@ -20,6 +21,7 @@
 #include "qemu/units.h"
 #include "qapi/error.h"
 #include "hw/misc/nvlink2-v100-regs.h"
+#include "hw/misc/nvlink2_v100_engine.h"
 #include "hw/pci/msi.h"
 #include "hw/pci/pci_device.h"
 #include "hw/pci/pcie.h"
@@ -50,6 +52,7 @@ struct NVLink2V100State {
     MemoryRegion ram;
 
     PnvNpu2Gpu gpu;
+    V100Engine engine;
     uint32_t train;
     uint32_t unanswered;
     uint32_t resets;
@@ -77,6 +80,13 @@ static void v100_unanswered(PnvNpu2Gpu *gpu, hwaddr offset)
     NVLink2V100State *s = container_of(gpu, NVLink2V100State, gpu);
 
     s->unanswered++;
+}
+
+static void v100_shootdown(PnvNpu2Gpu *gpu, const PnvShootdown *shootdown)
+{
+    NVLink2V100State *s = container_of(gpu, NVLink2V100State, gpu);
+
+    v100_engine_shootdown(&s->engine, shootdown);
 }
 
 static void v100_train(NVLink2V100State *s, uint32_t val)
@@ -138,6 +148,9 @@ static uint64_t v100_regs_read(void *opaque, hwaddr addr, unsigned size)
     case V100_RESETS:
         val = s->resets;
         break;
+    case V100_ENGINE_BASE ... V100_ENGINE_END:
+        val = v100_engine_read(&s->engine, addr);
+        break;
     default:
         qemu_log_mask(LOG_UNIMP, "nvlink2-v100: read of BAR0 0x%" HWADDR_PRIx
                       "\n", addr);
@@ -158,6 +171,9 @@ static void v100_regs_write(void *opaque, hwaddr addr, uint64_t val,
         break;
     case V100_UNTRAINED_ACCESSES:
         s->unanswered = 0;
+        break;
+    case V100_ENGINE_BASE ... V100_ENGINE_END:
+        v100_engine_write(&s->engine, addr, val);
         break;
     default:
         qemu_log_mask(LOG_UNIMP, "nvlink2-v100: write of BAR0 0x%" HWADDR_PRIx
@@ -204,6 +220,7 @@ static void v100_reset_hold(Object *obj, ResetType type)
     pnv_npu2_untrain(s->npu, &s->gpu);
     s->train = V100_LINK_TRAIN_DOWN;
     s->unanswered = 0;
+    v100_engine_reset(&s->engine);
     s->resets++;
     trace_nvlink2_v100_reset(PCI_DEVICE(s)->name, s->resets);
 }
@@ -290,7 +307,9 @@ static void v100_realize(PCIDevice *pdev, Error **errp)
         .bricks = s->bricks,
         .ram = &s->ram,
         .unanswered = v100_unanswered,
+        .shootdown = v100_shootdown,
     };
+    v100_engine_init(&s->engine, pdev, s->npu, s->bricks, &s->ram);
     pnv_npu2_attach(s->npu, &s->gpu, errp);
 }
 

@@ -24,8 +24,8 @@
  *    stack each hold a copy, the address selects which one answers: a BAR
  *    decodes only while the four agree.
  *  - link training, NTL reset and fences.
- *  - XTS, TVT, ATSD and TCE kill as tables and requests.  Nothing translates
- *    through them yet, so invalidations finish at once and are counted.
+ *  - XTS, TVT, ATSD and TCE kill, as tables and requests.  How they translate
+ *    is in pnv_npu2_xlate.c.
  *  - interrupts, by stores to XIVE trigger pages.
  *
  * Not modelled: OpenCAPI, NVLink error injection, performance counters, and
@@ -45,6 +45,7 @@
 #include "hw/qdev-properties.h"
 #include "hw/resettable.h"
 #include "hw/ppc/pnv.h"
+#include "hw/ppc/pnv_nmmu.h"
 #include "hw/ppc/pnv_npu2.h"
 #include "hw/ppc/pnv_xscom.h"
 #include "system/reset.h"
@@ -730,15 +731,18 @@ static void npu2_ioda_write(PnvNpu2 *npu, uint64_t val)
     }
 }
 
-/* TCE_KILL: KILL_ONE with a PE and an address, or KILL_ALL; done at once */
+/* TCE_KILL: KILL_ONE with a PE and an address, or KILL_ALL */
 static void npu2_tce_kill(PnvNpu2 *npu, uint64_t val)
 {
     trace_pnv_npu2_tce_kill(npu->chip_id, val);
     npu->tce_kill_last = val;
     if (val & NPU2_TCE_KILL_ALL) {
         npu->tce_kills_all++;
+        pnv_npu2_tce_forget(npu, true, 0, 0);
     } else if (val & NPU2_TCE_KILL_ONE) {
         npu->tce_kills_one++;
+        pnv_npu2_tce_forget(npu, false, GETFIELD(NPU2_TCE_KILL_PE, val),
+                            val & NPU2_TCE_KILL_ADDR);
     } else {
         qemu_log_mask(LOG_GUEST_ERROR, "npu2: TCE kill of nothing 0x%016"
                       PRIx64 "\n", val);
@@ -763,6 +767,15 @@ static void npu2_atsd_launch(PnvNpu2 *npu, unsigned n, uint64_t val)
     }
     trace_pnv_npu2_atsd(npu->chip_id, n, npu->atsd_lparid[n], val, atsd->ava);
     atsd->launches++;
+    pnv_npu2_shootdown(npu, GETFIELD(NPU2_ATSD_LPARID_LPARID,
+                                     npu->atsd_lparid[n]), val, atsd->ava);
+}
+
+/* Full, as injected: what isn't in use reads as somebody else's */
+static uint64_t npu2_bdf_map_read(PnvNpu2 *npu, uint64_t val)
+{
+    return npu->xts_full && !(val & NPU2_BDF_MAP_VALID) ?
+           NPU2_BDF_MAP_UNFILT | NPU2_BDF_MAP_BDF : val;
 }
 
 static uint64_t npu2_read_reg(PnvNpu2 *npu, const Npu2Where *where)
@@ -774,6 +787,11 @@ static uint64_t npu2_read_reg(PnvNpu2 *npu, const Npu2Where *where)
         where->offset == NPU2_NTL_CQ_FENCE_STATUS) {
         return SETFIELD(NPU2_NTL_FENCE_STATUS, 0ull,
                         (uint64_t)npu->brick[where->unit].fence);
+    }
+    if (where->kind == NPU2_KIND_XTS &&
+        where->offset >= NPU2_XTS_BDF_MAP(0) &&
+        where->offset < NPU2_XTS_BDF_MAP(NPU2_XTS_BDF_MAP_SIZE)) {
+        return npu2_bdf_map_read(npu, *where->val);
     }
     return where->val ? *where->val : 0;
 }
@@ -989,31 +1007,56 @@ static uint32_t npu2_indirect(PnvNpu2 *npu, unsigned *size)
     return GETFIELD(NPU2_IND_ADDR_ADDR, npu->indirect_addr);
 }
 
-static uint64_t npu2_xscom_read(void *opaque, hwaddr addr, unsigned width)
+/* Does an injected error hit this access? */
+static bool npu2_scom_fails(PnvNpu2 *npu, uint32_t ring)
+{
+    bool xts = NPU2_RING_STACK(ring) == NPU2_STACK_MISC &&
+               NPU2_RING_BLOCK(ring) == NPU2_BLOCK_XTS &&
+               NPU2_RING_OFFSET(ring) >= NPU2_XTS_ATSD_LPARID(0);
+
+    if (!npu->scom_errors ||
+        (!xts && NPU2_RING_STACK(ring) != NPU2_STACK_ATSD)) {
+        return false;
+    }
+    npu->scom_errors--;
+    trace_pnv_npu2_scom_error(npu->chip_id, ring, npu->scom_errors);
+    return true;
+}
+
+static MemTxResult npu2_xscom_read(void *opaque, hwaddr addr, uint64_t *val,
+                                   unsigned width, MemTxAttrs attrs)
 {
     PnvNpu2 *npu = opaque;
     uint32_t reg = addr >> 3, ring_addr;
     int64_t ring = npu2_scom_to_ring(reg);
     unsigned size;
-    uint64_t val;
 
     if (ring >= 0) {
-        return npu2_ring_read(npu, ring, 8);
+        *val = npu2_ring_read(npu, ring, 8);
+        return MEMTX_OK;
     }
     switch (reg) {
     case NPU2_XSCOM_IND_ADDR:
-        return npu->indirect_addr;
+        *val = npu->indirect_addr;
+        return MEMTX_OK;
     case NPU2_XSCOM_IND_DATA:
         ring_addr = npu2_indirect(npu, &size);
-        val = npu2_ring_read(npu, ring_addr, size);
-        return size == 4 ? val << 32 : val;
+        if (npu2_scom_fails(npu, ring_addr)) {
+            return MEMTX_ERROR;
+        }
+        *val = npu2_ring_read(npu, ring_addr, size);
+        if (size == 4) {
+            *val <<= 32;
+        }
+        return MEMTX_OK;
     }
     qemu_log_mask(LOG_UNIMP, "npu2: SCOM read of 0x%x\n", reg);
-    return 0;
+    *val = 0;
+    return MEMTX_OK;
 }
 
-static void npu2_xscom_write(void *opaque, hwaddr addr, uint64_t val,
-                             unsigned width)
+static MemTxResult npu2_xscom_write(void *opaque, hwaddr addr, uint64_t val,
+                                    unsigned width, MemTxAttrs attrs)
 {
     PnvNpu2 *npu = opaque;
     uint32_t reg = addr >> 3, ring_addr;
@@ -1022,24 +1065,28 @@ static void npu2_xscom_write(void *opaque, hwaddr addr, uint64_t val,
 
     if (ring >= 0) {
         npu2_ring_write(npu, ring, val, 8);
-        return;
+        return MEMTX_OK;
     }
     switch (reg) {
     case NPU2_XSCOM_IND_ADDR:
         npu->indirect_addr = val & (NPU2_IND_ADDR_ADDR | NPU2_IND_ADDR_LEN);
-        return;
+        return MEMTX_OK;
     case NPU2_XSCOM_IND_DATA:
         ring_addr = npu2_indirect(npu, &size);
+        if (npu2_scom_fails(npu, ring_addr)) {
+            return MEMTX_ERROR;
+        }
         npu2_ring_write(npu, ring_addr, size == 4 ? val >> 32 : val, size);
-        return;
+        return MEMTX_OK;
     }
     qemu_log_mask(LOG_UNIMP, "npu2: SCOM write of 0x%x = 0x%016" PRIx64 "\n",
                   reg, val);
+    return MEMTX_OK;
 }
 
 static const MemoryRegionOps npu2_xscom_ops = {
-    .read = npu2_xscom_read,
-    .write = npu2_xscom_write,
+    .read_with_attrs = npu2_xscom_read,
+    .write_with_attrs = npu2_xscom_write,
     .valid.min_access_size = 8,
     .valid.max_access_size = 8,
     .impl.min_access_size = 8,
@@ -1421,6 +1468,28 @@ static void npu2_inject_fence(Object *obj, Visitor *v, const char *name,
     npu2_fence_brick(&npu->brick[brick]);
 }
 
+static bool npu2_get_xts_full(Object *obj, Error **errp)
+{
+    return PNV_NPU2(obj)->xts_full;
+}
+
+static void npu2_set_xts_full(Object *obj, bool full, Error **errp)
+{
+    PNV_NPU2(obj)->xts_full = full;
+}
+
+static void npu2_get_scom_errors(Object *obj, Visitor *v, const char *name,
+                                 void *opaque, Error **errp)
+{
+    visit_type_uint32(v, name, &PNV_NPU2(obj)->scom_errors, errp);
+}
+
+static void npu2_set_scom_errors(Object *obj, Visitor *v, const char *name,
+                                 void *opaque, Error **errp)
+{
+    visit_type_uint32(v, name, &PNV_NPU2(obj)->scom_errors, errp);
+}
+
 static void npu2_inject_irq(Object *obj, Visitor *v, const char *name,
                             void *opaque, Error **errp)
 {
@@ -1461,6 +1530,8 @@ static void npu2_reset_hold(Object *obj, ResetType type)
     memset(npu->atsd_lparid, 0, sizeof(npu->atsd_lparid));
     memset(npu->atsd, 0, sizeof(npu->atsd));
     memset(npu->irqs, 0, sizeof(npu->irqs));
+    memset(npu->tce_cache, 0, sizeof(npu->tce_cache));
+    npu->tce_cache_next = 0;
     npu->tce_kills_all = 0;
     npu->tce_kills_one = 0;
     npu->tce_kill_last = 0;
@@ -1550,6 +1621,7 @@ static void npu2_realize(DeviceState *dev, Error **errp)
 
 static const Property npu2_properties[] = {
     DEFINE_PROP_UINT32("chip-id", PnvNpu2, chip_id, 0),
+    DEFINE_PROP_LINK("nmmu", PnvNpu2, nmmu, TYPE_PNV_NMMU, PnvNmmu *),
 };
 
 static void npu2_class_init(ObjectClass *klass, void *data)
@@ -1575,6 +1647,15 @@ static void npu2_class_init(ObjectClass *klass, void *data)
                               npu2_inject_fence, NULL, NULL);
     object_class_property_set_description(klass, "inject-fence",
         "Fence this brick, as an error on its link does");
+    object_class_property_add_bool(klass, "inject-xts-full", npu2_get_xts_full,
+                                   npu2_set_xts_full);
+    object_class_property_set_description(klass, "inject-xts-full",
+        "Let entries of the XTS BDF map that aren't VALID read as taken");
+    object_class_property_add(klass, "inject-scom-error", "uint32",
+                              npu2_get_scom_errors, npu2_set_scom_errors, NULL,
+                              NULL);
+    object_class_property_set_description(klass, "inject-scom-error",
+        "SCOM accesses to XTS and ATSD registers that fail from now on");
     object_class_property_add(klass, "inject-irq", "uint32", NULL,
                               npu2_inject_irq, NULL, NULL);
     object_class_property_set_description(klass, "inject-irq",

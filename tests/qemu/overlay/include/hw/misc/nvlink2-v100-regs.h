@@ -100,6 +100,7 @@
  * kind sets all its registers and counters to zero and empties its cache.
  */
 #define V100_ENGINE_BASE                0xf01000
+#define V100_ENGINE_END                 0xf01fff
 
 /*
  * Addresses of the first byte to read and to write, any alignment.  What they
@@ -187,7 +188,7 @@
 #define   V100_ENGINE_CAUSE_PARTITION_RADIX     19
 /* ATS: the LPAR may not access the guest real address so */
 #define   V100_ENGINE_CAUSE_PARTITION_PERMISSION 20
-/* NVLink: translated, but no memory at the host real address */
+/* NVLink: translated, but nothing answers at the host real address */
 #define   V100_ENGINE_CAUSE_NO_MEMORY           21
 /* Read only, of the last fault: which side it was on */
 #define V100_ENGINE_FAULT_SIDE          0xf0102c

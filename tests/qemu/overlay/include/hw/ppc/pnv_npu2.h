@@ -10,6 +10,7 @@
 #include "exec/memory.h"
 #include "hw/qdev-core.h"
 #include "hw/ppc/pnv_npu2_regs.h"
+#include "hw/ppc/pnv_npu2_xlate.h"
 #include "qom/object.h"
 
 #define TYPE_PNV_NPU2 "pnv-npu2"
@@ -33,6 +34,8 @@ struct PnvNpu2Gpu {
     MemoryRegion *ram;      /* what its links give access to */
     /* A CPU access to the GPU's aperture that nothing answered */
     void (*unanswered)(PnvNpu2Gpu *gpu, hwaddr offset);
+    /* A shootdown of translations that the device may hold */
+    void (*shootdown)(PnvNpu2Gpu *gpu, const PnvShootdown *shootdown);
 };
 
 /* One brick: a link and what the CPU sees behind it */
@@ -87,10 +90,23 @@ typedef struct PnvNpu2PidEntry {
     uint64_t amr;
 } PnvNpu2PidEntry;
 
+#define PNV_NPU2_TCE_CACHE_SIZE     64
+
+typedef struct PnvNpu2Tce {
+    bool valid;
+    uint32_t pe;
+    PnvXlatePage page;
+} PnvNpu2Tce;
+
 struct PnvNpu2 {
     DeviceState parent_obj;
 
     uint32_t chip_id;
+    PnvNmmu *nmmu;              /* of the same chip */
+
+    /* Injected faults */
+    bool xts_full;
+    uint32_t scom_errors;
 
     /* SCOM */
     MemoryRegion xscom_regs;
@@ -120,6 +136,8 @@ struct PnvNpu2 {
     uint64_t atsd_lparid[NPU2_ATSD_COUNT];
     PnvNpu2AtsdBlock atsd[NPU2_ATSD_COUNT];
 
+    PnvNpu2Tce tce_cache[PNV_NPU2_TCE_CACHE_SIZE];
+    uint32_t tce_cache_next;
     uint64_t tce_kills_all;
     uint64_t tce_kills_one;
     uint64_t tce_kill_last;

@@ -91,12 +91,19 @@
 #define   NPU2_TCE_KILL_ALL             PPC_BIT(0)
 #define   NPU2_TCE_KILL_ONE             PPC_BIT(2)
 #define   NPU2_TCE_KILL_PE              PPC_BITMASK(4, 7)
+#define   NPU2_TCE_KILL_ADDR            PPC_BITMASK(8, 51)
 
 #define NPU2_TVT_SIZE               16
 #define   NPU2_TVE_TTA                  PPC_BITMASK(0, 47)  /* of 4 KiB */
 #define   NPU2_TVE_LEVELS               PPC_BITMASK(48, 50) /* minus 1 */
 #define   NPU2_TVE_SIZE                 PPC_BITMASK(51, 55) /* log2, 2 KiB */
 #define   NPU2_TVE_PSIZE                PPC_BITMASK(59, 63) /* log2, 2 KiB */
+/* PSIZE 0: no TCEs.  With RANGE_CHECK only addresses in [START, END) pass */
+#define   NPU2_TVE_START_LOW            PPC_BITMASK(0, 23)  /* of 16 MiB */
+#define   NPU2_TVE_END_LOW              PPC_BITMASK(24, 47)
+#define   NPU2_TVE_RANGE_CHECK          PPC_BIT(51)
+#define   NPU2_TVE_START_HIGH           PPC_BITMASK(52, 53)
+#define   NPU2_TVE_END_HIGH             PPC_BITMASK(54, 55)
 
 /* XTS block: address translation services */
 #define NPU2_XTS_CFG                0x020
@@ -111,12 +118,18 @@
 #define   NPU2_BDF_MAP_BRICK            PPC_BIT(7)
 #define   NPU2_BDF_MAP_BDF              PPC_BITMASK(16, 31)
 #define   NPU2_BDF_MAP_XLAT             PPC_BITMASK(39, 40)
+#define     NPU2_BDF_MAP_XLAT_RADIX     3
 #define   NPU2_BDF_MAP_LPCR             PPC_BITMASK(44, 45)
 #define   NPU2_BDF_MAP_LPARSHORT        PPC_BITMASK(48, 51)
 #define   NPU2_BDF_MAP_LPARID           PPC_BITMASK(52, 63)
 #define NPU2_XTS_PID_MAP(n)         (0x8000 + 0x20 * (n))
 #define   NPU2_PID_MAP_VALID            PPC_BITMASK(0, 2)
+#define   NPU2_PID_MAP_VALID_ATR        PPC_BIT(0)      /* effective address */
+#define   NPU2_PID_MAP_VALID_ATSD       PPC_BIT(2)
 #define   NPU2_PID_MAP_MSR              PPC_BITMASK(25, 31)
+#define   NPU2_PID_MAP_MSR_DR           PPC_BIT(25)
+#define   NPU2_PID_MAP_MSR_HV           PPC_BIT(27)
+#define   NPU2_PID_MAP_MSR_PR           PPC_BIT(28)
 #define   NPU2_PID_MAP_LPARSHORT        PPC_BITMASK(40, 43)
 #define   NPU2_PID_MAP_PASID            PPC_BITMASK(44, 63)
 #define NPU2_XTS_SEIDR_MAP(n)       (0x8008 + 0x20 * (n))
@@ -124,11 +137,14 @@
 
 #define NPU2_XTS_BDF_MAP_SIZE       16
 #define NPU2_XTS_PID_MAP_SIZE       256
+#define NPU2_XTS_WILDCARDS          16      /* of the PID map, by LPARSHORT */
 #define NPU2_ATSD_COUNT             8
 
 /* ATSD stack: one block per register set */
 #define NPU2_ATSD_LAUNCH            0x000
-#define   NPU2_ATSD_LAUNCH_IS           PPC_BIT(12)     /* whole PID */
+#define   NPU2_ATSD_LAUNCH_IS           PPC_BITMASK(11, 12)
+#define     NPU2_ATSD_IS_PAGE           0
+#define     NPU2_ATSD_IS_PID            1
 #define   NPU2_ATSD_LAUNCH_PRS          PPC_BIT(13)     /* process scoped */
 #define   NPU2_ATSD_LAUNCH_AP           PPC_BITMASK(14, 17)
 #define   NPU2_ATSD_LAUNCH_PID          PPC_BITMASK(19, 38)
@@ -148,6 +164,7 @@
 #define   NPU2_BDF2PE_EN                PPC_BIT(0)
 #define   NPU2_BDF2PE_PE                PPC_BITMASK(4, 7)
 #define   NPU2_BDF2PE_BDF               PPC_BITMASK(8, 23)
+#define NPU2_BDF2PE_ENTRIES         3       /* per brick */
 
 /* Interrupt sources, in the order of the trigger pages at MISC_IRQ_BASE */
 #define NPU2_IRQ_NDL_STALL(brick)   (2 * (brick))

@@ -1,0 +1,433 @@
+/*
+ * QEMU PowerNV, POWER9 nest MMU
+ *
+ * Translates effective addresses for units outside of the cores, here for the
+ * NPU, by the radix tables in memory.  Software says where they are: firmware
+ * writes the nest MMU's own PTCR, which this model starts from; it does not
+ * look at the cores' PTCR.
+ *
+ * The partition table has, per LPID, the root of the partition scoped tree
+ * (guest real to host real) and the place of the process table; the process
+ * table has, per PID, the root of the process scoped tree (effective to guest
+ * real).  All the latter's addresses are guest real.  In hypervisor state
+ * (MSR HV) there is no partition scoped translation.
+ *
+ * Nothing is cached here.  Hash tables are not modelled, nor storage keys.
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#include "qemu/osdep.h"
+#include "qemu/atomic.h"
+#include "qemu/log.h"
+#include "qemu/module.h"
+#include "exec/address-spaces.h"
+#include "hw/ppc/pnv_nmmu.h"
+#include "hw/ppc/pnv_xscom.h"
+#include "hw/resettable.h"
+#include "system/reset.h"
+#include "target/ppc/cpu.h"
+#include "trace.h"
+
+/* SCOM register */
+#define NMMU_PTCR               0xb
+
+#define PTCR_PATB               PPC_BITMASK(4, 51)
+#define PTCR_PATS               PPC_BITMASK(59, 63)     /* log2, of 4 KiB */
+
+/* Partition table entry: two doublewords; the first is a tree's root as well */
+#define PATE0_HOST_RADIX        PPC_BIT(0)
+#define PATE1_GUEST_RADIX       PPC_BIT(0)
+#define PATE1_PRTB              PPC_BITMASK(4, 51)
+#define PATE1_PRTS              PPC_BITMASK(59, 63)     /* log2, of 4 KiB */
+#define ENTRY_SHIFT             4
+
+/* Root of a tree: address bits that it translates, minus 31, in two parts */
+#define ROOT_RTS_HIGH           PPC_BITMASK(1, 2)
+#define ROOT_RTS_LOW            PPC_BITMASK(56, 58)
+#define ROOT_RPDB               PPC_BITMASK(8, 55)
+#define ROOT_RPDS               PPC_BITMASK(59, 63)     /* log2, entries */
+
+/* Entry of a tree */
+#define RADIX_VALID             PPC_BIT(0)
+#define RADIX_LEAF              PPC_BIT(1)
+#define RADIX_NLB               PPC_BITMASK(8, 55)
+#define RADIX_NLS               PPC_BITMASK(59, 63)     /* log2, entries */
+#define RADIX_RPN               PPC_BITMASK(7, 51)
+#define RADIX_R                 PPC_BIT(55)
+#define RADIX_C                 PPC_BIT(56)
+#define RADIX_PRIVILEGED        PPC_BIT(60)
+#define RADIX_READ              PPC_BIT(61)
+#define RADIX_READ_WRITE        PPC_BIT(62)
+
+#define RADIX_INDEX_MIN         5
+#define RADIX_PAGE_MIN          12
+
+#define EA_QUADRANT             PPC_BITMASK(0, 1)
+#define   EA_QUADRANT_PROCESS   0
+#define   EA_QUADRANT_KERNEL    3       /* PID 0's */
+
+/* The partition that a walk is in */
+typedef struct NmmuPartition {
+    bool real;                  /* no partition scoped translation */
+    uint64_t root;              /* of the partition scoped tree */
+    uint64_t prtb;
+    unsigned prts;
+} NmmuPartition;
+
+typedef struct NmmuLeaf {
+    uint64_t entry;             /* of the PTE, in its tree's address space */
+    hwaddr at;                  /* the same, host real */
+    uint64_t pte;
+    unsigned shift;
+} NmmuLeaf;
+
+typedef struct NmmuWalk {
+    NmmuPartition partition;
+    uint64_t *gpa;              /* where to report it */
+    bool again;                 /* a PTE changed under the walk */
+} NmmuWalk;
+
+static bool nmmu_load(hwaddr addr, uint64_t *val)
+{
+    MemTxResult result;
+
+    *val = address_space_ldq_be(&address_space_memory, addr,
+                                MEMTXATTRS_UNSPECIFIED, &result);
+    return result == MEMTX_OK;
+}
+
+static bool nmmu_permits(uint64_t pte, bool write)
+{
+    return pte & (write ? RADIX_READ_WRITE : RADIX_READ | RADIX_READ_WRITE);
+}
+
+static bool nmmu_lacks_rc(const NmmuLeaf *leaf, bool write)
+{
+    uint64_t rc = RADIX_R | (write ? RADIX_C : 0);
+
+    return (leaf->pte & rc) != rc;
+}
+
+/*
+ * Record the access in a PTE, unless somebody changed that meanwhile: vCPUs
+ * don't stop for the walk.
+ */
+static bool nmmu_set_rc(const NmmuLeaf *leaf, bool write)
+{
+    uint64_t pte = leaf->pte | RADIX_R | (write ? RADIX_C : 0);
+    hwaddr size = sizeof(pte);
+    uint64_t *mapped;
+    bool done;
+
+    mapped = address_space_map(&address_space_memory, leaf->at, &size, true,
+                               MEMTXATTRS_UNSPECIFIED);
+    if (!mapped) {
+        return true;            /* not in RAM: nothing to record it in */
+    }
+    done = qatomic_cmpxchg__nocheck(mapped, cpu_to_be64(leaf->pte),
+                                    cpu_to_be64(pte)) ==
+           cpu_to_be64(leaf->pte);
+    address_space_unmap(&address_space_memory, mapped, size, true,
+                        done ? size : 0);
+    return done;
+}
+
+static PnvXlateFault nmmu_guest_real(NmmuWalk *walk, uint64_t gpa, bool write,
+                                     PnvXlatePage *page);
+
+/* An entry of the process table, or of a process scoped tree */
+static PnvXlateFault nmmu_load_guest(NmmuWalk *walk, uint64_t gpa, hwaddr *at,
+                                     uint64_t *val)
+{
+    PnvXlateFault fault;
+    PnvXlatePage page;
+
+    *at = gpa;
+    if (!walk->partition.real) {
+        fault = nmmu_guest_real(walk, gpa, false, &page);
+        if (fault) {
+            return fault;
+        }
+        *at = pnv_xlate_to(&page, gpa);
+    }
+    return nmmu_load(*at, val) ? PNV_XLATE_OK : PNV_XLATE_RADIX;
+}
+
+/*
+ * Find the leaf for addr.  RADIX: there is none; other faults are those of
+ * reading a guest's tables.
+ */
+static PnvXlateFault nmmu_find_leaf(NmmuWalk *walk, uint64_t root,
+                                    uint64_t addr, bool guest, NmmuLeaf *leaf)
+{
+    unsigned shift = 31 + (GETFIELD(ROOT_RTS_HIGH, root) << 3 |
+                           GETFIELD(ROOT_RTS_LOW, root));
+    uint64_t table = root & ROOT_RPDB;
+    unsigned bits = GETFIELD(ROOT_RPDS, root);
+    PnvXlateFault fault;
+
+    if (shift > 62 || addr >> shift) {
+        return PNV_XLATE_RADIX;
+    }
+    do {
+        if (bits < RADIX_INDEX_MIN || bits + RADIX_PAGE_MIN > shift) {
+            return PNV_XLATE_RADIX;
+        }
+        shift -= bits;
+        leaf->entry = table + extract64(addr, shift, bits) * sizeof(leaf->pte);
+        if (guest) {
+            fault = nmmu_load_guest(walk, leaf->entry, &leaf->at, &leaf->pte);
+            if (fault) {
+                return fault;
+            }
+        } else {
+            leaf->at = leaf->entry;
+            if (!nmmu_load(leaf->entry, &leaf->pte)) {
+                return PNV_XLATE_RADIX;
+            }
+        }
+        if (!(leaf->pte & RADIX_VALID)) {
+            return PNV_XLATE_RADIX;
+        }
+        table = leaf->pte & RADIX_NLB;
+        bits = GETFIELD(RADIX_NLS, leaf->pte);
+    } while (!(leaf->pte & RADIX_LEAF));
+
+    leaf->shift = shift;
+    return PNV_XLATE_OK;
+}
+
+static void nmmu_leaf_page(const NmmuLeaf *leaf, uint64_t addr,
+                           PnvXlatePage *page)
+{
+    page->mask = MAKE_64BIT_MASK(0, leaf->shift);
+    page->from = addr & ~page->mask;
+    page->to = leaf->pte & RADIX_RPN & ~page->mask;
+    page->read = nmmu_permits(leaf->pte, false);
+    page->write = nmmu_permits(leaf->pte, true);
+}
+
+/* Guest real to host real */
+static PnvXlateFault nmmu_guest_real(NmmuWalk *walk, uint64_t gpa, bool write,
+                                     PnvXlatePage *page)
+{
+    NmmuLeaf leaf;
+
+    if (nmmu_find_leaf(walk, walk->partition.root, gpa, false, &leaf)) {
+        *walk->gpa = gpa;
+        return PNV_XLATE_PARTITION_RADIX;
+    }
+    if (!nmmu_permits(leaf.pte, write)) {
+        *walk->gpa = gpa;
+        return PNV_XLATE_PARTITION_PERMISSION;
+    }
+    if (nmmu_lacks_rc(&leaf, write)) {
+        walk->again |= !nmmu_set_rc(&leaf, write);
+    }
+    nmmu_leaf_page(&leaf, gpa, page);
+    return PNV_XLATE_OK;
+}
+
+static PnvXlateFault nmmu_find_partition(PnvNmmu *nmmu,
+                                         const PnvXlateContext *ctx,
+                                         NmmuPartition *partition)
+{
+    uint64_t entry, count;
+    uint64_t dw1;
+
+    if (!nmmu->ptcr) {
+        return PNV_XLATE_NO_PTCR;
+    }
+    count = 1ull << (GETFIELD(PTCR_PATS, nmmu->ptcr) + 12 - ENTRY_SHIFT);
+    entry = (nmmu->ptcr & PTCR_PATB) + ((uint64_t)ctx->lpid << ENTRY_SHIFT);
+    if (ctx->lpid >= count || !nmmu_load(entry, &partition->root) ||
+        !nmmu_load(entry + sizeof(dw1), &dw1) ||
+        !(partition->root & PATE0_HOST_RADIX) || !(dw1 & PATE1_GUEST_RADIX)) {
+        return PNV_XLATE_PARTITION_ENTRY;
+    }
+    partition->real = ctx->hv;
+    partition->prtb = dw1 & PATE1_PRTB;
+    partition->prts = GETFIELD(PATE1_PRTS, dw1);
+    return PNV_XLATE_OK;
+}
+
+static PnvXlateFault nmmu_find_process(NmmuWalk *walk, uint32_t pid,
+                                       uint64_t *root)
+{
+    const NmmuPartition *partition = &walk->partition;
+    uint64_t count = 1ull << (partition->prts + 12 - ENTRY_SHIFT);
+    PnvXlateFault fault;
+    hwaddr at;
+
+    if (pid >= count) {
+        return PNV_XLATE_PROCESS_ENTRY;
+    }
+    fault = nmmu_load_guest(walk, partition->prtb +
+                            ((uint64_t)pid << ENTRY_SHIFT), &at, root);
+    if (fault == PNV_XLATE_RADIX || (!fault && !(*root & ROOT_RPDB))) {
+        return PNV_XLATE_PROCESS_ENTRY;
+    }
+    return fault;
+}
+
+/* One attempt, which is void if a PTE changed */
+static PnvXlateFault nmmu_walk(PnvNmmu *nmmu, NmmuWalk *walk,
+                               const PnvXlateContext *ctx, uint64_t ea,
+                               bool write, PnvXlatePage *page)
+{
+    unsigned quadrant = GETFIELD(EA_QUADRANT, ea);
+    uint64_t addr = ea & ~EA_QUADRANT;
+    PnvXlatePage host;
+    PnvXlateFault fault;
+    NmmuLeaf leaf;
+    uint64_t root;
+
+    fault = nmmu_find_partition(nmmu, ctx, &walk->partition);
+    if (fault) {
+        return fault;
+    }
+    if (quadrant != EA_QUADRANT_PROCESS && quadrant != EA_QUADRANT_KERNEL) {
+        return PNV_XLATE_RADIX;
+    }
+    fault = nmmu_find_process(walk, quadrant == EA_QUADRANT_KERNEL ? 0 :
+                              ctx->pid, &root);
+    if (!fault) {
+        fault = nmmu_find_leaf(walk, root, addr, true, &leaf);
+    }
+    if (fault) {
+        return fault;
+    }
+    if (!nmmu_permits(leaf.pte, write) ||
+        (ctx->pr && (leaf.pte & RADIX_PRIVILEGED))) {
+        return PNV_XLATE_PERMISSION;
+    }
+    nmmu_leaf_page(&leaf, ea, page);
+    if (!walk->partition.real) {
+        uint64_t gpa = pnv_xlate_to(page, ea);
+
+        fault = nmmu_guest_real(walk, gpa, write, &host);
+        if (fault) {
+            return fault;
+        }
+        page->mask = MIN(page->mask, host.mask);
+        page->from = ea & ~page->mask;
+        page->to = pnv_xlate_to(&host, gpa) & ~page->mask;
+        page->read &= host.read;
+        page->write &= host.write;
+    }
+    /*
+     * A write by a later hit must not go unrecorded: only what was recorded is
+     * permitted.
+     */
+    page->write &= write;
+    if (nmmu_lacks_rc(&leaf, write)) {
+        if (!walk->partition.real) {
+            fault = nmmu_guest_real(walk, leaf.entry, true, &host);
+            if (fault) {
+                return fault;
+            }
+        }
+        walk->again |= !nmmu_set_rc(&leaf, write);
+    }
+    return PNV_XLATE_OK;
+}
+
+PnvXlateFault pnv_nmmu_translate(PnvNmmu *nmmu, const PnvXlateContext *ctx,
+                                 uint64_t ea, bool write, PnvXlatePage *page,
+                                 uint64_t *gpa)
+{
+    NmmuWalk walk = { .gpa = gpa };
+    PnvXlateFault fault;
+
+    do {
+        walk.again = false;
+        fault = nmmu_walk(nmmu, &walk, ctx, ea, write, page);
+    } while (walk.again);
+    trace_pnv_nmmu_translate(ctx->lpid, ctx->pid, ea, write, fault,
+                             fault ? 0 : pnv_xlate_to(page, ea));
+    return fault;
+}
+
+static uint64_t nmmu_xscom_read(void *opaque, hwaddr addr, unsigned width)
+{
+    PnvNmmu *nmmu = opaque;
+    uint32_t reg = addr >> 3;
+
+    if (reg == NMMU_PTCR) {
+        return nmmu->ptcr;
+    }
+    qemu_log_mask(LOG_UNIMP, "nmmu: SCOM read of 0x%x\n", reg);
+    return 0;
+}
+
+static void nmmu_xscom_write(void *opaque, hwaddr addr, uint64_t val,
+                             unsigned width)
+{
+    PnvNmmu *nmmu = opaque;
+    uint32_t reg = addr >> 3;
+
+    if (reg == NMMU_PTCR) {
+        trace_pnv_nmmu_ptcr(val);
+        nmmu->ptcr = val & (PTCR_PATB | PTCR_PATS);
+        return;
+    }
+    qemu_log_mask(LOG_UNIMP, "nmmu: SCOM write of 0x%x = 0x%016" PRIx64 "\n",
+                  reg, val);
+}
+
+static const MemoryRegionOps nmmu_xscom_ops = {
+    .read = nmmu_xscom_read,
+    .write = nmmu_xscom_write,
+    .valid.min_access_size = 8,
+    .valid.max_access_size = 8,
+    .impl.min_access_size = 8,
+    .impl.max_access_size = 8,
+    .endianness = DEVICE_BIG_ENDIAN,
+};
+
+static void nmmu_reset_hold(Object *obj, ResetType type)
+{
+    PNV_NMMU(obj)->ptcr = 0;
+}
+
+static void nmmu_realize(DeviceState *dev, Error **errp)
+{
+    PnvNmmu *nmmu = PNV_NMMU(dev);
+
+    pnv_xscom_region_init(&nmmu->xscom_regs, OBJECT(nmmu), &nmmu_xscom_ops,
+                          nmmu, "xscom-nmmu", PNV9_XSCOM_NMMU_SIZE);
+    qemu_register_resettable(OBJECT(dev));
+}
+
+static void nmmu_instance_init(Object *obj)
+{
+    object_property_add_uint64_ptr(obj, "ptcr", &PNV_NMMU(obj)->ptcr,
+                                   OBJ_PROP_FLAG_READ);
+}
+
+static void nmmu_class_init(ObjectClass *klass, void *data)
+{
+    DeviceClass *dc = DEVICE_CLASS(klass);
+    ResettableClass *rc = RESETTABLE_CLASS(klass);
+
+    dc->desc = "PowerNV nest MMU";
+    dc->realize = nmmu_realize;
+    dc->user_creatable = false;
+    rc->phases.hold = nmmu_reset_hold;
+}
+
+static const TypeInfo nmmu_info = {
+    .name          = TYPE_PNV_NMMU,
+    .parent        = TYPE_DEVICE,
+    .instance_size = sizeof(PnvNmmu),
+    .instance_init = nmmu_instance_init,
+    .class_init    = nmmu_class_init,
+};
+
+static void nmmu_register_types(void)
+{
+    type_register_static(&nmmu_info);
+}
+
+type_init(nmmu_register_types);
