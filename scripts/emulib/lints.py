@@ -182,7 +182,7 @@ def house_rules() -> Result:
     search("left to do", rf"\b(?:{words})\b", [path for path in everything if path != mine], r"$^")
     search("a mirror's address", r"https?://[A-Za-z0-9.-]+/debian", [p for p in everything if p != mine], r"$^")
     for path in everything:
-        head = (TREE / path).read_text(encoding="utf-8", errors="replace")[:1000]
+        head = (TREE / path).read_text(encoding="utf-8", errors="replace")[:3000]
         if path.suffix in (".rs", ".c", ".h", ".py", ".sh") and "SPDX-License-Identifier" not in head:
             complaints.append(f"{path}: no SPDX-License-Identifier on top")
     return Result.one(not complaints, "\n".join(complaints))
