@@ -53,8 +53,13 @@ class Host:
 @contextlib.contextmanager
 def _run_dir() -> Iterator[Path]:
     """A folder of this run below the cache, removed afterwards."""
-    folder = config.cache_dir() / f"runs/{os.getpid()}-{time.monotonic_ns()}"
+    runs = config.cache_dir() / "runs"
+    folder = runs / f"{os.getpid()}-{time.monotonic_ns()}"
     folder.mkdir(parents=True)
+    # What a run left behind that was killed.
+    for other in runs.iterdir():
+        if not Path(f"/proc/{other.name.partition('-')[0]}").exists():
+            root.remove(other)
     try:
         yield folder
     finally:

@@ -2,6 +2,7 @@
 """The command line of scripts/emu."""
 
 import argparse
+import signal
 import subprocess
 from pathlib import Path
 
@@ -160,8 +161,14 @@ def _dispatch(options: argparse.Namespace) -> int:
             return _clean(options.step)
 
 
+def _terminate(*_: object) -> None:
+    """Being told to end is being interrupted: the emulated host must not outlive this program."""
+    raise KeyboardInterrupt
+
+
 def main() -> int:
     """Run the program; return its exit status."""
+    signal.signal(signal.SIGTERM, _terminate)
     options = _parser().parse_args()
     try:
         return _dispatch(options)
