@@ -524,6 +524,77 @@ static void test_two_chips(void)
     qtest_quit(qts);
 }
 
+/* The nest MMU's PTCR, which firmware writes per chip */
+static void test_nmmu(void)
+{
+    const uint32_t ptcr = 0x5012c40 + 0xb;
+    QTestState *qts = npu_start("-smp 2,sockets=2");
+
+    xscom_write(qts, 1, ptcr, ~0ull);
+    g_assert_cmphex(xscom_read(qts, 1, ptcr), ==,
+                    FIELD_(4, 51, ~0ull >> 16) | FIELD_(59, 63, 31));
+    g_assert_cmphex(xscom_read(qts, 0, ptcr), ==, 0);
+    xscom_write(qts, 1, ptcr + 1, 1);
+    g_assert_cmphex(xscom_read(qts, 1, ptcr + 1), ==, 0);
+    qtest_system_reset(qts);
+    g_assert_cmphex(xscom_read(qts, 1, ptcr), ==, 0);
+    qtest_quit(qts);
+}
+
+static void npu_set_bool(QTestState *qts, const char *name, bool val)
+{
+    QDict *response = qtest_qmp(qts, "{ 'execute': 'qom-set', 'arguments': "
+                                "{ 'path': '/machine/chip[0]/npu', "
+                                "'property': %s, 'value': %i } }", name, val);
+
+    g_assert(qdict_haskey(response, "return"));
+    qobject_unref(response);
+}
+
+static void test_inject_xts_full(void)
+{
+    QTestState *qts = npu_start(ONE_CHIP);
+
+    ring_write(qts, XTS(0x4000 + 8 * 3), BIT_(0) | 0x123);
+    ring_write(qts, XTS(0x4000 + 8 * 4), BIT_(1) | 0x124);
+    npu_set_bool(qts, "inject-xts-full", true);
+    /* What is bound stays visible; nothing else is free, or anybody's */
+    for (unsigned i = 0; i < 16; i++) {
+        uint64_t val = ring_read(qts, XTS(0x4000 + 8 * i));
+
+        g_assert_cmphex(val, ==, i == 3 ? BIT_(0) | 0x123 :
+                        BIT_(1) | FIELD_(16, 31, 0xffff));
+    }
+    g_assert_cmphex(npu_table(qts, 0, "xts-bdf-map", 4), ==, BIT_(1) | 0x124);
+    npu_set_bool(qts, "inject-xts-full", false);
+    g_assert_cmphex(ring_read(qts, XTS(0x4000)), ==, 0);
+    g_assert_cmphex(ring_read(qts, XTS(0x4000 + 8 * 4)), ==, BIT_(1) | 0x124);
+    qtest_quit(qts);
+}
+
+static void test_inject_scom_error(void)
+{
+    static const uint32_t hit[] = {
+        XTS(0x100), XTS(0x4000), XTS(0x8000), ATSD(2, 0x008),
+    };
+    static const uint32_t spared[] = { XTS(0x020), ATS(0x108), MISC(0x098) };
+    QTestState *qts = npu_start(ONE_CHIP);
+
+    for (unsigned i = 0; i < ARRAY_SIZE(hit); i++) {
+        ring_write(qts, hit[i], BIT_(0) | 5);
+        npu_set(qts, 0, "inject-scom-error", 2);
+        for (unsigned j = 0; j < ARRAY_SIZE(spared); j++) {
+            ring_write(qts, spared[j], 0x80 + j);
+            g_assert_cmphex(ring_read(qts, spared[j]), ==, 0x80 + j);
+        }
+        ring_write(qts, hit[i], 6);
+        g_assert_cmphex(ring_read(qts, hit[i]), ==, 0);
+        /* Both are used up, and the write was lost */
+        g_assert_cmphex(ring_read(qts, hit[i]) & 7, ==, 5);
+    }
+    qtest_quit(qts);
+}
+
 static void test_reset(void)
 {
     QTestState *qts = npu_start(ONE_CHIP);
@@ -573,6 +644,9 @@ int main(int argc, char **argv)
     qtest_add_func("pnv-npu2/purge", test_purge);
     qtest_add_func("pnv-npu2/gpio", test_gpio);
     qtest_add_func("pnv-npu2/two-chips", test_two_chips);
+    qtest_add_func("pnv-npu2/nmmu", test_nmmu);
+    qtest_add_func("pnv-npu2/inject/xts-full", test_inject_xts_full);
+    qtest_add_func("pnv-npu2/inject/scom-error", test_inject_scom_error);
     qtest_add_func("pnv-npu2/reset", test_reset);
     return g_test_run();
 }
