@@ -5,6 +5,7 @@
 
 #include <linux/vfio_pci_core.h>
 #include <asm/mmu_context.h>
+#include <asm/pnv-npu2.h>
 
 #include "nvlink2_helpers.h"
 

@@ -7,12 +7,22 @@
 #include <linux/pci.h>
 #include <linux/rwsem.h>
 #include <linux/workqueue.h>
+#include <asm/reg.h>
+
+struct kvm;
+
+/* MSR bits of translation requests for pnv_npu2_map_lpar(). */
+enum {
+	NVLINK2_MSR_DR = MSR_DR,
+	NVLINK2_MSR_PR = MSR_PR,
+};
 
 bool nvlink2_platform_is_powernv(void);
 struct device_node *nvlink2_pci_of_node(struct pci_dev *pdev);
 const char *nvlink2_pci_name(const struct pci_dev *pdev);
 struct device_node *nvlink2_of_node_get(struct device_node *node);
 void nvlink2_of_node_put(struct device_node *node);
+struct pci_dev *nvlink2_pci_of_node_find(struct device_node *node);
 
 void nvlink2_init_rwsem(struct rw_semaphore *sem);
 void nvlink2_init_delayed_work(struct delayed_work *work, work_func_t func);
@@ -23,6 +33,12 @@ void nvlink2_vma_set_uncached(struct vm_area_struct *vma);
 
 unsigned long nvlink2_copy_from_device(void *dst, const void *src, size_t len);
 void nvlink2_copy_to_device(void *dst, const void *src, size_t len);
+bool nvlink2_kvm_get(struct kvm *kvm);
+void nvlink2_kvm_put(struct kvm *kvm);
+bool nvlink2_kvm_is_hv(struct kvm *kvm);
+bool nvlink2_kvm_is_radix(struct kvm *kvm);
+u64 nvlink2_kvm_lpid(struct kvm *kvm);
+
 u64 nvlink2_raw_readq(const void __iomem *addr);
 void nvlink2_raw_writeq(u64 value, void __iomem *addr);
 
@@ -32,5 +48,7 @@ void nvlink2_trace_gpu_mmap(struct pci_dev *pdev, unsigned long hpa, unsigned lo
 			    unsigned long size, int ret);
 void nvlink2_trace_bridge_mmap(struct pci_dev *pdev, unsigned long hpa, unsigned long ua,
 			       unsigned long size, int ret);
+void nvlink2_trace_lpar_bind(const char *gpu, unsigned int lpid, int ret);
+void nvlink2_trace_lpar_unbind(const char *gpu, unsigned int lpid, int ret);
 
 #endif

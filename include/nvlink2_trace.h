@@ -8,7 +8,7 @@
 #include <linux/pci.h>
 #include <linux/tracepoint.h>
 
-/* Event names and fields are those that tools know from Linux 5.12 and before. */
+/* Names and fields of the mmap events are those that tools know from Linux 5.12 and before. */
 TRACE_EVENT(vfio_pci_nvgpu_mmap_fault,
 	    TP_PROTO(struct pci_dev *pdev, unsigned long hpa, unsigned long ua,
 		     unsigned int ret),
@@ -53,6 +53,29 @@ DEFINE_EVENT(nvlink2_mmap, vfio_pci_npu2_mmap,
 	     TP_PROTO(struct pci_dev *pdev, unsigned long hpa, unsigned long ua,
 		      unsigned long size, int ret),
 	     TP_ARGS(pdev, hpa, ua, size, ret)
+);
+
+DECLARE_EVENT_CLASS(nvlink2_lpar,
+		    TP_PROTO(const char *gpu, unsigned int lpid, int result),
+		    TP_ARGS(gpu, lpid, result),
+		    TP_STRUCT__entry(__string(gpu, gpu)
+				     __field(unsigned int, lpid)
+				     __field(int, result)),
+		    TP_fast_assign(__assign_str(gpu);
+				   __entry->lpid = lpid;
+				   __entry->result = result;),
+		    TP_printk("gpu=%s lpid=%u result=%d", __get_str(gpu),
+			      __entry->lpid, __entry->result)
+);
+
+DEFINE_EVENT(nvlink2_lpar, nvlink2_lpar_bind,
+	     TP_PROTO(const char *gpu, unsigned int lpid, int result),
+	     TP_ARGS(gpu, lpid, result)
+);
+
+DEFINE_EVENT(nvlink2_lpar, nvlink2_lpar_unbind,
+	     TP_PROTO(const char *gpu, unsigned int lpid, int result),
+	     TP_ARGS(gpu, lpid, result)
 );
 
 #endif

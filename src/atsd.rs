@@ -3,8 +3,8 @@
 //! The region of a bridge's address translation shootdown (ATSD) registers.
 //!
 //! One register block per link, of which a bridge exposes its own. It exists only for a device
-//! that was opened on behalf of a virtual machine: without one no LPAR is bound to the link, and
-//! shootdowns would not be the user's own.
+//! that was opened on behalf of a virtual machine and has a share of the binding of the GPU to that
+//! machine's LPAR ([`crate::lpar`]): the shootdowns of an unbound link would not be the user's own.
 
 use crate::{
     driver::VENDOR_IBM,

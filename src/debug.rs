@@ -10,6 +10,8 @@
 //! - `links`: index of each link in its NPU, one per line
 //! - `speed` (bridge): `ibm,nvlink-speed`
 //! - `atsd` (bridge): physical address of the ATSD registers, or `none`
+//! - `lpar` (GPU and bridge): LPID of the guest for which the NPU translates the GPU's addresses,
+//!   `none`, or the LPID and `retained` (firmware failed to unmap it)
 //! - `mappings` (GPU): per DMA registration user address, size, physical address, and `mapped` or
 //!   `retained` (its mapping is gone, but TCEs or containers still refer to it)
 //! - `faults` (GPU): pages that were inserted and accesses that were refused
@@ -17,9 +19,9 @@
 use crate::{
     function::{
         BridgeState,
+        GpuState,
         Role, //
     },
-    gpu_ram::GpuRam,
     pure::aperture::Aperture,
 };
 use core::ffi::CStr;
@@ -41,7 +43,7 @@ use kernel::{
 #[expect(dead_code, reason = "the files are all there is to it")]
 pub(crate) enum Files {
     Ordinary(Pin<KBox<Scope<()>>>),
-    Gpu(Pin<KBox<Scope<Arc<GpuRam>>>>),
+    Gpu(Pin<KBox<Scope<Arc<GpuState>>>>),
     Bridge(Pin<KBox<Scope<Arc<BridgeState>>>>),
 }
 
@@ -52,8 +54,8 @@ impl Files {
                 root.scope((), name, ordinary_files),
                 GFP_KERNEL,
             )?),
-            Role::Gpu(ram) => Self::Gpu(KBox::pin_init(
-                root.scope(ram.clone(), name, gpu_files),
+            Role::Gpu(state) => Self::Gpu(KBox::pin_init(
+                root.scope(state.clone(), name, gpu_files),
                 GFP_KERNEL,
             )?),
             Role::Bridge(state) => Self::Bridge(KBox::pin_init(
@@ -68,23 +70,32 @@ fn ordinary_files<'data>(data: &'data (), dir: &ScopedDir<'data, '_>) {
     dir.read_callback_file(c"role", data, &|(), f| writeln!(f, "ordinary"));
 }
 
-fn gpu_files<'data>(data: &'data Arc<GpuRam>, dir: &ScopedDir<'data, '_>) {
+fn gpu_files<'data>(data: &'data Arc<GpuState>, dir: &ScopedDir<'data, '_>) {
     dir.read_callback_file(c"role", data, &|_, f| writeln!(f, "gpu"));
-    dir.read_callback_file(c"aperture", data, &|ram, f| aperture(ram.gpu.aperture, f));
-    dir.read_callback_file(c"tgt", data, &|ram, f| writeln!(f, "{:#x}", ram.gpu.tgt));
-    dir.read_callback_file(c"links", data, &|ram, f| {
-        ram.gpu
+    dir.read_callback_file(c"aperture", data, &|state, f| {
+        aperture(state.ram.gpu.aperture, f)
+    });
+    dir.read_callback_file(c"tgt", data, &|state, f| {
+        writeln!(f, "{:#x}", state.ram.gpu.tgt)
+    });
+    dir.read_callback_file(c"links", data, &|state, f| {
+        state
+            .ram
+            .gpu
             .links()
             .iter()
             .try_for_each(|link| writeln!(f, "{link}"))
     });
-    dir.read_callback_file(c"mappings", data, &|ram, f| ram.ledger.show(f));
-    dir.read_callback_file(c"faults", data, &|ram, f| {
+    dir.read_callback_file(c"lpar", data, &|state, f| state.lpar.show(f));
+    dir.read_callback_file(c"mappings", data, &|state, f| state.ram.ledger.show(f));
+    dir.read_callback_file(c"faults", data, &|state, f| {
+        let faults = &state.ram.faults;
+
         writeln!(
             f,
             "inserted {}\nrefused {}",
-            ram.faults.inserted.load(Relaxed),
-            ram.faults.refused.load(Relaxed)
+            faults.inserted.load(Relaxed),
+            faults.refused.load(Relaxed)
         )
     });
 }
@@ -107,6 +118,7 @@ fn bridge_files<'data>(data: &'data Arc<BridgeState>, dir: &ScopedDir<'data, '_>
         Some(atsd) => writeln!(f, "{:#x}", atsd.address()),
         None => writeln!(f, "none"),
     });
+    dir.read_callback_file(c"lpar", data, &|state, f| state.lpar.show(f));
 }
 
 fn aperture(aperture: Aperture, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -4,7 +4,7 @@
 
 use crate::{
     function::Function,
-    gate::Gates,
+    gate::Gate,
     linux::{
         driver::{
             Adapter,
@@ -12,6 +12,8 @@ use crate::{
         },
         pci::OverrideId,
     },
+    lpar::Lpar,
+    per_gpu::PerGpu,
 };
 use kernel::{
     debugfs::Dir,
@@ -41,14 +43,17 @@ module_device_table!(
 /// What all functions of the driver share.
 pub(crate) struct Shared {
     pub(crate) debugfs: Dir,
-    pub(crate) gates: Arc<Gates>,
+    /// Of the GPUs' RAM.
+    pub(crate) gates: Arc<PerGpu<Gate>>,
+    pub(crate) lpars: Arc<PerGpu<Lpar>>,
 }
 
 impl Shared {
     pub(crate) fn new() -> Result<Self> {
         Ok(Self {
             debugfs: Dir::new(Function::NAME),
-            gates: Arc::pin_init(Gates::new(), GFP_KERNEL)?,
+            gates: Arc::pin_init(PerGpu::new(), GFP_KERNEL)?,
+            lpars: Arc::pin_init(PerGpu::new(), GFP_KERNEL)?,
         })
     }
 }

@@ -15,6 +15,10 @@ use crate::{
     gpu_ram::GpuRam,
     linux::{
         driver::Driver,
+        kvm::{
+            Kvm,
+            KvmNotifier, //
+        },
         of::OfNode,
         pci::{
             self,
@@ -24,6 +28,10 @@ use crate::{
             Core,
             Enabled, //
         },
+    },
+    lpar::{
+        Bound,
+        Lpar, //
     },
     pure::{
         devicetree::Fault,
@@ -38,8 +46,12 @@ use kernel::{
     current,
     device::Device,
     device_id::IdTable,
+    new_mutex,
     prelude::*,
-    sync::Arc,
+    sync::{
+        Arc,
+        Mutex, //
+    },
     time::{
         delay::fsleep,
         Delta, //
@@ -50,8 +62,14 @@ use kernel::{
 pub(crate) enum Role {
     /// Nothing: it works as with vfio-pci.
     Ordinary,
-    Gpu(Arc<GpuRam>),
+    Gpu(Arc<GpuState>),
     Bridge(Arc<BridgeState>),
+}
+
+/// A GPU's RAM, and whose addresses it translates.
+pub(crate) struct GpuState {
+    pub(crate) ram: Arc<GpuRam>,
+    pub(crate) lpar: Arc<Lpar>,
 }
 
 /// A bridge and what accesses to it depend on.
@@ -61,12 +79,18 @@ pub(crate) struct BridgeState {
     gate: Arc<Gate>,
     /// Of the RAM of the GPU behind the link, which a reset of the bridge cuts off.
     gpu_gate: Arc<Gate>,
+    /// Of the GPU behind the link.
+    pub(crate) lpar: Arc<Lpar>,
 }
 
 /// A function that the driver is bound to.
+#[pin_data]
 pub(crate) struct Function {
     role: Role,
     _files: Files,
+    /// While it is open for a virtual machine: its share of the GPU's binding.
+    #[pin]
+    bound: Mutex<Option<Bound>>,
 }
 
 impl Role {
@@ -85,9 +109,13 @@ impl Role {
         match function.vendor() {
             VENDOR_NVIDIA => match topology::gpu(&node) {
                 Ok(Some(gpu)) => {
-                    let gate = shared.gates.of(gpu.aperture.base())?;
+                    let base = gpu.aperture.base();
+                    let state = GpuState {
+                        ram: GpuRam::new(gpu, shared.gates.of(base, Gate::new())?)?,
+                        lpar: shared.lpars.of(base, Lpar::new(node))?,
+                    };
 
-                    Ok(Self::Gpu(GpuRam::new(gpu, gate)?))
+                    Ok(Self::Gpu(Arc::new(state, GFP_KERNEL)?))
                 }
                 Ok(None) => ordinary(),
                 Err(fault) => {
@@ -104,10 +132,13 @@ impl Role {
                     if let Some(fault) = fault {
                         complain(function, &fault, "there is no ATSD region");
                     }
+                    let base = bridge.aperture.base();
+                    let gpu = topology::gpu_of(&node).map_err(|_| EINVAL)?;
                     let state = BridgeState {
                         bridge,
                         gate: Arc::pin_init(Gate::new(), GFP_KERNEL)?,
-                        gpu_gate: shared.gates.of(bridge.aperture.base())?,
+                        gpu_gate: shared.gates.of(base, Gate::new())?,
+                        lpar: shared.lpars.of(base, Lpar::new(gpu))?,
                     };
 
                     Ok(Self::Bridge(Arc::new(state, GFP_KERNEL)?))
@@ -130,7 +161,23 @@ impl Role {
     fn own_gate(&self) -> Option<&Gate> {
         match self {
             Self::Ordinary => None,
-            Self::Gpu(ram) => Some(&ram.gate),
+            Self::Gpu(state) => Some(&state.ram.gate),
+            Self::Bridge(state) => Some(&state.gate),
+        }
+    }
+
+    fn lpar(&self) -> Option<&Arc<Lpar>> {
+        match self {
+            Self::Ordinary => None,
+            Self::Gpu(state) => Some(&state.lpar),
+            Self::Bridge(state) => Some(&state.lpar),
+        }
+    }
+
+    /// Returns the gate of what may be accessed only while the GPU is bound.
+    fn bound_gate(&self) -> Option<&Arc<Gate>> {
+        match self {
+            Self::Ordinary | Self::Gpu(_) => None,
             Self::Bridge(state) => Some(&state.gate),
         }
     }
@@ -170,12 +217,12 @@ impl Driver for Function {
 
         match &role {
             Role::Ordinary => {}
-            Role::Gpu(ram) => dev_info!(
+            Role::Gpu(state) => dev_info!(
                 function.device(),
                 "GPU with {} NVLink2 links, RAM at {:#x}, tgt {:#x}\n",
-                ram.gpu.links().len(),
-                ram.gpu.aperture.base(),
-                ram.gpu.tgt
+                state.ram.gpu.links().len(),
+                state.ram.gpu.aperture.base(),
+                state.ram.gpu.tgt
             ),
             Role::Bridge(state) => dev_info!(
                 function.device(),
@@ -186,22 +233,25 @@ impl Driver for Function {
         }
         let files = Files::new(&shared.debugfs, function.name(), &role)?;
 
-        Ok(Arc::new(
-            Self {
+        Arc::pin_init(
+            pin_init!(Self {
                 role,
                 _files: files,
-            },
+                bound <- new_mutex!(None),
+            }),
             GFP_KERNEL,
-        )?)
+        )
     }
 
     fn remove(&self, device: &Device) {
-        let Role::Gpu(ram) = &self.role else {
+        let Role::Gpu(state) = &self.role else {
             return;
         };
         let mut seconds = 0u32;
 
-        while ram.ledger.settle() != 0 {
+        // Its bridges may still be open. If it is unplugged now the kernel unmaps behind our back.
+        state.lpar.revoke();
+        while state.ram.ledger.settle() != 0 {
             if seconds % 10 == 0 {
                 dev_warn!(
                     device,
@@ -215,10 +265,16 @@ impl Driver for Function {
 
     fn open(&self, enabled: &Enabled<'_>) -> Result {
         let core = enabled.core();
+        let bound = self.bound.lock().is_some();
 
+        if let Some(lpar) = self.role.lpar().filter(|_| !bound) {
+            lpar.settle()?;
+        }
         match &self.role {
             Role::Ordinary => {}
-            Role::Gpu(ram) => {
+            Role::Gpu(state) => {
+                let ram = &state.ram;
+
                 if ram.ledger.is_held_by_other(current!().mm().map(|mm| &**mm)) {
                     dev_warn!(
                         core.device(),
@@ -229,7 +285,7 @@ impl Driver for Function {
                 enabled.register(ram.clone())?;
             }
             Role::Bridge(state) => {
-                if let Some(atsd) = state.bridge.atsd.filter(|_| core.has_kvm()) {
+                if let Some(atsd) = state.bridge.atsd.filter(|_| bound) {
                     let region = AtsdRegion::new(state.bridge, atsd, state.gate.clone())?;
 
                     enabled.register(region)?;
@@ -243,6 +299,7 @@ impl Driver for Function {
         Ok(())
     }
 
+    // The binding, if any, lasts until `clear_kvm`.
     fn close(&self, _core: &Core) {
         if let Some(gate) = self.role.own_gate() {
             gate.detach();
@@ -271,5 +328,23 @@ impl Driver for Function {
         if let Some(gate) = self.role.own_gate() {
             gate.open();
         }
+    }
+}
+
+impl KvmNotifier for Function {
+    fn set_kvm(&self, core: &Core, kvm: Kvm) -> Result {
+        if let Some(lpar) = self.role.lpar() {
+            let bound = Lpar::bind(lpar, core, kvm, self.role.bound_gate())?;
+
+            *self.bound.lock() = Some(bound);
+        }
+        Ok(())
+    }
+
+    fn clear_kvm(&self) {
+        let bound = self.bound.lock().take();
+
+        // Not under the lock: it may end a virtual machine.
+        drop(bound);
     }
 }

@@ -25,14 +25,7 @@ use crate::linux::{
         FIRST_REGION, //
     },
 };
-use kernel::{
-    new_mutex,
-    prelude::*,
-    sync::{
-        Arc,
-        Mutex, //
-    },
-};
+use kernel::prelude::*;
 
 struct State {
     /// How many resets and the like are under way.
@@ -108,35 +101,5 @@ impl Gate {
         let mut state = self.state.write();
 
         state.closed = state.closed.saturating_sub(1);
-    }
-}
-
-/// The gates of all GPUs, by the base of their aperture: a GPU and its bridges share one.
-#[pin_data]
-pub(crate) struct Gates {
-    #[pin]
-    by_base: Mutex<KVec<(u64, Arc<Gate>)>>,
-}
-
-impl Gates {
-    pub(crate) fn new() -> impl PinInit<Self> {
-        pin_init!(Self {
-            by_base <- new_mutex!(KVec::new()),
-        })
-    }
-
-    /// Returns the gate of the GPU whose aperture starts at `base`.
-    ///
-    /// Gates stay until the module goes; there is one per GPU of the machine.
-    pub(crate) fn of(&self, base: u64) -> Result<Arc<Gate>> {
-        let mut gates = self.by_base.lock();
-
-        if let Some((_, gate)) = gates.iter().find(|(of, _)| *of == base) {
-            return Ok(gate.clone());
-        }
-        let gate = Arc::pin_init(Gate::new(), GFP_KERNEL)?;
-
-        gates.push((base, gate.clone()), GFP_KERNEL)?;
-        Ok(gate)
     }
 }

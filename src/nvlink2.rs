@@ -13,6 +13,8 @@ mod gate;
 mod gpu_ram;
 mod ledger;
 mod linux;
+mod lpar;
+mod per_gpu;
 mod pure;
 
 kernel::prelude::module! {

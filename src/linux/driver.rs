@@ -9,6 +9,7 @@
 
 use super::{
     bindings,
+    kvm::KvmNotifier,
     pci::{
         Function,
         OverrideId, //
@@ -49,7 +50,7 @@ fn is_powernv() -> bool {
 /// A VFIO PCI driver.
 ///
 /// An implementor is the state of one function, from probe until the VFIO device is released.
-pub(crate) trait Driver: Send + Sync + Sized + 'static {
+pub(crate) trait Driver: KvmNotifier + Send + Sync + Sized + 'static {
     /// The driver's name.
     const NAME: &'static CStr;
 
@@ -68,8 +69,8 @@ pub(crate) trait Driver: Send + Sync + Sized + 'static {
     /// Called when the function is unbound, after its last user has closed it.
     fn remove(&self, device: &device::Device);
 
-    /// The first user opens the device. What is not undone by dropping it has to be undone here
-    /// when it fails.
+    /// The first user opens the device, after [`KvmNotifier::set_kvm`] if it is for a virtual
+    /// machine. What is not undone by dropping it has to be undone here when it fails.
     fn open(&self, enabled: &Enabled<'_>) -> Result;
 
     /// The last user closes the device.

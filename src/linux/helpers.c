@@ -5,8 +5,11 @@
  * One call each and no policy: whatever decides something is Rust.
  */
 #include <linux/io.h>
+#include <linux/kvm_host.h>
+#include <linux/module.h>
 #include <linux/uaccess.h>
 #include <asm/firmware.h>
+#include <asm/kvm_ppc.h>
 
 #include "nvlink2_helpers.h"
 
@@ -33,6 +36,13 @@ struct device_node *nvlink2_of_node_get(struct device_node *node)
 void nvlink2_of_node_put(struct device_node *node)
 {
 	of_node_put(node);
+}
+
+struct pci_dev *nvlink2_pci_of_node_find(struct device_node *node)
+{
+	struct device *dev = bus_find_device_by_of_node(&pci_bus_type, node);
+
+	return dev ? to_pci_dev(dev) : NULL;
 }
 
 void nvlink2_init_rwsem(struct rw_semaphore *sem)
@@ -88,3 +98,94 @@ void nvlink2_raw_writeq(u64 value, void __iomem *addr)
 	mb();
 	__raw_writeq(value, addr);
 }
+
+#ifdef CONFIG_KVM
+
+/*
+ * KVM may be a module, without which this one has to load. The symbol that gives the reference
+ * back keeps KVM loaded as long as there is a reference.
+ */
+bool nvlink2_kvm_get(struct kvm *kvm)
+{
+	bool (*get)(struct kvm *kvm);
+	bool taken = false;
+
+	if (!symbol_get(kvm_put_kvm))
+		return false;
+	get = symbol_get(kvm_get_kvm_safe);
+	if (get) {
+		taken = get(kvm);
+		symbol_put(kvm_get_kvm_safe);
+	}
+	if (!taken)
+		symbol_put(kvm_put_kvm);
+	return taken;
+}
+
+void nvlink2_kvm_put(struct kvm *kvm)
+{
+	void (*put)(struct kvm *kvm) = symbol_get(kvm_put_kvm);
+
+	/* It has not gone since nvlink2_kvm_get() got hold of it. */
+	if (WARN_ON(!put))
+		return;
+	put(kvm);
+	symbol_put(kvm_put_kvm);
+	symbol_put(kvm_put_kvm);
+}
+
+#else /* !CONFIG_KVM: VFIO has none to tell about */
+
+bool nvlink2_kvm_get(struct kvm *kvm)
+{
+	return false;
+}
+
+void nvlink2_kvm_put(struct kvm *kvm)
+{
+}
+
+#endif
+
+#ifdef CONFIG_KVM_BOOK3S_HV_POSSIBLE
+
+bool nvlink2_kvm_is_hv(struct kvm *kvm)
+{
+	struct kvmppc_ops **hv = symbol_get(kvmppc_hv_ops);
+	bool is_hv;
+
+	if (!hv)
+		return false;
+	is_hv = kvm->arch.kvm_ops == *hv;
+	symbol_put(kvmppc_hv_ops);
+	return is_hv;
+}
+
+bool nvlink2_kvm_is_radix(struct kvm *kvm)
+{
+	return kvm_is_radix(kvm);
+}
+
+u64 nvlink2_kvm_lpid(struct kvm *kvm)
+{
+	return kvm->arch.lpid;
+}
+
+#else /* !CONFIG_KVM_BOOK3S_HV_POSSIBLE: guests have no LPID */
+
+bool nvlink2_kvm_is_hv(struct kvm *kvm)
+{
+	return false;
+}
+
+bool nvlink2_kvm_is_radix(struct kvm *kvm)
+{
+	return false;
+}
+
+u64 nvlink2_kvm_lpid(struct kvm *kvm)
+{
+	return 0;
+}
+
+#endif

@@ -25,6 +25,10 @@ use kernel::str::CStrExt;
 pub(crate) struct OfNode(NonNull<bindings::device_node>);
 
 impl OfNode {
+    pub(super) fn as_raw(&self) -> *mut bindings::device_node {
+        self.0.as_ptr()
+    }
+
     /// Returns the node of a PCI function, if firmware described it.
     pub(crate) fn of(function: &Function) -> Option<Self> {
         // SAFETY: A `Function` is a valid `pci_dev`; the helper returns NULL or a new reference.
@@ -34,6 +38,11 @@ impl OfNode {
         NonNull::new(node).map(Self)
     }
 }
+
+// SAFETY: A node's reference count is atomic, and what is read of a node does not change.
+unsafe impl Send for OfNode {}
+// SAFETY: There are no methods that change `self`; see above.
+unsafe impl Sync for OfNode {}
 
 impl Clone for OfNode {
     fn clone(&self) -> Self {

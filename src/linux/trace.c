@@ -22,3 +22,13 @@ void nvlink2_trace_bridge_mmap(struct pci_dev *pdev, unsigned long hpa, unsigned
 {
 	trace_vfio_pci_npu2_mmap(pdev, hpa, ua, size, ret);
 }
+
+void nvlink2_trace_lpar_bind(const char *gpu, unsigned int lpid, int ret)
+{
+	trace_nvlink2_lpar_bind(gpu, lpid, ret);
+}
+
+void nvlink2_trace_lpar_unbind(const char *gpu, unsigned int lpid, int ret)
+{
+	trace_nvlink2_lpar_unbind(gpu, lpid, ret);
+}

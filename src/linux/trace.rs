@@ -7,7 +7,12 @@ use super::{
     vfio::Core,
     vma::Outcome, //
 };
-use kernel::prelude::*;
+use crate::pure::lpar::Lpid;
+use core::ffi::CStr;
+use kernel::{
+    prelude::*,
+    str::CStrExt, //
+};
 
 /// A page of GPU RAM at `physical` was asked for at user address `user`.
 pub(crate) fn gpu_fault(core: &Core, physical: u64, user: u64, outcome: Outcome) {
@@ -51,6 +56,18 @@ pub(crate) fn bridge_mmap(core: &Core, physical: u64, user: u64, len: u64, resul
             errno(result),
         )
     };
+}
+
+/// A GPU was to be bound to an LPAR.
+pub(crate) fn lpar_bind(gpu: &CStr, lpid: Lpid, result: &Result) {
+    // SAFETY: The name is copied.
+    unsafe { bindings::nvlink2_trace_lpar_bind(gpu.as_char_ptr(), lpid.get(), errno(result)) };
+}
+
+/// The binding of a GPU to an LPAR was to end.
+pub(crate) fn lpar_unbind(gpu: &CStr, lpid: Lpid, result: &Result) {
+    // SAFETY: The name is copied.
+    unsafe { bindings::nvlink2_trace_lpar_unbind(gpu.as_char_ptr(), lpid.get(), errno(result)) };
 }
 
 fn errno(result: &Result) -> i32 {

@@ -58,12 +58,12 @@ impl Core {
         MemoryGuard::new(self)
     }
 
-    /// Whether the device was opened on behalf of a virtual machine.
+    /// Returns the virtual machine on behalf of which the device was opened.
     ///
     /// VFIO sets this before it calls open and clears it after close.
-    pub(crate) fn has_kvm(&self) -> bool {
+    pub(super) fn kvm(&self) -> Option<NonNull<bindings::kvm>> {
         // SAFETY: Stable from open to close, and only asked for in between.
-        unsafe { !(*self.as_raw()).vdev.kvm.is_null() }
+        NonNull::new(unsafe { (*self.as_raw()).vdev.kvm })
     }
 
     /// Returns the offset of the power management capability, if there is one.

@@ -8,6 +8,7 @@
 use super::{
     bindings,
     driver::Driver,
+    kvm::Notified,
     vfio::{
         Core,
         Enabled, //
@@ -131,9 +132,11 @@ impl<T: Driver> Device<T> {
         from_result(|| {
             // SAFETY: This is `open_device`.
             let enabled = unsafe { Enabled::new(core) }?;
+            let notified = Notified::open(core, data)?;
 
             data.open(&enabled)?;
             enabled.finish();
+            notified.keep();
             Ok(0)
         })
     }
@@ -146,8 +149,10 @@ impl<T: Driver> Device<T> {
         let (core, data) = unsafe { Self::parts(vdev) };
 
         data.close(core);
-        // SAFETY: `vdev` is at the start of an open core device, and not used after this.
+        // SAFETY: `vdev` is at the start of an open core device.
         unsafe { bindings::vfio_pci_core_close_device(vdev) };
+        // Not before the device was reset and lost its regions.
+        Notified::close(core, data);
     }
 
     /// # Safety

@@ -160,6 +160,11 @@ pub(crate) fn bridge<N: Node>(node: &N) -> Result<Option<(Bridge, Option<Fault<N
     Ok(Some((bridge, atsd_fault)))
 }
 
+/// Returns the node of the GPU behind a bridge.
+pub(crate) fn gpu_of<N: Node>(bridge: &N) -> Result<N, Fault<N>> {
+    referred(bridge, GPU)
+}
+
 /// Whether a node has any of the properties that make a bridge a link.
 fn is_bridge<N: Node>(node: &N) -> bool {
     [GPU, TGT, MEMORY]

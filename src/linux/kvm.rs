@@ -1,0 +1,126 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Virtual machines that devices are given to.
+//!
+//! VFIO sets `vfio_device.kvm` before it opens a device and drops its reference after the device
+//! was closed. A machine that is added to the group in between is never seen.
+//!
+//! C header: `include/linux/kvm_host.h`
+
+use super::{
+    bindings,
+    vfio::Core, //
+};
+use crate::pure::lpar::Guest;
+use core::ptr::NonNull;
+use kernel::prelude::*;
+
+/// A reference to a `struct kvm`. As long as it exists nobody else gets the machine's LPID.
+///
+/// # Invariants
+///
+/// Points to a `struct kvm` of which this owns one reference.
+pub(crate) struct Kvm(NonNull<bindings::kvm>);
+
+// SAFETY: References of a machine may be given back on any thread.
+unsafe impl Send for Kvm {}
+// SAFETY: Methods by shared reference read what is set when the machine is made, and a byte.
+unsafe impl Sync for Kvm {}
+
+impl Kvm {
+    /// Returns a reference of its own to the machine that `core` is opened for, if there is one.
+    ///
+    /// ENODEV: KVM is on its way out.
+    fn of(core: &Core) -> Result<Option<Self>> {
+        let Some(kvm) = core.kvm() else {
+            return Ok(None);
+        };
+
+        // SAFETY: VFIO has a reference from before open until after close, and this is in between.
+        if !unsafe { bindings::nvlink2_kvm_get(kvm.as_ptr()) } {
+            return Err(ENODEV);
+        }
+        // INVARIANT: The reference was just taken.
+        Ok(Some(Self(kvm)))
+    }
+
+    /// Returns what the machine is to an NPU.
+    pub(crate) fn guest(&self) -> Guest {
+        let kvm = self.0.as_ptr();
+
+        // SAFETY: By the type invariant it is valid.
+        unsafe {
+            Guest {
+                hv: bindings::nvlink2_kvm_is_hv(kvm),
+                radix: bindings::nvlink2_kvm_is_radix(kvm),
+                lpid: bindings::nvlink2_kvm_lpid(kvm),
+            }
+        }
+    }
+}
+
+impl PartialEq for Kvm {
+    /// Whether it is the same machine: while both exist, different machines have different
+    /// addresses.
+    fn eq(&self, other: &Self) -> bool {
+        self.0 == other.0
+    }
+}
+
+impl Drop for Kvm {
+    fn drop(&mut self) {
+        // SAFETY: Gives up the reference that the type invariant says we own, taken in `of`.
+        unsafe { bindings::nvlink2_kvm_put(self.0.as_ptr()) };
+    }
+}
+
+/// Something that has to know for which virtual machine a device is open.
+pub(crate) trait KvmNotifier {
+    /// The device is being opened for `kvm`; it is enabled and has no regions yet. Open fails with
+    /// the error that is returned, and without [`KvmNotifier::clear_kvm`].
+    fn set_kvm(&self, core: &Core, kvm: Kvm) -> Result;
+
+    /// The device was closed, or could not be opened: no mapping of it exists. Called after
+    /// [`KvmNotifier::set_kvm`] succeeded.
+    fn clear_kvm(&self);
+}
+
+/// Tells a notifier about a machine until it is dropped.
+///
+/// # Invariants
+///
+/// The notifier, if any, knows about a machine.
+pub(super) struct Notified<'a, T: KvmNotifier>(Option<&'a T>);
+
+impl<'a, T: KvmNotifier> Notified<'a, T> {
+    /// The device is being opened.
+    pub(super) fn open(core: &Core, notifier: &'a T) -> Result<Self> {
+        let Some(kvm) = Kvm::of(core)? else {
+            return Ok(Self(None));
+        };
+
+        notifier.set_kvm(core, kvm)?;
+        // INVARIANT: It was just told.
+        Ok(Self(Some(notifier)))
+    }
+
+    /// The device is open: [`Notified::close`] tells about the end.
+    pub(super) fn keep(self) {
+        core::mem::forget(self);
+    }
+
+    /// The device was closed, after an open with [`Notified::keep`].
+    pub(super) fn close(core: &Core, notifier: &'a T) {
+        // INVARIANT: A device with a machine was opened with one, since VFIO changes that only
+        // before open and after close.
+        drop(Self(core.kvm().map(|_| notifier)));
+    }
+}
+
+impl<T: KvmNotifier> Drop for Notified<'_, T> {
+    fn drop(&mut self) {
+        if let Some(notifier) = self.0 {
+            notifier.clear_kvm();
+        }
+    }
+}

@@ -1,0 +1,82 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The NPU's tables that say for which LPAR a GPU translates addresses.
+//!
+//! C header: `arch/powerpc/include/asm/pnv-npu2.h`
+
+use super::{
+    bindings,
+    of::OfNode, //
+};
+use crate::pure::lpar::Lpid;
+use core::{
+    ffi::CStr,
+    ptr::NonNull, //
+};
+use kernel::{
+    device::Device,
+    error::to_result,
+    prelude::*,
+    str::CStrExt, //
+};
+
+/// MSR bits of a guest's translation requests: translated, problem state, and so never HV.
+// CAST: Small constants.
+const GUEST_MSR: usize = (bindings::NVLINK2_MSR_DR | bindings::NVLINK2_MSR_PR) as usize;
+
+/// The PCI function of a GPU, whatever driver it has.
+///
+/// Not to be kept: the kernel gives the GPU's PE back when the last reference goes, and a GPU that
+/// was removed and found again would get it while it is still in use.
+///
+/// # Invariants
+///
+/// Points to a `pci_dev` of which this owns one reference.
+pub(crate) struct GpuFunction(NonNull<bindings::pci_dev>);
+
+impl GpuFunction {
+    /// Returns the function that `node` describes, `None` while it is not plugged in.
+    pub(crate) fn at(node: &OfNode) -> Option<Self> {
+        // SAFETY: The node is valid; the helper returns NULL or a new reference.
+        let pdev = unsafe { bindings::nvlink2_pci_of_node_find(node.as_raw()) };
+
+        // INVARIANT: The reference that the helper took is ours now.
+        NonNull::new(pdev).map(Self)
+    }
+
+    /// Returns the device, for messages.
+    pub(crate) fn device(&self) -> &Device {
+        // SAFETY: By the type invariant the function is valid.
+        unsafe { Device::from_raw(&raw mut (*self.0.as_ptr()).dev) }
+    }
+
+    /// Returns the function's name, such as `0000:03:00.0`.
+    pub(crate) fn name(&self) -> &CStr {
+        // SAFETY: By the type invariant the function is valid; its name lives as long.
+        unsafe { CStr::from_char_ptr(bindings::nvlink2_pci_name(self.0.as_ptr())) }
+    }
+
+    /// Lets the GPU translate addresses of guest `lpid`, and the ATSD registers of its links launch
+    /// for it. On failure nothing is mapped.
+    ///
+    /// EBUSY: it is mapped; others: see `pnv_npu2_map_lpar()`.
+    pub(crate) fn map_lpar(&self, lpid: Lpid) -> Result {
+        // SAFETY: By the type invariant the function is valid. Any device and LPID may be passed.
+        to_result(unsafe { bindings::pnv_npu2_map_lpar(self.0.as_ptr(), lpid.get(), GUEST_MSR) })
+    }
+
+    /// Undoes [`GpuFunction::map_lpar`].
+    ///
+    /// ENOENT, ENODEV: it is not mapped; others: firmware failed at a part of it.
+    pub(crate) fn unmap_lpar(&self) -> Result {
+        // SAFETY: As in `map_lpar`.
+        to_result(unsafe { bindings::pnv_npu2_unmap_lpar(self.0.as_ptr()) })
+    }
+}
+
+impl Drop for GpuFunction {
+    fn drop(&mut self) {
+        // SAFETY: Gives up the reference that the type invariant says we own.
+        unsafe { bindings::pci_dev_put(self.0.as_ptr()) };
+    }
+}

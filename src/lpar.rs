@@ -1,0 +1,332 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Which guest's addresses a GPU may translate.
+//!
+//! - LPAR, LPID: a guest's logical partition, and its number. KVM gives numbers out again.
+//! - NPU: has one entry per GPU that says for which LPID it translates, and an LPID for the ATSD
+//!   registers of each link.
+//! - ATSD: the registers by which a guest has the GPU drop translations.
+//!
+//! A GPU is bound to the LPAR of the virtual machine that it, or one of its bridges, is first
+//! opened for, and until the last device that was opened for it is closed. As long as the NPU may
+//! know an LPID a reference to the machine keeps KVM from giving it to another.
+//!
+//! Should firmware fail to take an LPID back, the reference is retained with it, at most one per
+//! GPU, and nobody can open the GPU or its bridges (EIO) until firmware has: every open tries
+//! again.
+//!
+//! Lock order: the state of an [`Lpar`] is taken inside of VFIO's locks and outside of a [`Gate`]'s.
+
+use crate::{
+    gate::Gate,
+    linux::{
+        kvm::Kvm,
+        npu::GpuFunction,
+        of::OfNode,
+        trace,
+        vfio::Core, //
+    },
+    pure::lpar::{
+        Left,
+        Lpid,
+        Share,
+        Shared, //
+    },
+};
+use kernel::{
+    fmt,
+    new_mutex,
+    prelude::*,
+    str::CString,
+    sync::{
+        Arc,
+        Mutex, //
+    }, //
+};
+
+/// A GPU that is bound to an LPAR, or may be.
+///
+/// # Invariants
+///
+/// If the NPU may know the LPID, `kvm` is the machine that it belongs to.
+struct Binding {
+    node: OfNode,
+    /// The GPU's, for traces of what happens when it was unplugged.
+    name: CString,
+    lpid: Lpid,
+    /// [`None`] once the NPU is known to be done with the LPID.
+    kvm: Option<Kvm>,
+    /// Firmware failed to unmap, so the kernel takes the LPID for unmapped.
+    failed: bool,
+}
+
+impl Binding {
+    /// Binds the GPU that `node` describes. What goes wrong is in the kernel log.
+    fn new(core: &Core, node: &OfNode, kvm: Kvm, lpid: Lpid) -> Result<Self> {
+        let Some(gpu) = GpuFunction::at(node) else {
+            dev_err!(
+                core.device(),
+                "LPID {} not bound: no PCI function is at the GPU's node {}, rescan the bus\n",
+                lpid.get(),
+                format_args!("{node}")
+            );
+            return Err(ENODEV);
+        };
+        let name = CString::try_from(gpu.name())?;
+        let result = gpu.map_lpar(lpid);
+
+        trace::lpar_bind(&name, lpid, &result);
+        match result {
+            Ok(()) => {}
+            Err(EOPNOTSUPP) => dev_err!(
+                gpu.device(),
+                "LPID {} not bound: the OPAL firmware does not support it, update it\n",
+                lpid.get()
+            ),
+            // The kernel has told what firmware said.
+            Err(error) => dev_err!(gpu.device(), "LPID {} not bound: {error:?}\n", lpid.get()),
+        }
+        result?;
+        // INVARIANT: The LPID is that of `kvm`.
+        Ok(Self {
+            node: node.clone(),
+            name,
+            lpid,
+            kvm: Some(kvm),
+            failed: false,
+        })
+    }
+
+    /// Has the NPU forget the LPID; returns the machine then, and the binding otherwise.
+    fn end(mut self) -> Result<Option<Kvm>, Self> {
+        match self.clear() {
+            Ok(()) => Ok(self.kvm.take()),
+            Err(_) => Err(self),
+        }
+    }
+
+    /// Has the NPU forget the LPID.
+    fn clear(&mut self) -> Result {
+        let Some(gpu) = GpuFunction::at(&self.node) else {
+            // The kernel unmaps when it is unplugged.
+            return if self.failed { Err(ENODEV) } else { Ok(()) };
+        };
+        let result = self.unmap(&gpu);
+
+        trace::lpar_unbind(&self.name, self.lpid, &result);
+        if let Err(error) = &result {
+            self.failed = true;
+            dev_err!(
+                gpu.device(),
+                "LPID {} may still be mapped ({error:?}): GPU and bridges are refused and the \
+                 virtual machine is kept until unmapping succeeds, which the next open tries again\n",
+                self.lpid.get()
+            );
+        }
+        result
+    }
+
+    fn unmap(&self, gpu: &GpuFunction) -> Result {
+        if self.failed {
+            // Mapping it once more brings the NPU into a known state, and does no harm: the LPID
+            // still belongs to the same machine.
+            match gpu.map_lpar(self.lpid) {
+                Ok(()) | Err(EBUSY) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        match gpu.unmap_lpar() {
+            // It was unplugged, and the mapping went with it.
+            Err(ENOENT | ENODEV) if !self.failed => Ok(()),
+            result => result,
+        }
+    }
+}
+
+impl Drop for Binding {
+    fn drop(&mut self) {
+        if self.kvm.is_none() || self.clear().is_ok() {
+            return;
+        }
+        // Nobody is left who could try again. An LPID that no guest ever gets is the lesser evil.
+        core::mem::forget(self.kvm.take());
+    }
+}
+
+struct State {
+    binding: Shared<Binding>,
+    /// Of the devices that share it: what a guest may access only while it is bound.
+    gates: KVec<Arc<Gate>>,
+}
+
+impl State {
+    /// Ends a binding, or retains it. The machine is not to be dropped under the lock.
+    fn end(&mut self, binding: Binding) -> Option<Kvm> {
+        binding.end().unwrap_or_else(|binding| {
+            self.binding.retain(binding);
+            None
+        })
+    }
+
+    /// See [`Lpar::settle`].
+    fn settle(&mut self) -> Result<Option<Kvm>> {
+        let kvm = self
+            .binding
+            .take_retained()
+            .and_then(|binding| self.end(binding));
+
+        if self.binding.retained().is_some() {
+            return Err(EIO);
+        }
+        Ok(kvm)
+    }
+}
+
+/// What a GPU is bound to.
+#[pin_data]
+pub(crate) struct Lpar {
+    /// The GPU's.
+    node: OfNode,
+    #[pin]
+    state: Mutex<State>,
+}
+
+impl Lpar {
+    /// The GPU that `node` describes, bound to nothing.
+    pub(crate) fn new(node: OfNode) -> impl PinInit<Self> {
+        pin_init!(Self {
+            node,
+            state <- new_mutex!(State {
+                binding: Shared::new(),
+                gates: KVec::new(),
+            }),
+        })
+    }
+
+    /// Makes sure that the NPU knows no LPID of a former user.
+    ///
+    /// EIO: firmware still fails.
+    pub(crate) fn settle(&self) -> Result {
+        let kvm = self.state.lock().settle()?;
+
+        drop(kvm);
+        Ok(())
+    }
+
+    /// Binds the GPU to the LPAR of `kvm`, for `core` with `gate`, or shares the binding to it.
+    ///
+    /// EBUSY: it is bound to another machine's. EOPNOTSUPP: the machine has no LPID that the NPU
+    /// can be told, or firmware has no calls for it. ENODEV: the GPU is not plugged in. EIO:
+    /// firmware failed, now or at the end of the last binding. ENOSPC: the NPU's table is full.
+    pub(crate) fn bind(
+        this: &Arc<Self>,
+        core: &Core,
+        kvm: Kvm,
+        gate: Option<&Arc<Gate>>,
+    ) -> Result<Bound> {
+        let lpid = Lpid::of(kvm.guest()).map_err(|unfit| {
+            dev_err!(
+                core.device(),
+                "no LPAR is bound: {}\n",
+                format_args!("{unfit}")
+            );
+            EOPNOTSUPP
+        })?;
+        // Declared first, so that it is dropped after the lock.
+        let _former;
+        let mut state = this.state.lock();
+
+        _former = state.settle()?;
+        state.gates.reserve(1, GFP_KERNEL)?;
+        let share = match state.binding.held() {
+            None => {
+                let binding = Binding::new(core, &this.node, kvm, lpid)?;
+
+                state.binding.begin(binding).map_err(|_| EBUSY)?
+            }
+            Some(binding) if binding.kvm.as_ref() == Some(&kvm) => {
+                state.binding.join().ok_or(EBUSY)?
+            }
+            Some(binding) => {
+                dev_err!(
+                    core.device(),
+                    "GPU {} is bound to LPID {}, not to LPID {} of this virtual machine: close the \
+                     GPU and its bridges first\n",
+                    &*binding.name,
+                    binding.lpid.get(),
+                    lpid.get()
+                );
+                return Err(EBUSY);
+            }
+        };
+
+        if let Some(gate) = gate {
+            // There is room for it.
+            let _ = state.gates.push_within_capacity(gate.clone());
+        }
+        Ok(Bound {
+            lpar: this.clone(),
+            share,
+            gate: gate.cloned(),
+        })
+    }
+
+    /// Ends the binding, whoever shares it: the GPU goes. ATSD registers are out of reach until
+    /// their bridges are opened again.
+    pub(crate) fn revoke(&self) {
+        let kvm = {
+            let mut state = self.state.lock();
+
+            let Some(binding) = state.binding.revoke() else {
+                return;
+            };
+            for gate in state.gates.drain_all() {
+                gate.close();
+            }
+            state.end(binding)
+        };
+
+        drop(kvm);
+    }
+
+    /// Writes the LPID, `none`, or the LPID and `retained`.
+    pub(crate) fn show(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let state = self.state.lock();
+
+        match (state.binding.held(), state.binding.retained()) {
+            (Some(binding), _) => writeln!(f, "{}", binding.lpid.get()),
+            (None, Some(binding)) => writeln!(f, "{} retained", binding.lpid.get()),
+            (None, None) => writeln!(f, "none"),
+        }
+    }
+}
+
+/// A device's share of its GPU's binding.
+pub(crate) struct Bound {
+    lpar: Arc<Lpar>,
+    share: Share,
+    gate: Option<Arc<Gate>>,
+}
+
+impl Drop for Bound {
+    fn drop(&mut self) {
+        let kvm = {
+            let mut state = self.lpar.state.lock();
+            let left = state.binding.leave(self.share);
+
+            if let Some(gate) = &self.gate {
+                if matches!(left, Left::Revoked) {
+                    gate.open();
+                }
+                state.gates.retain(|other| !Arc::ptr_eq(other, gate));
+            }
+            match left {
+                Left::Last(binding) => state.end(binding),
+                Left::Others | Left::Revoked => None,
+            }
+        };
+
+        // Not under the lock: it may be the last reference to the machine.
+        drop(kvm);
+    }
+}
