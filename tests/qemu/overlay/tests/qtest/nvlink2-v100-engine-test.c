@@ -1051,13 +1051,19 @@ static void test_two_lpars(void)
     g_assert_cmpint(regl(qts, V100_ENGINE_ATC_SHOOTDOWNS), ==, 0);
     qtest_writeq(qts, tree_entry(qts, &vm[0].process, VM_EA, 16), 0);
     assert_reads(qts, V100_ENGINE_PATH_ATS, VM_EA, 0x5eed0000);
-    launch(qts, 0, 0, FIELD_(11, 12, 2) | LAUNCH_PRS);
-    assert_ats_faults(qts, VM_EA, V100_ENGINE_CAUSE_RADIX);
 
-    /* The cache goes by LPAR: bound to the other VM the GPU sees that */
+    /*
+     * The cache goes by LPAR: bound to the other VM the GPU sees that one's
+     * memory, and gets that one's shootdowns
+     */
     bind_gpu(qts, 0, BDF, 0, LPID + 1);
     assert_reads(qts, V100_ENGINE_PATH_ATS, VM_EA, 0x5eed0001);
+    g_assert_cmpint(regl(qts, V100_ENGINE_ATC_ENTRIES), ==, 2);
+    launch(qts, 1, 0, FIELD_(11, 12, 2) | LAUNCH_PRS);
+    g_assert_cmpint(regl(qts, V100_ENGINE_ATC_ENTRIES), ==, 1);
     bind_gpu(qts, 0, BDF, 0, LPID);
+    assert_reads(qts, V100_ENGINE_PATH_ATS, VM_EA, 0x5eed0000);
+    launch(qts, 0, 0, FIELD_(11, 12, 2) | LAUNCH_PRS);
     g_assert_cmpint(fetch(qts, V100_ENGINE_PATH_ATS, VM_EA, &val), ==,
                     V100_ENGINE_CAUSE_RADIX);
     qtest_quit(qts);

@@ -588,7 +588,7 @@ static void test_inject_scom_error(void)
             g_assert_cmphex(ring_read(qts, spared[j]), ==, 0x80 + j);
         }
         ring_write(qts, hit[i], 6);
-        g_assert_cmphex(ring_read(qts, hit[i]), ==, 0);
+        g_assert_cmphex(ring_read(qts, hit[i]), ==, ~0ull);
         /* Both are used up, and the write was lost */
         g_assert_cmphex(ring_read(qts, hit[i]) & 7, ==, 5);
     }
