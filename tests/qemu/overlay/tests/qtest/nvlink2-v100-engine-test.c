@@ -449,8 +449,14 @@ static void test_tce_kill(void)
     tce_kill_all(qts);
     assert_faults(qts, V100_ENGINE_PATH_TCE, page,
                   V100_ENGINE_CAUSE_TCE_INVALID);
-    /* A disabled TVE does not look into the cache */
+    /* Nor does one PE see what is cached for another */
     qtest_writeq(qts, TABLE, DATA | TCE_R);
+    assert_reads(qts, V100_ENGINE_PATH_TCE, 0, 0xda7a0000da7aull);
+    set_pe(qts, 0, 0, BDF, PE + 1);
+    set_tve(qts, PE + 1, tve(TABLE2, 1, 16, 16));
+    assert_faults(qts, V100_ENGINE_PATH_TCE, 0, V100_ENGINE_CAUSE_TCE_INVALID);
+    set_pe(qts, 0, 0, BDF, PE);
+    /* A disabled TVE does not look into the cache */
     assert_reads(qts, V100_ENGINE_PATH_TCE, 0, 0xda7a0000da7aull);
     set_tve(qts, PE, BIT_(51));
     assert_faults(qts, V100_ENGINE_PATH_TCE, 0, V100_ENGINE_CAUSE_TVE_RANGE);

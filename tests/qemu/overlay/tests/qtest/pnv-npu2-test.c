@@ -538,6 +538,18 @@ static void test_nmmu(void)
     g_assert_cmphex(xscom_read(qts, 1, ptcr + 1), ==, 0);
     qtest_system_reset(qts);
     g_assert_cmphex(xscom_read(qts, 1, ptcr), ==, 0);
+
+    /* Each NPU asks the one of its chip */
+    for (unsigned chip = 0; chip < 2; chip++) {
+        g_autofree char *npu = g_strdup_printf("/machine/chip[%u]/npu", chip);
+        g_autofree char *nmmu = g_strdup_printf("/machine/chip[%u]/nmmu", chip);
+        QDict *response = qtest_qmp(qts, "{ 'execute': 'qom-get', 'arguments': "
+                                    "{ 'path': %s, 'property': 'nmmu' } }",
+                                    npu);
+
+        g_assert_cmpstr(qdict_get_try_str(response, "return"), ==, nmmu);
+        qobject_unref(response);
+    }
     qtest_quit(qts);
 }
 
