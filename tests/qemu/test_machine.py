@@ -125,6 +125,13 @@ class Machine(unittest.TestCase):
                     tree.get(f"{xscom}/i2cm@a1000/i2c-bus@4",
                              "ibm,port-name"),
                     f"p8_{chip:08x}_e1p4\0".encode())
+                # Without it OPAL does not know the nest MMU of the chip.
+                self.assertEqual(
+                    tree.get(f"{xscom}/nmmu@5012c40", "compatible"),
+                    b"ibm,power9-nest-mmu\0")
+                self.assertEqual(
+                    cells(tree.get(f"{xscom}/nmmu@5012c40", "reg")),
+                    [0x5012c40, 0x20])
 
     def test_children_keep_their_order(self):
         tree = empty()
