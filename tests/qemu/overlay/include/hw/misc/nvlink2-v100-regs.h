@@ -96,8 +96,10 @@
 /*
  * Test engine: one copy at a time, between any two of the GPU's RAM and what
  * the GPU reaches on three paths.  It runs while V100_ENGINE_START is written:
- * whoever reads V100_ENGINE_STATUS after that reads the result.  Reset of any
- * kind sets all its registers and counters to zero and empties its cache.
+ * whoever reads V100_ENGINE_STATUS after that reads the result.  It copies
+ * pieces that stay in one 4 KiB page on both sides, and translates each anew.
+ * Reset of any kind sets all its registers and counters to zero and empties its
+ * cache.
  */
 #define V100_ENGINE_BASE                0xf01000
 #define V100_ENGINE_END                 0xf01fff
