@@ -753,8 +753,9 @@ static void test_ats_tables(void)
     qtest_writeq(qts, pate + 8, dw1 | VM_SIZE);
     assert_gpa_faults(qts, VM_EA, V100_ENGINE_CAUSE_PARTITION_RADIX,
                       VM_SIZE + VM_PRTB + 16 * PID);
-    /* One that is too small: 4 KiB */
+    /* One that is too small, 4 KiB, whatever lies behind it */
     qtest_writeq(qts, pate + 8, dw1 & ~FIELD_(59, 63, 31));
+    qtest_writeq(qts, vm.memory + VM_PRTB + 16 * 256, tree_root(&vm.process));
     assert_reads(qts, V100_ENGINE_PATH_ATS, VM_EA, 0x5eed0000);
     reg_write(qts, V100_ENGINE_PASID, 256);
     assert_ats_faults(qts, VM_EA, V100_ENGINE_CAUSE_PROCESS_ENTRY);
@@ -978,7 +979,7 @@ static void test_atsd_scope(void)
     assert_stale(qts, false, false);
     make_stale(qts, &vm);
     removed = regl(qts, V100_ENGINE_ATC_REMOVED);
-    launch(qts, 3, 0, FIELD_(11, 12, 2));
+    launch(qts, 3, 0, BIT_(12));
     assert_stale(qts, false, false);
     g_assert_cmpint(regl(qts, V100_ENGINE_ATC_REMOVED), ==, removed + 2);
     qtest_quit(qts);
@@ -1002,7 +1003,9 @@ static void test_atsd_forwarding(void)
     assert_stale(qts, true, true);
     /* The brick of the BDF map entry is the one that counts */
     bind_gpu(qts, 2, BDF, 1, LPID);
+    npu_set(qts, 0, "inject-fence", 0);
     launch(qts, 3, 0, LAUNCH_PID(PID));
+    train(qts);
     g_assert_cmpint(regl(qts, V100_ENGINE_ATC_SHOOTDOWNS), ==, 1);
     assert_stale(qts, false, false);
     make_stale(qts, &vm);
