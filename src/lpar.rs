@@ -83,8 +83,18 @@ impl Binding {
                 "LPID {} not bound: the OPAL firmware does not support it, update it\n",
                 lpid.get()
             ),
+            Err(EBUSY) => dev_err!(
+                gpu.device(),
+                "LPID {} not bound: this GPU or one with its bus address is bound already\n",
+                lpid.get()
+            ),
+            Err(ENODEV) => dev_err!(
+                gpu.device(),
+                "LPID {} not bound: the kernel has not set up the GPU's NVLinks for DMA\n",
+                lpid.get()
+            ),
             // The kernel has told what firmware said.
-            Err(error) => dev_err!(gpu.device(), "LPID {} not bound: {error:?}\n", lpid.get()),
+            Err(_) => {}
         }
         result?;
         // INVARIANT: The LPID is that of `kvm`.
@@ -118,9 +128,10 @@ impl Binding {
             self.failed = true;
             dev_err!(
                 gpu.device(),
-                "LPID {} may still be mapped ({error:?}): GPU and bridges are refused and the \
+                "LPID {} may still be mapped (errno {}): GPU and bridges are refused and the \
                  virtual machine is kept until unmapping succeeds, which the next open tries again\n",
-                self.lpid.get()
+                self.lpid.get(),
+                -error.to_errno()
             );
         }
         result

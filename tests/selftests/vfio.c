@@ -41,7 +41,7 @@ static int window_create(struct vfio_group *g)
 	return 0;
 }
 
-static int kvm_attach(struct vfio_group *g)
+int vfio_group_add_vm(struct vfio_group *g)
 {
 	struct kvm_create_device device = { .type = KVM_DEV_TYPE_VFIO };
 	struct kvm_device_attr attr = { .group = KVM_DEV_VFIO_GROUP };
@@ -105,7 +105,7 @@ static int group_attach(struct vfio_group *g, bool kvm)
 		return -errno;
 	ret = window_create(g);
 	if (!ret && kvm)
-		ret = kvm_attach(g);
+		ret = vfio_group_add_vm(g);
 	return ret;
 }
 
@@ -135,12 +135,17 @@ static void close_fd(int *fd)
 	*fd = -1;
 }
 
-void vfio_group_close(struct vfio_group *g)
+void vfio_group_drop_vm(struct vfio_group *g)
 {
 	close_fd(&g->kvm_table);
 	close_fd(&g->kvm_vfio);
 	close_fd(&g->vm);
 	close_fd(&g->kvm);
+}
+
+void vfio_group_close(struct vfio_group *g)
+{
+	vfio_group_drop_vm(g);
 	close_fd(&g->group);
 	close_fd(&g->container);
 }
