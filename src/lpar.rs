@@ -93,6 +93,12 @@ impl Binding {
                 "LPID {} not bound: the kernel has not set up the GPU's NVLinks for DMA\n",
                 lpid.get()
             ),
+            Err(ENXIO) => dev_err!(
+                gpu.device(),
+                "LPID {} not bound: the OPAL firmware does not tell where the NPU's registers are, \
+                 update it\n",
+                lpid.get()
+            ),
             // The kernel has told what firmware said.
             Err(_) => {}
         }
@@ -227,8 +233,9 @@ impl Lpar {
     /// Binds the GPU to the LPAR of `kvm`, for `core` with `gate`, or shares the binding to it.
     ///
     /// EBUSY: it is bound to another machine's. EOPNOTSUPP: the machine has no LPID that the NPU
-    /// can be told, or firmware has no calls for it. ENODEV: the GPU is not plugged in. EIO:
-    /// firmware failed, now or at the end of the last binding. ENOSPC: the NPU's table is full.
+    /// can be told, or firmware has no calls for it. ENODEV: the GPU is not plugged in. ENXIO:
+    /// firmware does not tell where the NPU's registers are. EIO: firmware failed, now or at the
+    /// end of the last binding. ENOSPC: the NPU's table is full.
     pub(crate) fn bind(
         this: &Arc<Self>,
         core: &Core,
