@@ -767,6 +767,7 @@ static void test_ats_process_entry(void)
     Vm vm;
     QTestState *qts = start_ats(&vm);
     uint64_t entry = vm_process_entry(&vm), root = qtest_readq(qts, entry);
+    uint64_t pte;
 
     qtest_writeq(qts, entry, 0);
     assert_ats_faults(qts, VM_EA, V100_ENGINE_CAUSE_PROCESS_ENTRY);
@@ -779,11 +780,17 @@ static void test_ats_process_entry(void)
     assert_ats_faults(qts, VM_EA | 1ull << 52, V100_ENGINE_CAUSE_RADIX);
     qtest_writeq(qts, entry, root & ~ROOT_RTS);
     assert_ats_faults(qts, VM_EA, V100_ENGINE_CAUSE_RADIX);
-    /* An index that no table has */
+    /* An index that no table has, though the entry would do */
+    qtest_writeq(qts, vm.memory + VM_TREE, RADIX_VALID | RADIX_LEAF | PTE_RW);
     qtest_writeq(qts, entry, (root & ~0x1full) | 4);
     assert_ats_faults(qts, VM_EA, V100_ENGINE_CAUSE_RADIX);
-    /* Quadrants: 1 and 2 are nobody's, 3 is PID 0's */
+    /* All of a PTE, but not valid */
     qtest_writeq(qts, entry, root);
+    pte = tree_entry(qts, &vm.process, VM_EA, 16);
+    qtest_writeq(qts, pte, qtest_readq(qts, pte) & ~RADIX_VALID);
+    assert_ats_faults(qts, VM_EA, V100_ENGINE_CAUSE_RADIX);
+    qtest_writeq(qts, pte, qtest_readq(qts, pte) | RADIX_VALID);
+    /* Quadrants: 1 and 2 are nobody's, 3 is PID 0's */
     assert_ats_faults(qts, VM_EA | 1ull << 62, V100_ENGINE_CAUSE_RADIX);
     assert_ats_faults(qts, VM_EA | 2ull << 62, V100_ENGINE_CAUSE_RADIX);
     assert_ats_faults(qts, VM_EA | 3ull << 62,
