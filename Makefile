@@ -2,15 +2,16 @@
 #
 # make demo    show the driver at work on an emulated host
 # make check   every test and every lint
+# make compare what the original C driver leaves behind, and what this one does
 # make KDIR=<build tree of a Linux 7.3 with the series> modules modules_install
 #
-# The first two need no POWER hardware and build what they need (scripts/emu).
+# The first three need no POWER hardware and build what they need (scripts/emu).
 
 KDIR ?= /lib/modules/$(shell uname -r)/build
 EMU := scripts/emu
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo check modules modules_install clean distclean
+.PHONY: help setup demo check compare modules modules_install clean distclean
 
 help:
 	@sed -n 's/^# \(make.*\)/  \1/p' Makefile
@@ -24,6 +25,9 @@ demo:
 
 check:
 	scripts/check
+
+compare:
+	$(EMU) compare
 
 modules modules_install clean:
 	$(MAKE) -C $(KDIR) M=$(CURDIR) $@

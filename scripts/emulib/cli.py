@@ -6,7 +6,7 @@ import signal
 import subprocess
 from pathlib import Path
 
-from . import boot, config, initrd, kernel, module, programs, qemu, root, sources
+from . import boot, config, initrd, kernel, module, peer, programs, qemu, root, sources
 from .config import Failure
 from .step import Step, say
 
@@ -15,6 +15,9 @@ STEPS: list[Step] = [
     kernel.STEP, qemu.STEP, module.STEP, initrd.STEP,
     programs.SELFTESTS_STEP, programs.DEMO_STEP,
 ]
+# Made only when named, or by the verb that needs them.
+OPTIONAL_STEPS: list[Step] = [peer.SOURCE_STEP, peer.STEP]
+ALL_STEPS = STEPS + OPTIONAL_STEPS
 FOR_BOOT = [qemu.STEP, initrd.STEP]
 
 ENVIRONMENT = """\
@@ -58,9 +61,10 @@ def _parser() -> argparse.ArgumentParser:
     setup = verbs.add_parser(
         "setup", help="build what is missing or outdated",
         description="Build what is missing or outdated in the cache: all steps, or the named ones and "
-        "what they need. Steps: " + ", ".join(step.name for step in STEPS) + ".",
+        "what they need. Steps: " + ", ".join(step.name for step in STEPS) + ". Only when named: "
+        + ", ".join(step.name for step in OPTIONAL_STEPS) + ".",
     )
-    setup.add_argument("step", nargs="*", metavar="STEP", choices=[[], *(s.name for s in STEPS)])
+    setup.add_argument("step", nargs="*", metavar="STEP", choices=[[], *(s.name for s in ALL_STEPS)])
 
     run = verbs.add_parser(
         "run", help="boot, run a command in the emulated host, power off",
@@ -91,13 +95,19 @@ def _parser() -> argparse.ArgumentParser:
     inside.add_argument("command", nargs="+", metavar="COMMAND", help="after --")
 
     product = verbs.add_parser("product", help="print where a step's product is")
-    product.add_argument("step", metavar="STEP", choices=[step.name for step in STEPS])
+    product.add_argument("step", metavar="STEP", choices=[step.name for step in ALL_STEPS])
+
+    verbs.add_parser(
+        "compare", help="print what the original C driver leaves behind, and this one",
+        description="Run tests/selftests/left_behind on Linux 5.10 with the original driver and on our "
+        "kernel with this one, on the same machine, and print both as a table (reStructuredText).",
+    )
 
     clean = verbs.add_parser(
         "clean", help="remove the cache, or the products of steps",
         description="Remove the whole cache, or just forget that the named steps were done.",
     )
-    clean.add_argument("step", nargs="*", metavar="STEP", choices=[[], *(s.name for s in STEPS)])
+    clean.add_argument("step", nargs="*", metavar="STEP", choices=[[], *(s.name for s in ALL_STEPS)])
     return parser
 
 
@@ -119,7 +129,7 @@ def ensure(steps: list[Step]) -> None:
 
 def _clean(names: list[str]) -> int:
     if names:
-        for step in STEPS:
+        for step in ALL_STEPS:
             if step.name in names:
                 step.stamp.unlink(missing_ok=True)
                 say(f"{step.name}: will be done again")
@@ -136,7 +146,7 @@ def _clean(names: list[str]) -> int:
 def _dispatch(options: argparse.Namespace) -> int:
     match options.verb:
         case "setup":
-            ensure([step for step in STEPS if not options.step or step.name in options.step])
+            ensure([step for step in ALL_STEPS if step.name in options.step] if options.step else STEPS)
             return 0
         case "run":
             ensure(FOR_BOOT)
@@ -153,8 +163,11 @@ def _dispatch(options: argparse.Namespace) -> int:
         case "root":
             ensure([])
             return subprocess.run(root.inside(options.command), check=False).returncode
+        case "compare":
+            ensure([*FOR_BOOT, programs.SELFTESTS_STEP, peer.STEP])
+            return peer.compare()
         case "product":
-            (step,) = (step for step in STEPS if step.name == options.step)
+            (step,) = (step for step in ALL_STEPS if step.name == options.step)
             print(step.products[0])
             return 0
         case _:

@@ -1,0 +1,153 @@
+# SPDX-License-Identifier: GPL-2.0
+"""The peer: Linux 5.10 with the original C driver, and what both drivers leave behind."""
+
+import io
+import itertools
+import re
+import textwrap
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from . import boot, config, kernel, programs, root, sources
+from .config import Failure
+from .step import Log, Step, digest, say
+
+LINUX = "linux-source-5.10"
+# The last Debian release whose kernel has the driver.
+SUITE = "bullseye"
+CONFIG = config.TREE / "scripts/kernel/peer.config"
+# Debian's current compiler warns of much in a kernel that is older than it.
+MAKE = (f"make ARCH=powerpc CROSS_COMPILE=powerpc64le-linux-gnu- KCFLAGS=-w "
+        f"O={config.ROOT_CACHE}/peer -j{config.jobs()}")
+
+
+def source() -> Path:
+    return sources.folder() / "linux-5.10"
+
+
+def image() -> Path:
+    return config.cache_dir() / "peer/vmlinux"
+
+
+def _fetch(log: Log) -> None:
+    root.remove(source())
+    source().mkdir(parents=True)
+    # The suite is known to apt for this download only, and nothing is installed from it.
+    sources.shell(log, f"""
+        mkdir -p /tmp/peer && cd /tmp/peer
+        uri=$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' | head -n 1)
+        list=/etc/apt/sources.list.d/peer.list
+        trap 'rm -f $list /etc/apt/preferences.d/peer' EXIT
+        printf 'Package: *\\nPin: release n={SUITE}\\nPin-Priority: 1\\n' > /etc/apt/preferences.d/peer
+        echo "deb $uri {SUITE} main" > $list
+        {sources.APT_UPDATE}
+        apt-get download {LINUX}
+        dpkg-deb -x {LINUX}_*.deb unpacked
+        tar -xf unpacked/usr/src/{LINUX}.tar.xz --strip-components=1 -C {config.ROOT_CACHE}/sources/linux-5.10
+    """, network=True, remedy=f"Debian may have moved {SUITE} to its archive of old releases: "
+                              "set NVLINK2_DEBIAN_MIRROR to an address that still has it.")
+    if not (source() / "drivers/vfio/pci/vfio_pci_nvlink2.c").is_file():
+        raise Failure(f"peer-source: {LINUX} of {SUITE} is without the original driver")
+
+
+def _build(log: Log) -> None:
+    sources.shell(log, f"""
+        mkdir -p {config.ROOT_CACHE}/peer
+        cd {config.ROOT_CACHE}/sources/linux-5.10
+        cat {config.ROOT_TREE}/scripts/kernel/{{host,peer}}.config > {config.ROOT_CACHE}/peer/wanted
+        KCONFIG_ALLCONFIG={config.ROOT_CACHE}/peer/wanted {MAKE} allnoconfig
+        # Of what both have, 5.10 need not know everything; of its own, it must.
+        grep -E '^CONFIG_[A-Z0-9_]+=[^n]' {config.ROOT_TREE}/scripts/kernel/peer.config |
+            while read -r line; do
+                grep -qxF "$line" {config.ROOT_CACHE}/peer/.config ||
+                    {{ echo "E: $line of peer.config was not accepted"; exit 1; }}
+            done
+        {MAKE} vmlinux
+    """)
+
+
+SOURCE_STEP = Step(
+    "peer-source",
+    "fetching and unpacking Linux 5.10",
+    lambda: digest(LINUX, SUITE),
+    _fetch,
+    [source() / "Makefile"],
+    [root.STEP],
+)
+
+STEP = Step(
+    "peer",
+    "building Linux 5.10 with the original driver (6 min on 2 cores when cold)",
+    lambda: digest(kernel.CONFIG, CONFIG, MAKE),
+    _build,
+    [image()],
+    [SOURCE_STEP],
+)
+
+
+@dataclass
+class Seen:
+    """What one driver left behind: defects and subject of each observation, and what was seen."""
+
+    host: str
+    rows: dict[tuple[str, str], str]
+
+
+def _look(host: boot.Host) -> Seen:
+    """Run tests/selftests/left_behind on a host."""
+    host.files = [programs.selftests_dir() / "left_behind"]
+    host.timeout = 300
+    output = io.BytesIO()
+    status = boot.run(host, ["/files/left_behind"], output)
+    text = output.getvalue().decode(errors="replace")
+    said = re.search(r"^# (\S+ on Linux \S+)$", text, re.MULTILINE)
+    if status or not said:
+        raise Failure(f"left_behind ended with status {status}:\n{text}")
+    rows = {}
+    for line in text.splitlines():
+        if len(cells := line.split(" | ")) == 3:
+            rows[cells[0], cells[1]] = cells[2]
+        elif line.startswith("# ") and said[1] not in line:
+            say(f"{said[1]}: {line[2:]}")
+    return Seen(said[1], rows)
+
+
+def guards(defects: str) -> str:
+    """The selftests that have a case "defect_N_..." for one of `defects` ("6, 8")."""
+    pattern = re.compile(rf"\bdefect_(?:{'|'.join(defects.split(', '))})_")
+    tests = sorted(programs.SELFTESTS.glob("*.c"))
+    return ", ".join(test.stem for test in tests if pattern.search(test.read_text(encoding="utf-8")))
+
+
+WIDTHS = (6, 38, 26, 26, 14)
+
+
+def _table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
+    """A simple table of reStructuredText."""
+    border = "  ".join("=" * width for width in WIDTHS)
+    lines = [border]
+    for row in [head, *rows]:
+        cells = [textwrap.wrap(cell, width) for cell, width in zip(row, WIDTHS)]
+        lines += [
+            "  ".join(text.ljust(width) for text, width in zip(texts, WIDTHS)).rstrip()
+            for texts in itertools.zip_longest(*cells, fillvalue="")
+        ]
+        # A blank line keeps rows apart for the eye; the table goes on.
+        lines.append(border if row is head else "")
+    lines[-1] = border
+    return "\n".join(lines)
+
+
+def compare() -> int:
+    """Print what the original and this driver leave behind, side by side."""
+    peer = _look(boot.Host(kernel=image()))
+    ours = _look(boot.Host())
+    nothing = "not seen"
+    rows = [
+        (defects, what, peer.rows.get((defects, what), nothing), ours.rows.get((defects, what), nothing),
+         guards(defects))
+        for defects, what in dict.fromkeys([*peer.rows, *ours.rows])
+    ]
+    print(_table(("Defect", "What is looked at", peer.host, ours.host, "Guarded by"), rows))
+    return 0
