@@ -514,6 +514,40 @@ TEST_F(lpar, unbound_gpu_takes_the_binding_with_it)
 	free(info);
 }
 
+/* The same with a GPU that is pulled out, and comes back. */
+TEST_F(lpar, unplugged_gpu_takes_the_binding_with_it)
+{
+	struct bed *bed = &self->bed;
+	struct vfio_region_info *info;
+	char path[128];
+	__u64 value;
+	char *p;
+
+	ASSERT_EQ(0, device_open(bed, 1));
+	ASSERT_EQ(0, vfio_find_atsd(bed->dev[1], &info));
+	p = vfio_map(bed->dev[1], info, 0, PAGE_64K);
+	ASSERT_NE(NULL, p);
+	snprintf(path, sizeof(path), "/sys/bus/pci/devices/%s/remove", bed->gpu->bdf);
+	ASSERT_EQ(0, sys_write(path, "1"));
+	EXPECT_STREQ("", not_clear());
+	EXPECT_EQ(SIGBUS, try_read64(p + ATSD_AVA, &value));
+	munmap(p, PAGE_64K);
+	free(info);
+
+	/* Another of its bridges: there is nothing to bind. */
+	EXPECT_EQ(-ENODEV, device_open(bed, 2));
+	EXPECT_EQ(1, kmsg_count(bed->tb.kmsg, "rescan the bus"));
+
+	ASSERT_EQ(0, sys_write("/sys/bus/pci/rescan", "1"));
+	ASSERT_EQ(0, driver_bind(bed->gpu->bdf, DRIVER));
+	ASSERT_EQ(0, device_open(bed, 0));
+	EXPECT_STREQ("", not_bound(bed->gpu, driver_lpid(bed->gpu->bdf)));
+	EXPECT_EQ(0, device_open(bed, 2));
+	device_close(bed, 0);
+	device_close(bed, 1);
+	EXPECT_STREQ("", not_bound(bed->gpu, driver_lpid(device_bdf(bed, 2))));
+}
+
 /* Defect 7: what firmware refuses fails the open, and leaves nothing behind. */
 TEST_F(lpar, defect_7_full_table_fails_the_open)
 {
