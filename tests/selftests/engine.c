@@ -16,8 +16,8 @@
 #define PCI_DEVICES "/sys/bus/pci/devices"
 
 /* /proc/self/pagemap */
-#define PAGEMAP_PRESENT	(1ULL << 63)
-#define PAGEMAP_PFN	((1ULL << 55) - 1)
+#define PAGEMAP_PRESENT	0x8000000000000000ULL
+#define PAGEMAP_PFN	0x7fffffffffffffULL
 
 static __u32 load32(const void *addr)
 {

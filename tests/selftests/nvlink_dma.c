@@ -4,7 +4,6 @@
  * NVLinks the memory that VFIO mapped, as it was mapped, while it is mapped, and no more.
  */
 #define _GNU_SOURCE
-#include <linux/pci_regs.h>
 #include <stdint.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
@@ -16,19 +15,18 @@
 #include "sys.h"
 #include "testbed.h"
 
-#define RAM		V100_ENGINE_PATH_RAM
 #define PCI		V100_ENGINE_PATH_PCI
 #define TCE		V100_ENGINE_PATH_TCE
 #define CAUSE(name)	V100_ENGINE_CAUSE_##name
 
 /* Where the second window and, for the kernel's own devices, the bypass start on PCIe. */
-#define WINDOW_64	(1ULL << 59)
+#define WINDOW_64	0x800000000000000ULL
 
 #define MEM_SIZE	(16 * PAGE_64K)
 /* Where the tests map it: not at zero, so that an offset lost on the way shows. */
 #define IOVA		(7 * PAGE_64K)
 
-/* A way to memory, and what a refusal is called there. */
+/* The ways to memory. */
 static const struct way {
 	const char *name;
 	__u32 path;
@@ -183,6 +181,310 @@ TEST_F(nvlink, what_is_not_mapped_faults)
 					 cause_outside(way)));
 	}
 	EXPECT_TRUE(filled(self->mem, MEM_SIZE, 1));
+}
+
+static int map_read_only(const struct vfio_group *g, const void *va, __u64 iova)
+{
+	struct vfio_iommu_type1_dma_map map = {
+		.argsz = sizeof(map), .flags = VFIO_DMA_MAP_FLAG_READ,
+		.vaddr = (uintptr_t)va, .iova = iova, .size = PAGE_64K,
+	};
+
+	return ioctl(g->container, VFIO_IOMMU_MAP_DMA, &map) ? -errno : 0;
+}
+
+TEST_F(nvlink, read_only_tce_refuses_writes)
+{
+	struct engine *e = &self->engine;
+	struct engine_fault fault;
+	__u64 value;
+	size_t i;
+
+	ASSERT_EQ(0, map_read_only(&self->tb.group, self->mem, IOVA));
+	fill(self->mem, PAGE_64K, 1);
+	for (i = 0; i < ARRAY_SIZE(ways); i++) {
+		const struct way *way = &ways[i];
+
+		e->link = way->link;
+		EXPECT_EQ(0, engine_read64(e, way->path, IOVA + 8, &value));
+		EXPECT_EQ(pattern(8, 1), value);
+		EXPECT_EQ(way->path == PCI ? CAUSE(PCI) : CAUSE(TCE_WRITE),
+			  engine_write64(e, way->path, IOVA + 8, 0))
+			TH_LOG("%s", way->name);
+		engine_last_fault(e, &fault);
+		EXPECT_EQ(IOVA + 8, fault.addr);
+	}
+	EXPECT_TRUE(filled(self->mem, PAGE_64K, 1));
+}
+
+/* What the NPU remembers of a TCE goes with it; its neighbour stays. */
+TEST_F(nvlink, unmapped_memory_is_out_of_reach_at_once)
+{
+	struct engine *e = &self->engine;
+	char *mem = self->mem;
+	unsigned int round;
+	size_t i;
+
+	ASSERT_EQ(0, vfio_dma_map(&self->tb.group, mem + PAGE_64K, IOVA + PAGE_64K, PAGE_64K));
+	for (round = 0; round < 3; round++) {
+		ASSERT_EQ(0, vfio_dma_map(&self->tb.group, mem, IOVA, PAGE_64K));
+		EXPECT_TRUE(copies_all_ways(e, mem, IOVA));
+		EXPECT_TRUE(copies_all_ways(e, mem + PAGE_64K, IOVA + PAGE_64K));
+		ASSERT_EQ(0, vfio_dma_unmap(&self->tb.group, IOVA, PAGE_64K));
+		fill(mem, PAGE_64K, 1);
+		for (i = 0; i < ARRAY_SIZE(ways); i++)
+			EXPECT_STREQ("", refused(e, &ways[i], IOVA, cause_unmapped(&ways[i])));
+		EXPECT_TRUE(filled(mem, PAGE_64K, 1));
+		EXPECT_TRUE(copies_all_ways(e, mem + PAGE_64K, IOVA + PAGE_64K));
+	}
+	/* Other memory at the same address. */
+	ASSERT_EQ(0, vfio_dma_map(&self->tb.group, mem + 2 * PAGE_64K, IOVA, PAGE_64K));
+	EXPECT_TRUE(copies_all_ways(e, mem + 2 * PAGE_64K, IOVA));
+}
+
+/* A second window, much larger than the first. */
+static int create_window(const struct vfio_group *g, __u32 page_shift, __u32 levels, __u64 *start)
+{
+	struct vfio_iommu_spapr_tce_create create = {
+		.argsz = sizeof(create), .page_shift = page_shift, .window_size = 1ULL << 34,
+		.levels = levels,
+	};
+
+	if (ioctl(g->container, VFIO_IOMMU_SPAPR_TCE_CREATE, &create))
+		return -errno;
+	*start = create.start_addr;
+	return 0;
+}
+
+static int remove_window(const struct vfio_group *g, __u64 start)
+{
+	struct vfio_iommu_spapr_tce_remove remove = {
+		.argsz = sizeof(remove), .start_addr = start,
+	};
+
+	return ioctl(g->container, VFIO_IOMMU_SPAPR_TCE_REMOVE, &remove) ? -errno : 0;
+}
+
+/*
+ * PCIe has two windows side by side. A link has one at a time, the second if there is one, and
+ * addresses in it count from its start.
+ */
+TEST_F(nvlink, links_follow_the_windows)
+{
+	const struct vfio_group *g = &self->tb.group;
+	struct engine *e = &self->engine;
+	char *low = self->mem, *high = self->mem + PAGE_64K;
+	static const struct {
+		__u32 page_shift, levels;
+	} shape[] = { { 16, 1 }, { 16, 2 }, { 12, 3 } };
+	/* Beyond the end of the first window. */
+	const __u64 far = (1ULL << 33) + IOVA;
+	__u64 start;
+	size_t i, s;
+
+	ASSERT_EQ(0, vfio_dma_map(g, low, IOVA, PAGE_64K));
+	for (s = 0; s < ARRAY_SIZE(shape); s++) {
+		EXPECT_TRUE(copies_all_ways(e, low, IOVA));
+
+		ASSERT_EQ(0, create_window(g, shape[s].page_shift, shape[s].levels, &start));
+		ASSERT_EQ(WINDOW_64, start);
+		ASSERT_EQ(0, vfio_dma_map(g, high, start + far, PAGE_64K));
+		EXPECT_TRUE(copies(e, &ways[0], low, IOVA));
+		EXPECT_TRUE(copies(e, &ways[0], high, start + far));
+		fill(low, PAGE_64K, 1);
+		for (i = 1; i < ARRAY_SIZE(ways); i++) {
+			EXPECT_TRUE(copies(e, &ways[i], high, start + far))
+				TH_LOG("%u levels", shape[s].levels);
+			EXPECT_STREQ("", refused(e, &ways[i], IOVA, CAUSE(TCE_INVALID)));
+		}
+		EXPECT_TRUE(filled(low, PAGE_64K, 1));
+
+		ASSERT_EQ(0, remove_window(g, start));
+		EXPECT_STREQ("", refused(e, &ways[0], start + far, CAUSE(PCI)));
+		for (i = 1; i < ARRAY_SIZE(ways); i++)
+			EXPECT_STREQ("", refused(e, &ways[i], far, CAUSE(TVE_RANGE)));
+		EXPECT_TRUE(copies_all_ways(e, low, IOVA));
+	}
+
+	ASSERT_EQ(0, remove_window(g, g->window_start));
+	fill(low, PAGE_64K, 1);
+	for (i = 0; i < ARRAY_SIZE(ways); i++)
+		EXPECT_STREQ("", refused(e, &ways[i], IOVA, cause_outside(&ways[i])));
+	EXPECT_TRUE(filled(low, PAGE_64K, 1));
+}
+
+/* A page that was never mapped for DMA, and where it is in the host. */
+struct canary {
+	char *page;
+	__u64 pa;
+};
+
+static int canary_make(struct canary *c)
+{
+	c->page = anonymous(PAGE_64K);
+	if (!c->page)
+		return -ENOMEM;
+	fill(c->page, PAGE_64K, 0xca);
+	if (mlock(c->page, PAGE_64K))
+		return -errno;
+	return physical_address(c->page, &c->pa);
+}
+
+/*
+ * Neither as it is nor in any place of the address space that hardware sets aside, is a
+ * physical address one that the GPU can use. "" or what it could.
+ */
+static const char *reaches_canary(struct engine *e, const struct canary *c)
+{
+	static char text[160];
+	unsigned int bit;
+	__u64 value;
+	size_t i;
+
+	for (i = 0; i < ARRAY_SIZE(ways); i++) {
+		e->link = ways[i].link;
+		for (bit = 48; bit <= 64; bit++) {
+			__u64 addr = c->pa | (bit < 64 ? 1ULL << bit : 0);
+
+			if (engine_read64(e, ways[i].path, addr, &value) &&
+			    engine_write64(e, ways[i].path, addr, 0))
+				continue;
+			snprintf(text, sizeof(text), "%s at %#lx", ways[i].name, addr);
+			return text;
+		}
+	}
+	return filled(c->page, PAGE_64K, 0xca) ? "" : "memory changed";
+}
+
+TEST_F(nvlink, physical_addresses_are_of_no_use)
+{
+	struct canary canary;
+
+	ASSERT_EQ(0, canary_make(&canary));
+	EXPECT_STREQ("", reaches_canary(&self->engine, &canary));
+	ASSERT_EQ(0, vfio_dma_map(&self->tb.group, self->mem, 0, MEM_SIZE));
+	EXPECT_STREQ("", reaches_canary(&self->engine, &canary));
+}
+
+/* When the user is gone so are the ways, though the GPU is alive and trained. */
+TEST_F(nvlink, nothing_is_left_after_release)
+{
+	const char *bdf = self->tb.gpu->bdf;
+	struct canary canary;
+	struct engine e;
+	__u64 value;
+	size_t i;
+
+	ASSERT_EQ(0, canary_make(&canary));
+	ASSERT_EQ(0, vfio_dma_map(&self->tb.group, self->mem, IOVA, PAGE_64K));
+	EXPECT_TRUE(copies_all_ways(&self->engine, self->mem, IOVA));
+	engine_detach(&self->engine);
+	close(self->tb.dev);
+	self->tb.dev = -1;
+	vfio_group_close(&self->tb.group);
+
+	fill(self->mem, MEM_SIZE, 1);
+	ASSERT_EQ(0, engine_attach_host(&e, bdf, false));
+	for (i = 0; i < ARRAY_SIZE(ways); i++)
+		EXPECT_STREQ("", refused(&e, &ways[i], IOVA, cause_outside(&ways[i])));
+	EXPECT_STREQ("", reaches_canary(&e, &canary));
+	EXPECT_TRUE(filled(self->mem, MEM_SIZE, 1));
+	engine_detach_host(&e, bdf);
+
+	/* As the kernel's device it has the bypass, which shows that canaries can be hit. */
+	ASSERT_EQ(0, engine_attach_host(&e, bdf, true));
+	EXPECT_EQ(0, engine_read64(&e, PCI, canary.pa | WINDOW_64, &value));
+	EXPECT_EQ(pattern(0, 0xca), value);
+	engine_detach_host(&e, bdf);
+}
+
+static int pci_remove(const char *bdf)
+{
+	char path[96];
+	int ret;
+
+	snprintf(path, sizeof(path), "/sys/bus/pci/devices/%s/remove", bdf);
+	ret = sys_write(path, "1");
+	snprintf(path, sizeof(path), "/sys/bus/pci/devices/%s", bdf);
+	return ret ?: sys_exists(path) ? -EBUSY : 0;
+}
+
+static int pci_rescan(const char *bdf)
+{
+	char path[96];
+	int ret = sys_write("/sys/bus/pci/rescan", "1");
+
+	snprintf(path, sizeof(path), "/sys/bus/pci/devices/%s", bdf);
+	return ret ?: sys_exists(path) ? 0 : -ENODEV;
+}
+
+/*
+ * A GPU that comes back into a group which a user owns gets the user's windows, the present
+ * ones, and not the bypass that the kernel gives its own devices.
+ */
+TEST_F_TIMEOUT(nvlink, rescanned_gpu_has_the_windows_of_the_owner, 90)
+{
+	const struct dt_gpu *other = &self->tb.topo.gpu[1];
+	const struct vfio_group *g = &self->tb.group;
+	char *mem = self->mem, *before = mem, *after = mem + PAGE_64K;
+	struct canary canary;
+	unsigned int round;
+	struct engine e;
+	__u64 start;
+	size_t i;
+	int dev;
+
+	ASSERT_EQ(0, canary_make(&canary));
+	ASSERT_EQ(g->id, pci_iommu_group(other->bdf));
+	for (round = 0; round < 3; round++) {
+		ASSERT_EQ(0, create_window(g, 16, 1, &start));
+		ASSERT_EQ(0, vfio_dma_map(g, before, IOVA, PAGE_64K));
+		ASSERT_EQ(0, vfio_dma_map(g, before, start + IOVA, PAGE_64K));
+
+		ASSERT_EQ(0, pci_remove(other->bdf));
+		EXPECT_TRUE(copies(&self->engine, &ways[0], before, IOVA));
+		EXPECT_TRUE(copies_all_ways(&self->engine, before, start + IOVA));
+
+		/* Windows change while it is away. */
+		ASSERT_EQ(0, remove_window(g, start));
+		ASSERT_EQ(0, vfio_dma_unmap(g, IOVA, PAGE_64K));
+		ASSERT_EQ(0, vfio_dma_map(g, after, 2 * IOVA, PAGE_64K));
+
+		ASSERT_EQ(0, pci_rescan(other->bdf));
+		EXPECT_EQ(g->id, pci_iommu_group(other->bdf));
+		fill(before, PAGE_64K, 1);
+
+		/* The kernel's, as far as drivers are concerned. */
+		ASSERT_EQ(0, engine_attach_host(&e, other->bdf, true));
+		EXPECT_TRUE(copies_all_ways(&e, after, 2 * IOVA));
+		for (i = 0; i < ARRAY_SIZE(ways); i++)
+			EXPECT_STREQ("", refused(&e, &ways[i], IOVA, cause_unmapped(&ways[i])));
+		EXPECT_STREQ("", refused(&e, &ways[0], start + IOVA, CAUSE(PCI)));
+		EXPECT_STREQ("", reaches_canary(&e, &canary));
+		engine_detach_host(&e, other->bdf);
+
+		/* The user's. */
+		ASSERT_EQ(0, driver_bind(other->bdf, DRIVER));
+		dev = vfio_device_open(g, other->bdf);
+		ASSERT_LE(0, dev);
+		ASSERT_EQ(0, engine_attach(&e, dev));
+		ASSERT_EQ(0, model_train(&(struct model){ .dev = dev }));
+		EXPECT_TRUE(copies_all_ways(&e, after, 2 * IOVA));
+		EXPECT_STREQ("", reaches_canary(&e, &canary));
+		engine_detach(&e);
+		close(dev);
+
+		EXPECT_TRUE(filled(before, PAGE_64K, 1));
+		EXPECT_TRUE(copies_all_ways(&self->engine, after, 2 * IOVA))
+			TH_LOG("round %u: the GPU that was there all the time", round);
+		ASSERT_EQ(0, vfio_dma_unmap(g, 2 * IOVA, PAGE_64K));
+	}
+	/* Ownership goes back for all of them, and comes again. */
+	engine_detach(&self->engine);
+	close(self->tb.dev);
+	self->tb.dev = -1;
+	vfio_group_close(&self->tb.group);
+	ASSERT_EQ(0, vfio_group_open(&self->tb.group, pci_iommu_group(other->bdf), false));
 }
 
 TEST_HARNESS_MAIN

@@ -1,0 +1,58 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * The smallest radix guest: memory, one vCPU that touches pages in real mode, and the tables
+ * of one process, which only a GPU ever uses. Everything in it is written by the test.
+ *
+ * Memory is in pages of 64 KiB, as the host's. The process has pages of 4 KiB, the first of
+ * each of the memory's data pages: page n is at guest_ea(n).
+ *
+ * Functions that return int give 0 or a negative errno.
+ */
+#ifndef NVLINK2_SELFTEST_GUEST_H
+#define NVLINK2_SELFTEST_GUEST_H
+
+#include <linux/kvm.h>
+#include <linux/types.h>
+
+#define GUEST_PAGE_SIZE	0x1000UL
+#define GUEST_PAGES	8
+/* Entries of the process table. */
+#define GUEST_PIDS	4096
+
+/* Of PTEs of the process, as Power ISA 3.0 numbers them from the right. */
+#define GUEST_PTE_READ		0x4ULL
+#define GUEST_PTE_READ_WRITE	0x6ULL
+#define GUEST_PTE_PRIVILEGED	0x8ULL
+
+struct guest {
+	/* All memory, where the host has it. */
+	char *memory;
+	int vcpu;
+	struct kvm_run *run;
+	size_t run_size;
+	/* The process. */
+	__u32 pid;
+};
+
+/*
+ * Makes VM @vm, which has neither memory nor vCPUs, such a guest, with process @pid whose
+ * pages are all mapped read and write. The vCPU has touched nothing yet.
+ */
+int guest_create(struct guest *g, int vm, __u32 pid);
+/* The VM itself is the caller's. */
+void guest_destroy(struct guest *g);
+
+/* The vCPU loads and stores the first word of what the NPU needs: tables, and page @n. */
+int guest_touch_tables(struct guest *g);
+int guest_touch(struct guest *g, unsigned int n);
+/* Loads only. */
+int guest_load(struct guest *g, unsigned int n);
+
+__u64 guest_ea(unsigned int n);
+/* Guest real address of page @n, and where the host has it. */
+__u64 guest_gpa(unsigned int n);
+void *guest_page(const struct guest *g, unsigned int n);
+/* Has the process see @gpa as page @n, with GUEST_PTE_@permissions; 0 unmaps it. */
+void guest_map(struct guest *g, unsigned int n, __u64 gpa, __u64 permissions);
+
+#endif
