@@ -4,6 +4,7 @@
 //!
 //! Data flow: device tree -> [`pure::topology`] (parsed once, validated) -> [`function`] (the life
 //! of one PCI function) -> [`gpu_ram`] or [`atsd`], a region -> vfio-pci-core.
+//! [`lpar`] binds a GPU to the virtual machine that it and its bridges are open for.
 
 mod atsd;
 mod debug;
