@@ -92,32 +92,50 @@ class Seen:
 
     host: str
     rows: dict[tuple[str, str], str]
+    # The observations that need bad firmware.
+    bad: set[tuple[str, str]]
 
 
-def _look(host: boot.Host) -> Seen:
-    """Run tests/selftests/left_behind on a host."""
-    host.files = [programs.selftests_dir() / "left_behind"]
-    host.timeout = 300
-    output = io.BytesIO()
-    status = boot.run(host, ["/files/left_behind"], output)
-    text = output.getvalue().decode(errors="replace")
-    said = re.search(r"^# (\S+ on Linux \S+)$", text, re.MULTILINE)
-    if status or not said:
-        raise Failure(f"left_behind ended with status {status}:\n{text}")
-    rows = {}
-    for line in text.splitlines():
-        if len(cells := line.split(" | ")) == 3:
-            rows[cells[0], cells[1]] = cells[2]
-        elif line.startswith("# ") and said[1] not in line:
-            say(f"{said[1]}: {line[2:]}")
-    return Seen(said[1], rows)
+# Boots of the program: its argument, and the mutations of firmware that it stands for.
+BOOTS: list[tuple[list[str], list[str]]] = [
+    ([], []),
+    (["no-atsd"], ["npu0-atsd-missing"]),
+    (["bad-links"], ["npu0-atsd-short", "bridge2-tgt-missing", "bridge4-nvlink-missing"]),
+]
 
 
-def guards(defects: str) -> str:
-    """The selftests that have a case "defect_N_..." for one of `defects` ("6, 8")."""
+def _look(linux: Path | None) -> Seen:
+    """Run tests/selftests/left_behind on our kernel, or another."""
+    seen = Seen("", {}, set())
+    for arguments, mutations in BOOTS:
+        host = boot.Host(kernel=linux, files=[programs.selftests_dir() / "left_behind"],
+                         mutations=mutations, timeout=300)
+        output = io.BytesIO()
+        status = boot.run(host, ["/files/left_behind", *arguments], output)
+        text = output.getvalue().decode(errors="replace")
+        said = re.search(r"^# (\S+ on Linux \S+)$", text, re.MULTILINE)
+        if status or not said:
+            raise Failure(f"left_behind ended with status {status}:\n{text}")
+        seen.host = said[1]
+        for line in text.splitlines():
+            if len(cells := line.split(" | ")) == 3:
+                seen.rows[cells[0], cells[1]] = cells[2]
+                if mutations:
+                    seen.bad.add((cells[0], cells[1]))
+            elif line.startswith("# ") and said[1] not in line:
+                say(f"{said[1]}: {line[2:]}")
+    return seen
+
+
+def guards(defects: str, bad_firmware: bool) -> str:
+    """The selftests that have a case "defect_N_..." for one of `defects` ("6, 8").
+
+    Those of bad firmware are one program, whose cases are properties of the device tree.
+    """
     pattern = re.compile(rf"\bdefect_(?:{'|'.join(defects.split(', '))})_")
     tests = sorted(programs.SELFTESTS.glob("*.c"))
-    return ", ".join(test.stem for test in tests if pattern.search(test.read_text(encoding="utf-8")))
+    found = [test.stem for test in tests if pattern.search(test.read_text(encoding="utf-8"))]
+    return ", ".join([*found, *(["bad_firmware"] if bad_firmware else [])])
 
 
 WIDTHS = (6, 38, 26, 26, 14)
@@ -128,7 +146,7 @@ def _table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
     border = "  ".join("=" * width for width in WIDTHS)
     lines = [border]
     for row in [head, *rows]:
-        cells = [textwrap.wrap(cell, width) for cell, width in zip(row, WIDTHS)]
+        cells = [textwrap.wrap(cell, width, break_on_hyphens=False) for cell, width in zip(row, WIDTHS)]
         lines += [
             "  ".join(text.ljust(width) for text, width in zip(texts, WIDTHS)).rstrip()
             for texts in itertools.zip_longest(*cells, fillvalue="")
@@ -141,13 +159,13 @@ def _table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
 
 def compare() -> int:
     """Print what the original and this driver leave behind, side by side."""
-    peer = _look(boot.Host(kernel=image()))
-    ours = _look(boot.Host())
+    peer = _look(image())
+    ours = _look(None)
     nothing = "not seen"
     rows = [
-        (defects, what, peer.rows.get((defects, what), nothing), ours.rows.get((defects, what), nothing),
-         guards(defects))
-        for defects, what in dict.fromkeys([*peer.rows, *ours.rows])
+        (key[0], key[1], peer.rows.get(key, nothing), ours.rows.get(key, nothing),
+         guards(key[0], key in peer.bad | ours.bad))
+        for key in dict.fromkeys([*peer.rows, *ours.rows])
     ]
     print(_table(("Defect", "What is looked at", peer.host, ours.host, "Guarded by"), rows))
     return 0
