@@ -18,51 +18,531 @@
 #define CAUSE(name)	V100_ENGINE_CAUSE_##name
 
 #define PID		77
+/* The vCPU leaves this page alone. */
+#define UNTOUCHED	(GUEST_PAGES - 1)
 
-FIXTURE(ats)
-{
-	struct testbed tb;
+#define ATSD_LAUNCH	0x0
+#define ATSD_AVA	0x8
+#define ATSD_STATUS	0x10
+/* What to launch: process scoped, by page of 4 KiB, by PID, all of the LPAR. */
+#define ATSD_PAGE	0x4000000000000ULL
+#define ATSD_PID	(ATSD_PAGE | 0x8000000000000ULL)
+#define ATSD_LPAR	(ATSD_PAGE | 0x10000000000000ULL)
+#define ATSD_OF_PID(p)	((__u64)(p) << 25)
+
+/* A GPU, and the guest that it works for. */
+struct party {
+	int dev;
 	struct engine engine;
 	struct guest guest;
 };
 
+static int start_guest(struct guest *guest, int vm, __u64 seed)
+{
+	int ret = guest_create(guest, vm, PID);
+	unsigned int n;
+
+	ret = ret ?: guest_touch_tables(guest);
+	for (n = 0; n < GUEST_PAGES; n++) {
+		if (!ret && n != UNTOUCHED)
+			ret = guest_touch(guest, n);
+		if (!ret)
+			*(__u64 *)guest_page(guest, n) = pattern(n, seed);
+	}
+	return ret;
+}
+
+/* Opens @bdf for the VM of @group, starts that and trains the GPU. */
+static int party_join(struct party *p, const struct vfio_group *group, const char *bdf, __u64 seed)
+{
+	struct model model;
+	int ret;
+
+	*p = (struct party){ .dev = -1, .guest.vcpu = -1 };
+	ret = start_guest(&p->guest, group->vm, seed);
+	if (ret)
+		return ret;
+	p->dev = vfio_device_open(group, bdf);
+	if (p->dev < 0)
+		return p->dev;
+	ret = model_attach(&model, p->dev);
+	ret = ret ?: model_train(&model);
+	ret = ret ?: engine_attach(&p->engine, p->dev);
+	p->engine.pasid = PID;
+	return ret;
+}
+
+static void party_leave(struct party *p)
+{
+	engine_detach(&p->engine);
+	guest_destroy(&p->guest);
+	if (p->dev >= 0)
+		close(p->dev);
+	p->dev = -1;
+}
+
+/* The first word of page @n as the GPU sees it; all ones after a fault. */
+static __u64 seen(const struct engine *e, unsigned int n)
+{
+	__u64 value;
+
+	engine_read64(e, ATS, guest_ea(n), &value);
+	return value;
+}
+
+/* A copy in direction @side faults at @ea with @cause. "" or what was different. */
+static const char *refused(const struct engine *e, __u32 side, __u64 ea, __u32 cause)
+{
+	const __u32 was = engine_reg(e, V100_ENGINE_ATC_ENTRIES);
+	static char text[160];
+	struct engine_fault fault;
+	__u64 value;
+
+	if (side == V100_ENGINE_FAULT_SIDE_DST)
+		engine_write64(e, ATS, ea, 0x5a5a5a5a5a5a5a5a);
+	else
+		engine_read64(e, ATS, ea, &value);
+	engine_last_fault(e, &fault);
+	if (fault.cause == cause && fault.addr == ea && fault.side == side && !fault.copied &&
+	    engine_reg(e, V100_ENGINE_ATC_ENTRIES) == was)
+		return "";
+	snprintf(text, sizeof(text), "%s of %#lx: cause %u (not %u) at %#lx",
+		 side == V100_ENGINE_FAULT_SIDE_DST ? "write" : "read", ea, fault.cause, cause,
+		 fault.addr);
+	return text;
+}
+
+static const char *both_refused(const struct engine *e, __u64 ea, __u32 cause)
+{
+	const char *why = refused(e, V100_ENGINE_FAULT_SIDE_SRC, ea, cause);
+
+	return *why ? why : refused(e, V100_ENGINE_FAULT_SIDE_DST, ea, cause);
+}
+
+/*
+ * Opens a bridge of the GPU of @e, and maps its ATSD register. NULL if that does not work.
+ */
+static char *atsd_map(const struct vfio_group *group, const char *bdf, const struct engine *e,
+		      int *dev)
+{
+	struct vfio_region_info *info;
+	char *p = NULL;
+
+	*dev = vfio_device_open(group, bdf);
+	if (*dev < 0)
+		return NULL;
+	if (!vfio_find_atsd(*dev, &info)) {
+		p = vfio_map(*dev, info, 0, PAGE_64K);
+		free(info);
+	}
+	engine_train(e);
+	return p;
+}
+
+static void atsd_launch(char *atsd, __u64 launch, __u64 ea)
+{
+	store64(atsd + ATSD_AVA, htobe64(ea));
+	store64(atsd + ATSD_LAUNCH, htobe64(launch));
+	while (load64(atsd + ATSD_STATUS))
+		;
+}
+
+FIXTURE(ats)
+{
+	struct testbed tb;
+	struct party p;
+};
+
 FIXTURE_SETUP(ats)
 {
-	unsigned int i;
-
-	ASSERT_EQ(0, testbed_open(&self->tb, 0, true))
+	ASSERT_EQ(0, testbed_bind(&self->tb))
 		TH_LOG("%s", self->tb.why);
-	ASSERT_EQ(0, guest_create(&self->guest, self->tb.group.vm, PID));
-	ASSERT_EQ(0, guest_touch_tables(&self->guest));
-	for (i = 0; i < GUEST_PAGES; i++)
-		ASSERT_EQ(0, guest_touch(&self->guest, i));
-	ASSERT_EQ(0, engine_attach(&self->engine, self->tb.dev));
-	self->engine.pasid = PID;
+	self->tb.gpu = &self->tb.topo.gpu[0];
+	ASSERT_EQ(0, vfio_group_open(&self->tb.group, pci_iommu_group(self->tb.gpu->bdf), true));
+	ASSERT_EQ(0, party_join(&self->p, &self->tb.group, self->tb.gpu->bdf, 1));
 }
 
 FIXTURE_TEARDOWN(ats)
 {
-	engine_detach(&self->engine);
-	guest_destroy(&self->guest);
+	party_leave(&self->p);
 	EXPECT_EQ(0, testbed_close(&self->tb));
 }
 
 TEST_F(ats, reads_and_writes_memory_of_the_process)
 {
-	struct engine *e = &self->engine;
+	struct engine *e = &self->p.engine;
 	unsigned int n;
 	__u64 value;
 
-	for (n = 0; n < GUEST_PAGES; n++) {
-		__u64 *page = guest_page(&self->guest, n);
+	for (n = 0; n < UNTOUCHED; n++) {
+		__u64 *page = guest_page(&self->p.guest, n);
 
 		e->link = n & 1;
-		page[3] = pattern(n, 1);
+		page[3] = pattern(n, 2);
 		EXPECT_EQ(0, engine_read64(e, ATS, guest_ea(n) + 24, &value));
-		EXPECT_EQ(pattern(n, 1), value);
-		EXPECT_EQ(0, engine_write64(e, ATS, guest_ea(n) + 24, pattern(n, 2)));
-		EXPECT_EQ(pattern(n, 2), page[3]);
+		EXPECT_EQ(pattern(n, 2), value);
+		EXPECT_EQ(0, engine_write64(e, ATS, guest_ea(n) + 24, pattern(n, 3)));
+		EXPECT_EQ(pattern(n, 3), page[3]);
 	}
+}
+
+TEST_F(ats, other_pasids_are_other_processes)
+{
+	struct engine *e = &self->p.engine;
+	unsigned int bit;
+
+	for (bit = 0; bit < 20; bit++) {
+		e->pasid = PID ^ 1 << bit;
+		EXPECT_STREQ("", both_refused(e, guest_ea(0), CAUSE(PROCESS_ENTRY)))
+			TH_LOG("PASID %u", e->pasid);
+	}
+	e->pasid = V100_ENGINE_PASID_MAX;
+	EXPECT_STREQ("", both_refused(e, guest_ea(0), CAUSE(PROCESS_ENTRY)));
+	e->pasid = V100_ENGINE_PASID_MAX + 1 + PID;
+	EXPECT_EQ(CAUSE(PARAM), engine_write64(e, ATS, guest_ea(0), 0));
+	EXPECT_EQ(pattern(0, 1), *(__u64 *)guest_page(&self->p.guest, 0));
+}
+
+TEST_F(ats, tables_of_the_process_are_obeyed)
+{
+	struct engine *e = &self->p.engine;
+	struct guest *guest = &self->p.guest;
+	unsigned int n;
+
+	guest_map(guest, 0, 0, 0);
+	guest_map(guest, 1, guest_gpa(1), GUEST_PTE_READ);
+	guest_map(guest, 2, guest_gpa(2), GUEST_PTE_READ_WRITE | GUEST_PTE_PRIVILEGED);
+
+	EXPECT_STREQ("", both_refused(e, guest_ea(0), CAUSE(RADIX)));
+	EXPECT_STREQ("", both_refused(e, guest_ea(GUEST_PAGES), CAUSE(RADIX)));
+	EXPECT_STREQ("", both_refused(e, 0, CAUSE(RADIX)));
+	/* Beyond the tree's 52 bits, quadrants 1 and 2, and 3: that is process 0's. */
+	EXPECT_STREQ("", both_refused(e, guest_ea(3) | 0x10000000000000, CAUSE(RADIX)));
+	EXPECT_STREQ("", both_refused(e, guest_ea(3) | 0x4000000000000000, CAUSE(RADIX)));
+	EXPECT_STREQ("", both_refused(e, guest_ea(3) | 0x8000000000000000, CAUSE(RADIX)));
+	EXPECT_STREQ("", both_refused(e, guest_ea(3) | 0xc000000000000000, CAUSE(PROCESS_ENTRY)));
+
+	EXPECT_STREQ("", refused(e, V100_ENGINE_FAULT_SIDE_DST, guest_ea(1), CAUSE(PERMISSION)));
+	EXPECT_EQ(pattern(1, 1), seen(e, 1));
+	EXPECT_STREQ("", refused(e, V100_ENGINE_FAULT_SIDE_DST, guest_ea(1), CAUSE(PERMISSION)));
+	EXPECT_STREQ("", both_refused(e, guest_ea(2), CAUSE(PERMISSION)));
+
+	for (n = 0; n < GUEST_PAGES; n++)
+		EXPECT_EQ(pattern(n, 1), *(__u64 *)guest_page(guest, n));
+}
+
+/* A guest real address reaches what the machine has there, never the host's memory. */
+TEST_F(ats, memory_of_the_machine_is_the_limit)
+{
+	struct engine *e = &self->p.engine;
+	struct guest *guest = &self->p.guest;
+	struct engine_fault fault;
+	__u64 *host, pa;
+	__u64 gpa[3];
+	size_t i;
+
+	host = anonymous(PAGE_64K);
+	ASSERT_NE(NULL, host);
+	*host = 0xca;
+	ASSERT_EQ(0, mlock(host, PAGE_64K));
+	ASSERT_EQ(0, physical_address(host, &pa));
+
+	gpa[0] = guest_gpa(GUEST_PAGES);
+	gpa[1] = pa;
+	gpa[2] = self->tb.gpu->aperture;
+	for (i = 0; i < ARRAY_SIZE(gpa); i++) {
+		guest_map(guest, i, gpa[i], GUEST_PTE_READ_WRITE);
+		EXPECT_STREQ("", both_refused(e, guest_ea(i), CAUSE(PARTITION_RADIX)));
+		engine_last_fault(e, &fault);
+		EXPECT_EQ(gpa[i], fault.gpa);
+	}
+	EXPECT_EQ(0xca, *host);
+
+	/* Nor has it what the host did not give it yet. */
+	EXPECT_STREQ("", both_refused(e, guest_ea(UNTOUCHED), CAUSE(PARTITION_RADIX)));
+	engine_last_fault(e, &fault);
+	EXPECT_EQ(guest_gpa(UNTOUCHED), fault.gpa);
+	ASSERT_EQ(0, guest_touch(guest, UNTOUCHED));
+	EXPECT_EQ(pattern(UNTOUCHED, 1), seen(e, UNTOUCHED));
+}
+
+/* The machine's memory that the host lets nobody write. */
+TEST_F(ats, memory_that_is_read_only_to_the_machine)
+{
+	struct engine *e = &self->p.engine;
+	struct guest *guest = &self->p.guest;
+	struct engine_fault fault;
+
+	ASSERT_EQ(0, mprotect(guest_page(guest, UNTOUCHED), PAGE_64K, PROT_READ));
+	ASSERT_EQ(0, guest_load(guest, UNTOUCHED));
+	EXPECT_STREQ("", refused(e, V100_ENGINE_FAULT_SIDE_DST, guest_ea(UNTOUCHED),
+				 CAUSE(PARTITION_PERMISSION)));
+	engine_last_fault(e, &fault);
+	EXPECT_EQ(guest_gpa(UNTOUCHED), fault.gpa);
+	EXPECT_EQ(pattern(UNTOUCHED, 1), seen(e, UNTOUCHED));
+	EXPECT_EQ(pattern(UNTOUCHED, 1), *(__u64 *)guest_page(guest, UNTOUCHED));
+}
+
+/* Pages that leave the machine are out of reach. */
+TEST_F(ats, memory_that_the_machine_loses)
+{
+	struct guest *guest = &self->p.guest;
+
+	EXPECT_EQ(pattern(0, 1), seen(&self->p.engine, 0));
+	ASSERT_EQ(0, madvise(guest_page(guest, 1), PAGE_64K, MADV_DONTNEED));
+	EXPECT_STREQ("", both_refused(&self->p.engine, guest_ea(1), CAUSE(PARTITION_RADIX)));
+	EXPECT_EQ(0ULL, *(__u64 *)guest_page(guest, 1));
+}
+
+/* All of it, from first open to last close, though machine and GPU live on both sides of that. */
+TEST_F(ats, nothing_without_a_binding)
+{
+	const struct dt_gpu *gpu = self->tb.gpu;
+	struct engine e;
+	unsigned int link;
+	int bridge;
+
+	bridge = vfio_device_open(&self->tb.group, gpu->link[1].bdf);
+	ASSERT_LE(0, bridge);
+	engine_detach(&self->p.engine);
+	close(self->p.dev);
+	self->p.dev = -1;
+
+	/* The bridge keeps the binding. */
+	ASSERT_EQ(0, engine_attach_host(&e, gpu->bdf, false));
+	e.pasid = PID;
+	EXPECT_EQ(pattern(0, 1), seen(&e, 0));
+	close(bridge);
+	engine_train(&e);
+	for (link = 0; link < 2; link++) {
+		e.link = link;
+		EXPECT_STREQ("", both_refused(&e, guest_ea(0), CAUSE(XTS_BDF_MISS)));
+		EXPECT_STREQ("", both_refused(&e, guest_ea(1), CAUSE(XTS_BDF_MISS)));
+	}
+	EXPECT_NE(0, engine_write64(&e, V100_ENGINE_PATH_TCE, guest_ea(0), 0));
+	EXPECT_NE(0, engine_write64(&e, V100_ENGINE_PATH_PCI, guest_ea(0), 0));
+	engine_detach_host(&e, gpu->bdf);
+	EXPECT_EQ(pattern(0, 1), *(__u64 *)guest_page(&self->p.guest, 0));
+
+	self->p.dev = vfio_device_open(&self->tb.group, gpu->bdf);
+	ASSERT_LE(0, self->p.dev);
+	ASSERT_EQ(0, model_train(&(struct model){ .dev = self->p.dev }));
+	ASSERT_EQ(0, engine_attach(&self->p.engine, self->p.dev));
+	self->p.engine.pasid = PID;
+	EXPECT_EQ(pattern(0, 1), seen(&self->p.engine, 0));
+}
+
+TEST_F(ats, nothing_without_kvm)
+{
+	struct engine *e = &self->p.engine;
+
+	party_leave(&self->p);
+	vfio_group_close(&self->tb.group);
+	ASSERT_EQ(0, testbed_close(&self->tb));
+	ASSERT_EQ(0, testbed_open(&self->tb, 0, false))
+		TH_LOG("%s", self->tb.why);
+	ASSERT_EQ(0, engine_attach(e, self->tb.dev));
+	for (e->pasid = 0; e->pasid < 2 * PID; e->pasid += PID)
+		EXPECT_STREQ("", both_refused(e, guest_ea(0), CAUSE(XTS_BDF_MISS)));
+}
+
+/* What the GPU remembers of a translation goes with a launch, from either of its links. */
+TEST_F(ats, atsd_removes_stale_translations)
+{
+	static const __u64 launches[] = { ATSD_PAGE, ATSD_PID, ATSD_LPAR };
+	struct engine *e = &self->p.engine;
+	unsigned int link, n = 0;
+	size_t i;
+
+	for (link = 0; link < 2; link++) {
+		int bridge;
+		char *atsd = atsd_map(&self->tb.group, self->tb.gpu->link[link].bdf, e, &bridge);
+
+		ASSERT_NE(NULL, atsd);
+		for (i = 0; i < ARRAY_SIZE(launches); i++, n++) {
+			const unsigned int to = (n + 1) % UNTOUCHED;
+
+			guest_map(&self->p.guest, 0, guest_gpa(n), GUEST_PTE_READ_WRITE);
+			EXPECT_EQ(pattern(n, 1), seen(e, 0));
+			EXPECT_EQ(pattern(6, 1), seen(e, 6));
+			guest_map(&self->p.guest, 0, guest_gpa(to), GUEST_PTE_READ_WRITE);
+			EXPECT_EQ(pattern(n, 1), seen(e, 0))
+				TH_LOG("the engine has no cache, nothing is tested");
+
+			/* None of these is about it. */
+			atsd_launch(atsd, ATSD_PAGE | ATSD_OF_PID(PID), guest_ea(1));
+			atsd_launch(atsd, ATSD_PAGE | ATSD_OF_PID(PID + 1), guest_ea(0));
+			atsd_launch(atsd, ATSD_PID | ATSD_OF_PID(PID + 1), guest_ea(0));
+			EXPECT_EQ(pattern(n, 1), seen(e, 0));
+
+			atsd_launch(atsd, launches[i] | ATSD_OF_PID(PID), guest_ea(0));
+			EXPECT_EQ(pattern(to, 1), seen(e, 0))
+				TH_LOG("launch %#lx on link %u", launches[i], link);
+			guest_map(&self->p.guest, 0, 0, 0);
+			atsd_launch(atsd, launches[i] | ATSD_OF_PID(PID), guest_ea(0));
+			EXPECT_STREQ("", both_refused(e, guest_ea(0), CAUSE(RADIX)));
+		}
+		munmap(atsd, PAGE_64K);
+		close(bridge);
+	}
+}
+
+/* All kinds of launches, stored in all places of a bridge's registers. */
+static void atsd_launch_anything(char *atsd)
+{
+	static const __u64 values[] = {
+		~0ULL, 0, ATSD_LPAR | ATSD_OF_PID(PID), ATSD_PID | ATSD_OF_PID(PID), ATSD_LPAR,
+		ATSD_PAGE | ATSD_OF_PID(PID), ~ATSD_PAGE,
+	};
+	unsigned int offset;
+	size_t i;
+
+	for (i = 0; i < ARRAY_SIZE(values); i++) {
+		for (offset = 0; offset < PAGE_64K; offset += offset < 0x100 ? 8 : 0x1000)
+			store64(atsd + offset, htobe64(values[i]));
+		atsd_launch(atsd, values[i], guest_ea(0));
+	}
+}
+
+/* @theirs keeps its translations whatever is stored to @atsd, which is another machine's. */
+static const char *launches_reach(char *atsd, const struct engine *theirs)
+{
+	const __u32 hits = engine_reg(theirs, V100_ENGINE_ATC_HITS);
+	const __u32 shootdowns = engine_reg(theirs, V100_ENGINE_ATC_SHOOTDOWNS);
+
+	seen(theirs, 0);
+	atsd_launch_anything(atsd);
+	if (engine_reg(theirs, V100_ENGINE_ATC_SHOOTDOWNS) != shootdowns)
+		return "a launch of another machine arrives";
+	seen(theirs, 0);
+	if (engine_reg(theirs, V100_ENGINE_ATC_HITS) <= hits)
+		return "a translation was lost";
+	return "";
+}
+
+/* Any answer at all is one too many. */
+static const char *reaches_at(struct engine *e, __u32 path, __u64 addr)
+{
+	static const __u32 pasids[] = { PID, 0, PID - 1 };
+	static char text[128];
+	__u64 value;
+	size_t i;
+
+	for (i = 0; i < ARRAY_SIZE(pasids); i++) {
+		for (e->link = 0; e->link < 2; e->link++) {
+			e->pasid = pasids[i];
+			if (engine_read64(e, path, addr, &value) &&
+			    engine_write64(e, path, addr, 0))
+				continue;
+			snprintf(text, sizeof(text), "path %u, %#lx, PASID %u", path, addr,
+				 e->pasid);
+			return text;
+		}
+	}
+	return "";
+}
+
+/*
+ * @e is told to reach @theirs, memory of another machine, in all ways there are. "" or the way
+ * it could.
+ */
+static const char *reaches(struct engine *e, struct guest *mine, const struct guest *theirs)
+{
+	static const __u32 paths[] = { V100_ENGINE_PATH_PCI, V100_ENGINE_PATH_TCE, ATS };
+	const void *page = guest_page(theirs, 1);
+	unsigned int bit;
+	const char *why;
+	__u64 pa;
+	size_t i;
+
+	if (physical_address(page, &pa))
+		return "physical_address()";
+	/* As the guest real address of a page of its own process. */
+	guest_map(mine, 1, pa, GUEST_PTE_READ_WRITE);
+	for (i = 0; i < ARRAY_SIZE(paths); i++) {
+		for (bit = 47; bit <= 64; bit++) {
+			const __u64 flag = bit < 64 ? 1ULL << bit : 0;
+
+			/* This sends interrupts. */
+			if (paths[i] == V100_ENGINE_PATH_PCI && bit == 60)
+				continue;
+			why = reaches_at(e, paths[i], pa | flag);
+			if (!*why)
+				why = reaches_at(e, paths[i], guest_gpa(1) | flag);
+			if (!*why)
+				why = reaches_at(e, paths[i], guest_ea(1) | flag);
+			if (*why)
+				return why;
+		}
+	}
+	return *(__u64 *)page == pattern(1, 2) ? "" : "memory changed";
+}
+
+/* Two machines that have all numbers but the LPID in common see themselves only. */
+static void check_apart(struct __test_metadata *_metadata, struct party *a, struct party *b)
+{
+	unsigned int n;
+
+	for (n = 2; n < UNTOUCHED; n++) {
+		EXPECT_EQ(pattern(n, 1), seen(&a->engine, n));
+		EXPECT_EQ(pattern(n, 2), seen(&b->engine, n));
+		EXPECT_EQ(0, engine_write64(&a->engine, ATS, guest_ea(n), pattern(n, 3)));
+		EXPECT_EQ(pattern(n, 2), seen(&b->engine, n));
+		EXPECT_EQ(pattern(n, 3), *(__u64 *)guest_page(&a->guest, n));
+		EXPECT_EQ(pattern(n, 2), *(__u64 *)guest_page(&b->guest, n));
+	}
+	EXPECT_STREQ("", reaches(&a->engine, &a->guest, &b->guest));
+}
+
+TEST_F_TIMEOUT(ats, machines_on_one_npu_are_kept_apart, 60)
+{
+	const struct dt_gpu *gpu = &self->tb.topo.gpu[1];
+	struct party other;
+	int bridge, bridge2;
+	char *mine, *theirs;
+
+	mine = atsd_map(&self->tb.group, self->tb.gpu->link[0].bdf, &self->p.engine, &bridge);
+	ASSERT_NE(NULL, mine);
+	vfio_group_drop_vm(&self->tb.group);
+	ASSERT_EQ(0, vfio_group_add_vm(&self->tb.group));
+	ASSERT_EQ(0, party_join(&other, &self->tb.group, gpu->bdf, 2));
+	theirs = atsd_map(&self->tb.group, gpu->link[0].bdf, &other.engine, &bridge2);
+	ASSERT_NE(NULL, theirs);
+
+	EXPECT_STREQ("", launches_reach(mine, &other.engine));
+	EXPECT_STREQ("", launches_reach(theirs, &self->p.engine));
+	check_apart(_metadata, &self->p, &other);
+	party_leave(&other);
+	close(bridge);
+	close(bridge2);
+}
+
+TEST_F_TIMEOUT(ats, machines_on_two_chips_are_kept_apart, 60)
+{
+	const struct dt_topology *t = &self->tb.topo;
+	const struct dt_gpu *gpu = NULL;
+	struct vfio_group group;
+	struct party other;
+	unsigned int i;
+	char *mine;
+	int bridge;
+
+	for (i = 0; i < t->num_gpus && !gpu; i++) {
+		if (pci_iommu_group(t->gpu[i].bdf) != self->tb.group.id)
+			gpu = &t->gpu[i];
+	}
+	if (!gpu)
+		SKIP(return, "one chip only (boot with --gpus 6)");
+
+	ASSERT_EQ(0, vfio_group_open(&group, pci_iommu_group(gpu->bdf), true));
+	ASSERT_EQ(0, party_join(&other, &group, gpu->bdf, 2));
+	mine = atsd_map(&self->tb.group, self->tb.gpu->link[0].bdf, &self->p.engine, &bridge);
+	ASSERT_NE(NULL, mine);
+	EXPECT_STREQ("", launches_reach(mine, &other.engine));
+	check_apart(_metadata, &self->p, &other);
+	close(bridge);
+	party_leave(&other);
+	vfio_group_close(&group);
 }
 
 TEST_HARNESS_MAIN

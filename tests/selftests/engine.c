@@ -36,6 +36,11 @@ static void *map_bar(int fd, __u64 offset)
 	return p == MAP_FAILED ? NULL : p;
 }
 
+static void engine_set(const struct engine *e, __u32 reg, __u32 value)
+{
+	store32((char *)e->regs + reg - V100_MODEL_BASE, value);
+}
+
 /* The mmap() offsets of the two BARs come from @bar0 and @bar1. */
 static int map_bars(struct engine *e, int fd0, __u64 bar0, int fd1, __u64 bar1)
 {
@@ -113,8 +118,13 @@ int engine_attach_host(struct engine *e, const char *bdf, bool master)
 		host_command(bdf, 0, PCI_COMMAND_MEMORY | PCI_COMMAND_MASTER);
 		return ret;
 	}
-	store32((char *)e->regs + V100_LINK_TRAIN - V100_MODEL_BASE, V100_LINK_TRAIN_UP);
+	engine_train(e);
 	return 0;
+}
+
+void engine_train(const struct engine *e)
+{
+	engine_set(e, V100_LINK_TRAIN, V100_LINK_TRAIN_UP);
 }
 
 void engine_detach(struct engine *e)
@@ -129,8 +139,7 @@ void engine_detach(struct engine *e)
 void engine_detach_host(struct engine *e, const char *bdf)
 {
 	if (e->regs)
-		store32((char *)e->regs + V100_LINK_TRAIN - V100_MODEL_BASE,
-			V100_LINK_TRAIN_DOWN);
+		engine_set(e, V100_LINK_TRAIN, V100_LINK_TRAIN_DOWN);
 	engine_detach(e);
 	host_command(bdf, 0, PCI_COMMAND_MEMORY | PCI_COMMAND_MASTER);
 }
@@ -143,11 +152,6 @@ __u32 engine_reg(const struct engine *e, __u32 reg)
 static __u64 engine_reg64(const struct engine *e, __u32 lo)
 {
 	return (__u64)engine_reg(e, lo + 4) << 32 | engine_reg(e, lo);
-}
-
-static void engine_set(const struct engine *e, __u32 reg, __u32 value)
-{
-	store32((char *)e->regs + reg - V100_MODEL_BASE, value);
 }
 
 static void engine_set64(const struct engine *e, __u32 lo, __u64 value)

@@ -346,6 +346,9 @@ static const char *reaches_canary(struct engine *e, const struct canary *c)
 		for (bit = 48; bit <= 64; bit++) {
 			__u64 addr = c->pa | (bit < 64 ? 1ULL << bit : 0);
 
+			/* This sends interrupts. */
+			if (ways[i].path == PCI && bit == 60)
+				continue;
 			if (engine_read64(e, ways[i].path, addr, &value) &&
 			    engine_write64(e, ways[i].path, addr, 0))
 				continue;
