@@ -29,6 +29,7 @@ use core::ffi::CStr;
 
 const GPU: &CStr = c"ibm,gpu";
 const MEMORY: &CStr = c"memory-region";
+const NPU: &CStr = c"ibm,npu";
 const REG: &CStr = c"reg";
 const TGT: &CStr = c"ibm,device-tgt-addr";
 
@@ -75,8 +76,6 @@ struct Link<N> {
 
 /// Reads what `node` says as a GPU; `None` if it is not on NVLink2.
 pub(crate) fn gpu<N: Node>(node: &N) -> Result<Option<Gpu>, Fault<N>> {
-    const NPU: &CStr = c"ibm,npu";
-
     let Some(bytes) = node.property(NPU) else {
         return Ok(None);
     };
@@ -86,12 +85,7 @@ pub(crate) fn gpu<N: Node>(node: &N) -> Result<Option<Gpu>, Fault<N>> {
     let mut found: Option<Gpu> = None;
 
     for phandle in bridges {
-        let Some(bridge) = node.find(phandle) else {
-            return Err(fault(node, NPU, Problem::Dangling));
-        };
-        if !is_bridge(&bridge) {
-            return Err(fault(node, NPU, Problem::NoBridge));
-        }
+        let bridge = listed_bridge(node, phandle)?;
         let link = link(&bridge)?;
 
         if link.gpu.phandle() != node.phandle() {
@@ -128,21 +122,24 @@ pub(crate) fn gpu<N: Node>(node: &N) -> Result<Option<Gpu>, Fault<N>> {
 /// The second fault is what is wrong with the ATSD registers: the bridge works without.
 #[expect(clippy::type_complexity)]
 pub(crate) fn bridge<N: Node>(node: &N) -> Result<Option<(Bridge, Option<Fault<N>>)>, Fault<N>> {
-    const NPU: &CStr = c"ibm,npu";
-
     if !is_bridge(node) {
         return Ok(None);
     }
     let link = link(node)?;
     let speed = number(node, c"ibm,nvlink-speed", cells::cell)?;
-    let listed = link
+    let disagrees = || fault(&link.gpu, NPU, Problem::Disagrees);
+    let list = link
         .gpu
         .property(NPU)
         .and_then(cells::list)
-        .is_some_and(|mut list| list.any(|phandle| phandle == node.phandle()));
+        .ok_or_else(disagrees)?;
 
-    if !listed {
-        return Err(fault(&link.gpu, NPU, Problem::Disagrees));
+    if !list.clone().any(|phandle| phandle == node.phandle()) {
+        return Err(disagrees());
+    }
+    // The platform takes all links of a GPU off NVLink2 when it can't find one of them.
+    for phandle in list {
+        listed_bridge(&link.gpu, phandle)?;
     }
     let (atsd, atsd_fault) = match node.parent().map(|npu| atsd(&npu, link.index)) {
         Some(Ok(atsd)) => (Some(atsd), None),
@@ -158,6 +155,18 @@ pub(crate) fn bridge<N: Node>(node: &N) -> Result<Option<(Bridge, Option<Fault<N
     };
 
     Ok(Some((bridge, atsd_fault)))
+}
+
+/// Finds a bridge that a GPU lists.
+fn listed_bridge<N: Node>(gpu: &N, phandle: u32) -> Result<N, Fault<N>> {
+    let bridge = gpu
+        .find(phandle)
+        .ok_or_else(|| fault(gpu, NPU, Problem::Dangling))?;
+
+    if !is_bridge(&bridge) {
+        return Err(fault(gpu, NPU, Problem::NoBridge));
+    }
+    Ok(bridge)
 }
 
 /// Returns the node of the GPU behind a bridge.

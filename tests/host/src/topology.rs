@@ -234,6 +234,29 @@ fn the_list_of_bridges_must_be_right() {
 }
 
 #[test]
+fn one_bad_entry_takes_the_other_links_along() {
+    let unknown = 0xdead_u32.to_be_bytes().to_vec();
+    let gpu_itself = phandle(&tree(), &gpu_path(0));
+
+    for (entry, problem) in [
+        (unknown, Problem::Dangling),
+        (gpu_itself, Problem::NoBridge),
+    ] {
+        let tree = tree();
+        let other = phandle(&tree, &bridge_path(1));
+
+        tree.node(&gpu_path(0))
+            .set(c"ibm,npu", [entry, other].concat());
+        let fault = bridge(&tree.node(&bridge_path(1))).unwrap_err();
+
+        assert_eq!(
+            (fault.node.to_string(), fault.property, fault.problem),
+            (gpu_path(0), c"ibm,npu", problem)
+        );
+    }
+}
+
+#[test]
 fn links_of_one_gpu_must_agree() {
     let table = [
         (c"ibm,device-tgt-addr", set(&[0x3c0, 0])),
