@@ -596,6 +596,24 @@ TEST_F_TIMEOUT(lpar, defect_7_register_errors_leave_nothing_behind, 60)
 }
 
 /*
+ * A link is fenced until the guest's driver trains it, so a fence is nothing that an open could
+ * fail for: the LPAR is bound, and unbound, as ever.
+ */
+TEST_F(lpar, fenced_brick_is_no_obstacle)
+{
+	struct bed *bed = &self->bed;
+	__u64 fences[1];
+
+	ASSERT_EQ(0, npu_set("inject-fence", "0"));
+	ASSERT_EQ(0, npu_table("fences", fences, 1));
+	ASSERT_NE(0, fences[0]);
+	EXPECT_EQ(0, device_open(bed, 1));
+	EXPECT_STREQ("", not_bound(bed->gpu, driver_lpid(bed->gpu->bdf)));
+	device_close(bed, 1);
+	EXPECT_STREQ("", not_clear());
+}
+
+/*
  * Defects 6 and 8: an LPID that firmware fails to take back stays with its VM, and the GPU is
  * nobody's, until firmware succeeds.
  */
