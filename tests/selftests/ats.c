@@ -183,6 +183,13 @@ TEST_F(ats, reads_and_writes_memory_of_the_process)
 		EXPECT_EQ(pattern(n, 2), value);
 		EXPECT_EQ(0, engine_write64(e, ATS, guest_ea(n) + 24, pattern(n, 3)));
 		EXPECT_EQ(pattern(n, 3), page[3]);
+
+		/* The process runs, at the same addresses. */
+		ASSERT_EQ(0, guest_process_store(&self->p.guest, n, pattern(n, 4)));
+		EXPECT_EQ(pattern(n, 4), seen(e, n));
+		EXPECT_EQ(0, engine_write64(e, ATS, guest_ea(n), pattern(n, 5)));
+		ASSERT_EQ(0, guest_process_load(&self->p.guest, n, &value));
+		EXPECT_EQ(pattern(n, 5), value);
 	}
 }
 
@@ -214,7 +221,7 @@ TEST_F(ats, tables_of_the_process_are_obeyed)
 	guest_map(guest, 2, guest_gpa(2), GUEST_PTE_READ_WRITE | GUEST_PTE_PRIVILEGED);
 
 	EXPECT_STREQ("", both_refused(e, guest_ea(0), CAUSE(RADIX)));
-	EXPECT_STREQ("", both_refused(e, guest_ea(GUEST_PAGES), CAUSE(RADIX)));
+	EXPECT_STREQ("", both_refused(e, guest_ea(GUEST_PAGES + 1), CAUSE(RADIX)));
 	EXPECT_STREQ("", both_refused(e, 0, CAUSE(RADIX)));
 	/* Beyond the tree's 52 bits, quadrants 1 and 2, and 3: that is process 0's. */
 	EXPECT_STREQ("", both_refused(e, guest_ea(3) | 0x10000000000000, CAUSE(RADIX)));

@@ -15,7 +15,6 @@
  * Guest real addresses. The tables are those of Linux with pages of 4 KiB: 13, 9, 9 and 9
  * bits of a 52-bit address.
  */
-#define CODE_GPA	0x0UL
 #define PROCESS_TABLE	0x10000UL
 #define PGD_GPA		0x20000UL
 #define PUD_GPA		0x30000UL
@@ -41,32 +40,49 @@
 #define PTE_REFERENCED	0x100ULL
 #define PTE_CHANGED	0x80ULL
 #define TABLE_512	9ULL
+#define PTE_READ_EXECUTE 0x5ULL
 
-/* 64-bit, machine checks on, little endian; no translation, no problem state. */
+/* 64-bit, machine checks on, little endian; then problem state with translation. */
 #define MSR_REAL	0x8000000000001001ULL
-/* No hypercall that KVM knows. */
+#define MSR_PROCESS	(MSR_REAL | 0x4030ULL)
+/* Interrupts are taken in little endian as well. */
+#define LPCR_ILE	0x2000000ULL
+/* No hypercalls that KVM knows: all is well, or an interrupt was not expected. */
 #define HCALL_DONE	0x7ff0
+#define HCALL_VECTOR(v)	(0x6000 | (v))
 
 #define GPR_ADDRESS	20
+#define GPR_LOADED	21
+#define GPR_TO_STORE	22
 
-/* GPR_ADDRESS is the address to touch. */
-static const __u32 code_load_store[] = {
-	0xeab40000,		/* ld	r21, 0(r20) */
-	0xfab40000,		/* std	r21, 0(r20) */
-	0x38600000 | HCALL_DONE,	/* li	r3, HCALL_DONE */
-	0x44000022,		/* sc	1 */
-	0x48000000,		/* b	. */
+#define LOAD		0xeab40000	/* ld	r21, 0(r20) */
+#define STORE		0xfad40000	/* std	r22, 0(r20) */
+#define STORE_BACK	0xfab40000	/* std	r21, 0(r20) */
+#define SYSTEM_CALL	0x44000002	/* sc	0 */
+/* li r3, @nr; sc 1 */
+#define HYPERCALL(nr)	0x38600000 | (nr), 0x44000022
+
+struct program {
+	__u64 gpa;
+	__u64 msr;
+	__u32 code[4];
 };
 
-static const __u32 code_load[] = {
-	0xeab40000,		/* ld	r21, 0(r20) */
-	0x38600000 | HCALL_DONE,	/* li	r3, HCALL_DONE */
-	0x44000022,		/* sc	1 */
-	0x48000000,		/* b	. */
+static const struct program touch = { 0x0, MSR_REAL, { LOAD, STORE_BACK, HYPERCALL(HCALL_DONE) } };
+static const struct program load = { 0x100, MSR_REAL, { LOAD, HYPERCALL(HCALL_DONE) } };
+static const struct program system_call = { 0xc00, MSR_REAL, { HYPERCALL(HCALL_DONE) } };
+/* Problem state takes interrupts. lis r3, 0x7fff; mtdec r3; rfid */
+static const struct program decrementer = {
+	0x900, MSR_REAL, { 0x3c607fff, 0x7c7603a6, 0x4c000024 }
 };
 
-#define CODE_LOAD_STORE	CODE_GPA
-#define CODE_LOAD	(CODE_GPA + 0x100)
+/* The process has its programs in one page of its own. */
+#define PROGRAM_GPA	0x1000UL
+#define PROGRAM_PAGE	GUEST_PAGES
+static const struct program process_load = { PROGRAM_GPA, MSR_PROCESS, { LOAD, SYSTEM_CALL } };
+static const struct program process_store = {
+	PROGRAM_GPA + 0x100, MSR_PROCESS, { STORE, SYSTEM_CALL }
+};
 
 static void store_be64(struct guest *g, __u64 gpa, __u64 value)
 {
@@ -97,12 +113,28 @@ void guest_map(struct guest *g, unsigned int n, __u64 gpa, __u64 permissions)
 	store_be64(g, PTE_GPA + n * sizeof(pte), pte);
 }
 
+static void make_programs(struct guest *g)
+{
+	static const struct program * const programs[] = {
+		&touch, &load, &decrementer, &system_call, &process_load, &process_store,
+	};
+	unsigned int vector;
+	size_t i;
+
+	for (vector = 0x200; vector < 0x1000; vector += 0x80) {
+		const __u32 code[] = { HYPERCALL(HCALL_VECTOR(vector)) };
+
+		memcpy(g->memory + vector, code, sizeof(code));
+	}
+	for (i = 0; i < ARRAY_SIZE(programs); i++)
+		memcpy(g->memory + programs[i]->gpa, programs[i]->code, sizeof(programs[i]->code));
+	guest_map(g, PROGRAM_PAGE, PROGRAM_GPA, PTE_READ_EXECUTE);
+}
+
 static void make_tables(struct guest *g)
 {
 	unsigned int n;
 
-	memcpy(g->memory + CODE_LOAD_STORE, code_load_store, sizeof(code_load_store));
-	memcpy(g->memory + CODE_LOAD, code_load, sizeof(code_load));
 	store_be64(g, PROCESS_TABLE + g->pid * 16UL, ROOT_52_BITS | PGD_GPA | ROOT_PGD);
 	store_be64(g, PGD_GPA + PGD_INDEX * 8, PTE_VALID | PUD_GPA | TABLE_512);
 	store_be64(g, PUD_GPA + PUD_INDEX * 8, PTE_VALID | PMD_GPA | TABLE_512);
@@ -125,23 +157,35 @@ static int make_memory(struct guest *g, int vm)
 	return ioctl(vm, KVM_SET_USER_MEMORY_REGION, &slot) ? -errno : 0;
 }
 
+static int one_reg(const struct guest *g, unsigned long request, __u64 id, __u64 *value)
+{
+	struct kvm_one_reg reg = { .id = id, .addr = (uintptr_t)value };
+
+	return ioctl(g->vcpu, request, &reg) ? -errno : 0;
+}
+
 static int make_vcpu(struct guest *g, int vm)
 {
 	struct kvm_enable_cap papr = { .cap = KVM_CAP_PPC_PAPR };
-	int kvm_run_size;
+	__u64 pid = g->pid, lpcr;
+	int ret;
 
 	g->vcpu = ioctl(vm, KVM_CREATE_VCPU, 0);
 	if (g->vcpu < 0)
 		return -errno;
 	if (ioctl(g->vcpu, KVM_ENABLE_CAP, &papr))
 		return -errno;
-	kvm_run_size = PAGE_64K;
-	g->run = mmap(NULL, kvm_run_size, PROT_READ | PROT_WRITE, MAP_SHARED, g->vcpu, 0);
+	ret = one_reg(g, KVM_SET_ONE_REG, KVM_REG_PPC_PID, &pid);
+	ret = ret ?: one_reg(g, KVM_GET_ONE_REG, KVM_REG_PPC_LPCR_64, &lpcr);
+	lpcr |= LPCR_ILE;
+	ret = ret ?: one_reg(g, KVM_SET_ONE_REG, KVM_REG_PPC_LPCR_64, &lpcr);
+	if (ret)
+		return ret;
+	g->run = mmap(NULL, PAGE_64K, PROT_READ | PROT_WRITE, MAP_SHARED, g->vcpu, 0);
 	if (g->run == MAP_FAILED) {
 		g->run = NULL;
 		return -errno;
 	}
-	g->run_size = kvm_run_size;
 	return 0;
 }
 
@@ -157,6 +201,7 @@ int guest_create(struct guest *g, int vm, __u32 pid)
 	ret = pid < GUEST_PIDS ? make_memory(g, vm) : -EINVAL;
 	if (!ret) {
 		make_tables(g);
+		make_programs(g);
 		ret = ioctl(vm, KVM_PPC_CONFIGURE_V3_MMU, &radix) ? -errno : make_vcpu(g, vm);
 	}
 	if (ret)
@@ -167,7 +212,7 @@ int guest_create(struct guest *g, int vm, __u32 pid)
 void guest_destroy(struct guest *g)
 {
 	if (g->run)
-		munmap(g->run, g->run_size);
+		munmap(g->run, PAGE_64K);
 	if (g->vcpu >= 0)
 		close(g->vcpu);
 	if (g->memory)
@@ -175,39 +220,71 @@ void guest_destroy(struct guest *g)
 	*g = (struct guest){ .vcpu = -1 };
 }
 
-/* Runs @code for the address @gpa to its hypercall. */
-static int run(struct guest *g, __u64 code, __u64 gpa)
+/*
+ * Runs @program, which is at @pc for the vCPU, to its hypercall, for the word at @address.
+ * @value is stored and replaced by what was loaded, by programs that do so.
+ */
+static int run(struct guest *g, const struct program *program, __u64 pc, __u64 address,
+	       __u64 *value)
 {
-	struct kvm_regs regs = { .pc = code, .msr = MSR_REAL };
+	struct kvm_regs regs;
 
 	if (ioctl(g->vcpu, KVM_GET_REGS, &regs))
 		return -errno;
-	regs.pc = code;
-	regs.msr = MSR_REAL;
-	regs.gpr[GPR_ADDRESS] = gpa;
+	regs.pc = pc;
+	regs.msr = program->msr;
+	regs.gpr[GPR_ADDRESS] = address;
+	regs.gpr[GPR_TO_STORE] = *value;
 	if (ioctl(g->vcpu, KVM_SET_REGS, &regs))
 		return -errno;
 	if (ioctl(g->vcpu, KVM_RUN, 0))
 		return -errno;
 	if (g->run->exit_reason != KVM_EXIT_PAPR_HCALL || g->run->papr_hcall.nr != HCALL_DONE)
 		return -EPROTO;
+	if (ioctl(g->vcpu, KVM_GET_REGS, &regs))
+		return -errno;
+	*value = regs.gpr[GPR_LOADED];
 	return 0;
+}
+
+static int run_real(struct guest *g, const struct program *program, __u64 gpa)
+{
+	__u64 unused = 0;
+
+	return run(g, program, program->gpa, gpa, &unused);
+}
+
+static int run_process(struct guest *g, const struct program *program, unsigned int n,
+		       __u64 *value)
+{
+	return run(g, program, guest_ea(PROGRAM_PAGE) + program->gpa % GUEST_PAGE_SIZE,
+		   guest_ea(n), value);
 }
 
 int guest_touch_tables(struct guest *g)
 {
-	int ret = run(g, CODE_LOAD_STORE, PROCESS_TABLE);
+	int ret = run_real(g, &touch, PROCESS_TABLE);
 
-	ret = ret ?: run(g, CODE_LOAD_STORE, PGD_GPA);
-	return ret ?: run(g, CODE_LOAD_STORE, PUD_GPA);
+	ret = ret ?: run_real(g, &touch, PGD_GPA);
+	return ret ?: run_real(g, &touch, PUD_GPA);
 }
 
 int guest_touch(struct guest *g, unsigned int n)
 {
-	return run(g, CODE_LOAD_STORE, guest_gpa(n));
+	return run_real(g, &touch, guest_gpa(n));
 }
 
 int guest_load(struct guest *g, unsigned int n)
 {
-	return run(g, CODE_LOAD, guest_gpa(n));
+	return run_real(g, &load, guest_gpa(n));
+}
+
+int guest_process_load(struct guest *g, unsigned int n, __u64 *value)
+{
+	return run_process(g, &process_load, n, value);
+}
+
+int guest_process_store(struct guest *g, unsigned int n, __u64 value)
+{
+	return run_process(g, &process_store, n, &value);
 }

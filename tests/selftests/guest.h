@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * The smallest radix guest: memory, one vCPU that touches pages in real mode, and the tables
- * of one process, which only a GPU ever uses. Everything in it is written by the test.
+ * The smallest radix guest: memory, one process, and one vCPU that runs a handful of
+ * instructions, in real mode or as that process. The test writes all of it, tables too.
  *
  * Memory is in pages of 64 KiB, as the host's. The process has pages of 4 KiB, the first of
  * each of the memory's data pages: page n is at guest_ea(n).
@@ -29,7 +29,6 @@ struct guest {
 	char *memory;
 	int vcpu;
 	struct kvm_run *run;
-	size_t run_size;
 	/* The process. */
 	__u32 pid;
 };
@@ -47,6 +46,10 @@ int guest_touch_tables(struct guest *g);
 int guest_touch(struct guest *g, unsigned int n);
 /* Loads only. */
 int guest_load(struct guest *g, unsigned int n);
+
+/* The process loads or stores the first word of page @n. */
+int guest_process_load(struct guest *g, unsigned int n, __u64 *value);
+int guest_process_store(struct guest *g, unsigned int n, __u64 value);
 
 __u64 guest_ea(unsigned int n);
 /* Guest real address of page @n, and where the host has it. */
