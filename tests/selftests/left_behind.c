@@ -33,26 +33,13 @@
 #include "bind.h"
 #include "dt.h"
 #include "model.h"
+#include "npu.h"
 #include "qmp.h"
 #include "scom.h"
 #include "sys.h"
 #include "vfio.h"
 
 #define SCENE_SECONDS	30
-
-#define NUM_BDF_MAP	16
-#define NUM_PID_MAP	256
-#define NUM_ATSD	8
-
-#define PPC_BIT(n)	(0x8000000000000000UL >> (n))
-
-/* XTS BDF map */
-#define BDF_VALID	PPC_BIT(0)
-#define BDF_OF(e)	((e) >> 32 & 0xffff)
-#define BDF_LPARSHORT(e) ((e) >> 12 & 0xf)
-#define LPID_OF(e)	((e) & 0xfff)
-/* XTS PID map: that of an LPAR's wildcard */
-#define PID_MSR_HV	PPC_BIT(27)
 
 #define ATSD_AVA	0x8
 #define TCE_READ_WRITE	3UL
@@ -88,40 +75,10 @@ static const char *access_outcome(int sig)
 	return sig ? sigabbrev_np(sig) : "answered";
 }
 
-static int npu_table(const char *name, __u64 *values, unsigned int count)
+static void inject(const char *property, const char *value)
 {
-	static char answer[8192];
-	char command[64], *text = answer;
-	unsigned int i;
-	int ret;
-
-	snprintf(command, sizeof(command), "qom-get /machine/chip[0]/npu %s", name);
-	ret = qmp_human(command, answer, sizeof(answer));
-	for (i = 0; !ret && i < count; i++) {
-		text += strcspn(text, "0123456789");
-		if (!*text)
-			return -EPROTO;
-		values[i] = strtoull(text, &text, 10);
-	}
-	return ret;
-}
-
-static void npu_set(const char *property, const char *value)
-{
-	char command[96], answer[256];
-
-	snprintf(command, sizeof(command), "qom-set /machine/chip[0]/npu %s %s", property, value);
-	if (qmp_human(command, answer, sizeof(answer)) || strstr(answer, "Error"))
+	if (npu_set(property, value))
 		printf("# %s cannot be set\n", property);
-}
-
-static unsigned int bdfn(const char *bdf)
-{
-	unsigned int domain, bus, device, function;
-
-	if (sscanf(bdf, "%x:%x:%x.%x", &domain, &bus, &device, &function) != 4)
-		return 0;
-	return bus << 8 | device << 3 | function;
 }
 
 /* For whom the NPU translates addresses of @g. */
@@ -541,9 +498,9 @@ static void full_table(void)
 	int ret;
 
 	user_group(&u, true);
-	npu_set("inject-xts-full", "true");
+	inject("inject-xts-full", "true");
 	ret = vfio_device_open(&u.group, gpu->bdf);
-	npu_set("inject-xts-full", "false");
+	inject("inject-xts-full", "false");
 	lpar_of(gpu, lpar, sizeof(lpar));
 	saw("7", "GPU opened for a VM while OPAL finds no room in the XTS table",
 	    "%s; the NPU translates for %s", outcome(ret, "opened"), lpar);

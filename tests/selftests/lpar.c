@@ -14,30 +14,12 @@
 #include "kselftest_harness.h"
 
 #include "bind.h"
-#include "qmp.h"
+#include "npu.h"
 #include "sys.h"
 #include "testbed.h"
 
-#define NUM_BDF_MAP	16
-#define NUM_PID_MAP	256
-#define NUM_ATSD	8
 /* A GPU and its links. */
 #define MAX_DEVICES	(1 + DT_MAX_LINKS)
-
-/* Bits are numbered as in the documents of POWER: 0 is the highest. */
-#define PPC_BIT(n)	(0x8000000000000000ULL >> (n))
-
-/* XTS BDF map */
-#define BDF_VALID	PPC_BIT(0)
-#define BDF_OF(e)	((e) >> 32 & 0xffff)
-#define BDF_LPARSHORT(e) ((e) >> 12 & 0xf)
-#define BDF_LPID(e)	((e) & 0xfff)
-/* XTS PID map. The wildcard entry of an LPAR is the one with the number of its LPARSHORT. */
-#define PID_VALID	(PPC_BIT(0) | PPC_BIT(1) | PPC_BIT(2))
-#define PID_VALID_ATR	PPC_BIT(0)
-#define PID_MSR_DR	PPC_BIT(25)
-#define PID_MSR_HV	PPC_BIT(27)
-#define PID_MSR_PR	PPC_BIT(28)
 
 #define ATSD_AVA	0x8
 
@@ -52,53 +34,12 @@ struct npu {
 };
 
 /* All tests are about the first GPU, or one on the same NPU. */
-static int npu_table(const char *name, __u64 *values, unsigned int count)
-{
-	static char answer[8192];
-	char command[64], *text = answer;
-	unsigned int i;
-	int ret;
-
-	snprintf(command, sizeof(command), "qom-get /machine/chip[0]/npu %s", name);
-	ret = qmp_human(command, answer, sizeof(answer));
-	if (ret)
-		return ret;
-	for (i = 0; i < count; i++) {
-		text += strcspn(text, "0123456789");
-		if (!*text)
-			return -EPROTO;
-		values[i] = strtoull(text, &text, 10);
-	}
-	return 0;
-}
-
 static int npu_read(struct npu *npu)
 {
 	int ret = npu_table("xts-bdf-map", npu->bdf_map, NUM_BDF_MAP);
 
 	ret = ret ?: npu_table("xts-pid-map", npu->pid_map, NUM_PID_MAP);
 	return ret ?: npu_table("atsd-lparid", npu->atsd_lparid, NUM_ATSD);
-}
-
-static int npu_set(const char *property, const char *value)
-{
-	char command[96], answer[256];
-	int ret;
-
-	snprintf(command, sizeof(command), "qom-set /machine/chip[0]/npu %s %s", property, value);
-	ret = qmp_human(command, answer, sizeof(answer));
-	if (!ret && strstr(answer, "Error"))
-		ret = -EOPNOTSUPP;
-	return ret;
-}
-
-static __u16 bdfn(const char *bdf)
-{
-	unsigned int domain, bus, device, function;
-
-	if (sscanf(bdf, "%x:%x:%x.%x", &domain, &bus, &device, &function) != 4)
-		return 0;
-	return bus << 8 | device << 3 | function;
 }
 
 /* The LPID that @g is mapped for, 0 if none; @entry gets its place in the BDF map. */
@@ -112,7 +53,7 @@ static unsigned int mapped_lpid(const struct npu *npu, const struct dt_gpu *g, u
 		if (e & BDF_VALID && BDF_OF(e) == bdfn(g->bdf)) {
 			if (entry)
 				*entry = i;
-			return BDF_LPID(e);
+			return LPID_OF(e);
 		}
 	}
 	return 0;

@@ -1,0 +1,40 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * What the NPU of the first chip holds, read out of the emulator past the driver. Functions that
+ * return int give 0 or a negative errno.
+ */
+#ifndef NVLINK2_SELFTEST_NPU_H
+#define NVLINK2_SELFTEST_NPU_H
+
+#include <linux/types.h>
+
+#define NUM_BDF_MAP	16
+#define NUM_PID_MAP	256
+#define NUM_ATSD	8
+
+/* Bits are numbered as in the documents of POWER: 0 is the highest. */
+#define PPC_BIT(n)	(0x8000000000000000ULL >> (n))
+
+/* XTS BDF map */
+#define BDF_VALID	PPC_BIT(0)
+#define BDF_OF(e)	((e) >> 32 & 0xffff)
+#define BDF_LPARSHORT(e) ((e) >> 12 & 0xf)
+/* XTS PID map. The wildcard entry of an LPAR is the one with the number of its LPARSHORT. */
+#define PID_VALID	(PPC_BIT(0) | PPC_BIT(1) | PPC_BIT(2))
+#define PID_VALID_ATR	PPC_BIT(0)
+#define PID_MSR_DR	PPC_BIT(25)
+#define PID_MSR_HV	PPC_BIT(27)
+#define PID_MSR_PR	PPC_BIT(28)
+/* Of a BDF map entry or an ATSD LPARID register */
+#define LPID_OF(e)	((e) & 0xfff)
+
+/* Reads the first @count values of the table @name, a property of the model "pnv-npu2". */
+int npu_table(const char *name, __u64 *values, unsigned int count);
+
+/* Sets a property of the model, e.g. one that injects a fault. */
+int npu_set(const char *property, const char *value);
+
+/* The function @bdf as the NPU's tables name it: bus, device and function, without the domain. */
+__u16 bdfn(const char *bdf);
+
+#endif
