@@ -59,8 +59,8 @@
 #define STORE		0xfad40000	/* std	r22, 0(r20) */
 #define STORE_BACK	0xfab40000	/* std	r21, 0(r20) */
 #define SYSTEM_CALL	0x44000002	/* sc	0 */
-/* li r3, @nr; sc 1 */
-#define HYPERCALL(nr)	0x38600000 | (nr), 0x44000022
+#define SET_NUMBER(nr)	(0x38600000 | (nr))	/* li	r3, @nr */
+#define HYPERCALL	0x44000022	/* sc	1 */
 
 struct program {
 	__u64 gpa;
@@ -68,9 +68,9 @@ struct program {
 	__u32 code[4];
 };
 
-static const struct program touch = { 0x0, MSR_REAL, { LOAD, STORE_BACK, HYPERCALL(HCALL_DONE) } };
-static const struct program load = { 0x100, MSR_REAL, { LOAD, HYPERCALL(HCALL_DONE) } };
-static const struct program system_call = { 0xc00, MSR_REAL, { HYPERCALL(HCALL_DONE) } };
+static const struct program touch = { 0x0, MSR_REAL, { LOAD, STORE_BACK, SET_NUMBER(HCALL_DONE), HYPERCALL } };
+static const struct program load = { 0x100, MSR_REAL, { LOAD, SET_NUMBER(HCALL_DONE), HYPERCALL } };
+static const struct program system_call = { 0xc00, MSR_REAL, { SET_NUMBER(HCALL_DONE), HYPERCALL } };
 /* Problem state takes interrupts. lis r3, 0x7fff; mtdec r3; rfid */
 static const struct program decrementer = {
 	0x900, MSR_REAL, { 0x3c607fff, 0x7c7603a6, 0x4c000024 }
@@ -122,7 +122,7 @@ static void make_programs(struct guest *g)
 	size_t i;
 
 	for (vector = 0x200; vector < 0x1000; vector += 0x80) {
-		const __u32 code[] = { HYPERCALL(HCALL_VECTOR(vector)) };
+		const __u32 code[] = { SET_NUMBER(HCALL_VECTOR(vector)), HYPERCALL };
 
 		memcpy(g->memory + vector, code, sizeof(code));
 	}
