@@ -68,9 +68,15 @@ struct program {
 	__u32 code[4];
 };
 
-static const struct program touch = { 0x0, MSR_REAL, { LOAD, STORE_BACK, SET_NUMBER(HCALL_DONE), HYPERCALL } };
+static const struct program touch = {
+	0x0, MSR_REAL, { LOAD, STORE_BACK, SET_NUMBER(HCALL_DONE), HYPERCALL }
+};
+
 static const struct program load = { 0x100, MSR_REAL, { LOAD, SET_NUMBER(HCALL_DONE), HYPERCALL } };
-static const struct program system_call = { 0xc00, MSR_REAL, { SET_NUMBER(HCALL_DONE), HYPERCALL } };
+static const struct program system_call = {
+	0xc00, MSR_REAL, { SET_NUMBER(HCALL_DONE), HYPERCALL }
+};
+
 /* Problem state takes interrupts. lis r3, 0x7fff; mtdec r3; rfid */
 static const struct program decrementer = {
 	0x900, MSR_REAL, { 0x3c607fff, 0x7c7603a6, 0x4c000024 }
