@@ -30,7 +30,7 @@ use crate::{
         },
     },
     lpar::{
-        Bound,
+        Hold,
         Lpar, //
     },
     pure::{
@@ -90,7 +90,7 @@ pub(crate) struct Function {
     _files: Files,
     /// While it is open for a virtual machine: its share of the GPU's binding.
     #[pin]
-    bound: Mutex<Option<Bound>>,
+    hold: Mutex<Option<Hold>>,
 }
 
 impl Role {
@@ -237,7 +237,7 @@ impl Driver for Function {
             pin_init!(Self {
                 role,
                 _files: files,
-                bound <- new_mutex!(None),
+                hold <- new_mutex!(None),
             }),
             GFP_KERNEL,
         )
@@ -265,7 +265,7 @@ impl Driver for Function {
 
     fn open(&self, enabled: &Enabled<'_>) -> Result {
         let core = enabled.core();
-        let bound = self.bound.lock().is_some();
+        let bound = matches!(*self.hold.lock(), Some(Hold::Bound(_)));
 
         if let Some(lpar) = self.role.lpar().filter(|_| !bound) {
             lpar.settle()?;
@@ -332,19 +332,23 @@ impl Driver for Function {
 }
 
 impl KvmNotifier for Function {
-    fn set_kvm(&self, core: &Core, kvm: Kvm) -> Result {
-        if let Some(lpar) = self.role.lpar() {
-            let bound = Lpar::bind(lpar, core, kvm, self.role.bound_gate())?;
+    fn set_kvm(&self, core: &Core, kvm: Option<Kvm>) -> Result {
+        let hold = match (&self.role, self.role.lpar(), kvm) {
+            (_, Some(lpar), Some(kvm)) => {
+                Hold::Bound(Lpar::bind(lpar, core, kvm, self.role.bound_gate())?)
+            }
+            (Role::Gpu(_), Some(lpar), None) => Hold::Unbound(Lpar::keep_unbound(lpar, core)?),
+            _ => return Ok(()),
+        };
 
-            *self.bound.lock() = Some(bound);
-        }
+        *self.hold.lock() = Some(hold);
         Ok(())
     }
 
     fn clear_kvm(&self) {
-        let bound = self.bound.lock().take();
+        let hold = self.hold.lock().take();
 
         // Not under the lock: it may end a virtual machine.
-        drop(bound);
+        drop(hold);
     }
 }

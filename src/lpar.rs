@@ -11,6 +11,10 @@
 //! opened for, and until the last device that was opened for it is closed. As long as the NPU may
 //! know an LPID a reference to the machine keeps KVM from giving it to another.
 //!
+//! A GPU that is open without a virtual machine can't be bound through a bridge, nor opened so while
+//! it is bound: it keeps translations until it is reset, which closing it does, and they must not
+//! outlive a binding.
+//!
 //! Should firmware fail to take an LPID back, the reference is retained with it, at most one per
 //! GPU, and nobody can open the GPU or its bridges (EIO) until firmware has: every open tries
 //! again.
@@ -172,6 +176,8 @@ impl Drop for Binding {
 
 struct State {
     binding: Shared<Binding>,
+    /// The GPU is open without a virtual machine.
+    unbound: bool,
     /// Of the devices that share it: what a guest may access only while it is bound.
     gates: KVec<Arc<Gate>>,
 }
@@ -215,6 +221,7 @@ impl Lpar {
             node,
             state <- new_mutex!(State {
                 binding: Shared::new(),
+                unbound: false,
                 gates: KVec::new(),
             }),
         })
@@ -232,7 +239,7 @@ impl Lpar {
 
     /// Binds the GPU to the LPAR of `kvm`, for `core` with `gate`, or shares the binding to it.
     ///
-    /// EBUSY: it is bound to another machine's. EOPNOTSUPP: the machine has no LPID that the NPU
+    /// EBUSY: it is bound to another machine's, or open without one. EOPNOTSUPP: the machine has no LPID that the NPU
     /// can be told, or firmware has no calls for it. ENODEV: the GPU is not plugged in. ENXIO:
     /// firmware does not tell where the NPU's registers are. EIO: firmware failed, now or at the
     /// end of the last binding. ENOSPC: the NPU's table is full.
@@ -257,6 +264,14 @@ impl Lpar {
         _former = state.settle()?;
         state.gates.reserve(1, GFP_KERNEL)?;
         let share = match state.binding.held() {
+            None if state.unbound => {
+                dev_err!(
+                    core.device(),
+                    "LPID {} not bound: the GPU is open without a virtual machine, close it first\n",
+                    lpid.get()
+                );
+                return Err(EBUSY);
+            }
             None => {
                 let binding = Binding::new(core, &this.node, kvm, lpid)?;
 
@@ -289,6 +304,25 @@ impl Lpar {
         })
     }
 
+    /// Keeps the GPU unbound while `core`, which is the GPU, is open without a virtual machine.
+    ///
+    /// EBUSY: it is bound through a bridge.
+    pub(crate) fn keep_unbound(this: &Arc<Self>, core: &Core) -> Result<Unbound> {
+        let mut state = this.state.lock();
+
+        if let Some(binding) = state.binding.held() {
+            dev_err!(
+                core.device(),
+                "bound to LPID {} through a bridge: close the bridges, or open the GPU for the same \
+                 virtual machine\n",
+                binding.lpid.get()
+            );
+            return Err(EBUSY);
+        }
+        state.unbound = true;
+        Ok(Unbound(this.clone()))
+    }
+
     /// Ends the binding, whoever shares it: the GPU goes. ATSD registers are out of reach until
     /// their bridges are opened again.
     pub(crate) fn revoke(&self) {
@@ -316,6 +350,21 @@ impl Lpar {
             (None, Some(binding)) => writeln!(f, "{} retained", binding.lpid.get()),
             (None, None) => writeln!(f, "none"),
         }
+    }
+}
+
+/// What an open device has to do with the binding of its GPU.
+pub(crate) enum Hold {
+    Bound(#[expect(dead_code, reason = "held for its Drop")] Bound),
+    Unbound(#[expect(dead_code, reason = "held for its Drop")] Unbound),
+}
+
+/// As long as it exists the GPU is not bound.
+pub(crate) struct Unbound(Arc<Lpar>);
+
+impl Drop for Unbound {
+    fn drop(&mut self) {
+        self.0.state.lock().unbound = false;
     }
 }
 

@@ -69,7 +69,7 @@ pub(crate) trait Driver: KvmNotifier + Send + Sync + Sized + 'static {
     /// Called when the function is unbound, after its last user has closed it.
     fn remove(&self, device: &device::Device);
 
-    /// The first user opens the device, after [`KvmNotifier::set_kvm`] if it is for a virtual
+    /// The first user opens the device, after [`KvmNotifier::set_kvm`] said for which virtual
     /// machine. What is not undone by dropping it has to be undone here when it fails.
     fn open(&self, enabled: &Enabled<'_>) -> Result;
 

@@ -76,32 +76,29 @@ impl Drop for Kvm {
 
 /// Something that has to know for which virtual machine a device is open.
 pub(crate) trait KvmNotifier {
-    /// The device is being opened for `kvm`; it is enabled and has no regions yet. Open fails with
-    /// the error that is returned, and without [`KvmNotifier::clear_kvm`].
-    fn set_kvm(&self, core: &Core, kvm: Kvm) -> Result;
+    /// The device is being opened for `kvm`, or for no virtual machine; it is enabled and has no
+    /// regions yet. Open fails with the error that is returned, and without
+    /// [`KvmNotifier::clear_kvm`].
+    fn set_kvm(&self, core: &Core, kvm: Option<Kvm>) -> Result;
 
     /// The device was closed, or could not be opened: no mapping of it exists. Called after
     /// [`KvmNotifier::set_kvm`] succeeded.
     fn clear_kvm(&self);
 }
 
-/// Tells a notifier about a machine until it is dropped.
+/// Tells a notifier about the machine, or that there is none, until it is dropped.
 ///
 /// # Invariants
 ///
-/// The notifier, if any, knows about a machine.
-pub(super) struct Notified<'a, T: KvmNotifier>(Option<&'a T>);
+/// The notifier was told.
+pub(super) struct Notified<'a, T: KvmNotifier>(&'a T);
 
 impl<'a, T: KvmNotifier> Notified<'a, T> {
     /// The device is being opened.
     pub(super) fn open(core: &Core, notifier: &'a T) -> Result<Self> {
-        let Some(kvm) = Kvm::of(core)? else {
-            return Ok(Self(None));
-        };
-
-        notifier.set_kvm(core, kvm)?;
+        notifier.set_kvm(core, Kvm::of(core)?)?;
         // INVARIANT: It was just told.
-        Ok(Self(Some(notifier)))
+        Ok(Self(notifier))
     }
 
     /// The device is open: [`Notified::close`] tells about the end.
@@ -110,17 +107,14 @@ impl<'a, T: KvmNotifier> Notified<'a, T> {
     }
 
     /// The device was closed, after an open with [`Notified::keep`].
-    pub(super) fn close(core: &Core, notifier: &'a T) {
-        // INVARIANT: A device with a machine was opened with one, since VFIO changes that only
-        // before open and after close.
-        drop(Self(core.kvm().map(|_| notifier)));
+    pub(super) fn close(notifier: &'a T) {
+        // INVARIANT: It was told by the open.
+        drop(Self(notifier));
     }
 }
 
 impl<T: KvmNotifier> Drop for Notified<'_, T> {
     fn drop(&mut self) {
-        if let Some(notifier) = self.0 {
-            notifier.clear_kvm();
-        }
+        self.0.clear_kvm();
     }
 }

@@ -152,7 +152,7 @@ impl<T: Driver> Device<T> {
         // SAFETY: `vdev` is at the start of an open core device.
         unsafe { bindings::vfio_pci_core_close_device(vdev) };
         // Not before the device was reset and lost its regions.
-        Notified::close(core, data);
+        Notified::close(data);
     }
 
     /// # Safety

@@ -366,6 +366,8 @@ TEST_F(lpar, without_kvm_nothing_is_bound)
 	ASSERT_EQ(0, vfio_find_gpu_ram(bed->dev[0], &info));
 	free(info);
 
+	device_close(bed, 0);
+
 	/* A KVM that comes later counts for those who open later. */
 	ASSERT_EQ(0, vfio_group_add_vm(&bed->group));
 	EXPECT_STREQ("", not_clear());
@@ -376,6 +378,31 @@ TEST_F(lpar, without_kvm_nothing_is_bound)
 	EXPECT_EQ(-ENOENT, vfio_find_atsd(bed->dev[1], &info));
 	device_close(bed, 2);
 	EXPECT_STREQ("", not_clear());
+}
+
+/*
+ * A GPU keeps translations until it is reset, so they would outlive a binding that begins and ends
+ * while the GPU is open without a virtual machine, and the next machine with that LPID would have
+ * its memory reached through them.
+ */
+TEST_F(lpar, gpu_open_without_kvm_is_not_bound_by_a_bridge)
+{
+	struct bed *bed = &self->bed;
+
+	vfio_group_drop_vm(&bed->group);
+	ASSERT_EQ(0, device_open(bed, 0));
+	ASSERT_EQ(0, vfio_group_add_vm(&bed->group));
+	EXPECT_EQ(-EBUSY, device_open(bed, 1));
+	EXPECT_STREQ("", not_clear());
+	device_close(bed, 0);
+
+	ASSERT_EQ(0, device_open(bed, 1));
+	EXPECT_STREQ("", not_bound(bed->gpu, driver_lpid(bed->gpu->bdf)));
+	vfio_group_drop_vm(&bed->group);
+	EXPECT_EQ(-EBUSY, device_open(bed, 0));
+	device_close(bed, 1);
+	EXPECT_STREQ("", not_clear());
+	EXPECT_EQ(0, device_open(bed, 0));
 }
 
 /* Defect 11. */
