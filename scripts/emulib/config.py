@@ -17,9 +17,8 @@ TREE = Path(__file__).resolve().parents[2]
 ROOT_TREE = "/src"
 ROOT_CACHE = "/cache"
 
-# What a full set-up needs, and what running from a warm cache needs.
+# What a full set-up needs.
 DISK_COLD = 15 << 30
-DISK_WARM = 1 << 30
 
 # Debian's name of each machine architecture whose archive has the cross tools.
 ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
