@@ -50,6 +50,13 @@ PACKAGES = """
     dpkg-dev ca-certificates e2fsprogs
 """.split()
 
+# What documents and Debian packages take. Installed into the finished root, as nothing that is
+# compiled depends on it: a change here rebuilds no kernel.
+DESK_PACKAGES = """
+    python3-sphinx python3-yaml graphviz
+    debhelper dh-dkms dkms lintian
+""".split()
+
 # A site's own certificate authority has to be known in the root too.
 CERTIFICATES = "/etc/ssl/certs/ca-certificates.crt"
 
@@ -192,11 +199,12 @@ def remove(tree: Path) -> None:
 
 
 def inside(command: list[str], workdir: str = "/", env: dict[str, str] | None = None,
-           network: bool = False) -> list[str]:
+           network: bool = False, all_users: bool = False) -> list[str]:
     """The command line that runs `command` in the root.
 
     The project is at /src (read-only), the cache at /cache. Only steps that
-    fetch packages get the network.
+    fetch packages get the network. `all_users` is for the package manager, which
+    gives files to users other than root.
     """
     root = shlex.quote(str(path()))
     variables = {
@@ -229,6 +237,8 @@ def inside(command: list[str], workdir: str = "/", env: dict[str, str] | None = 
     unshare = ["unshare", "--mount", "--pid", "--fork", "--kill-child"]
     if os.geteuid() != 0:
         unshare.append("--map-root-user")
+        if all_users:
+            unshare += ["--map-users=auto", "--map-groups=auto"]
     if not network and os.geteuid() == 0:
         unshare.append("--net")
     settings = [f"{name}={value}" for name, value in variables.items()]
@@ -246,10 +256,29 @@ def check_entry() -> None:
         )
 
 
+def _add_desk(log: Log) -> None:
+    # The index is that of the root's making: the archive may have moved on since.
+    log.run(inside(["sh", "-euxc", """
+        apt-get -q update || echo "W: using the package index of the last good update"
+        DEBIAN_FRONTEND=noninteractive apt-get -q -y install --no-install-recommends "$@"
+        chown -hR 0:0 /etc /usr /var
+    """, "desk", *DESK_PACKAGES], network=True, all_users=True),
+            remedy="Needed: the Debian archive within reach.")
+
+
 STEP = Step(
     "root",
     f"installing the Debian {SUITE} build root (about 2 min)",
     lambda: digest(SUITE, BACKPORTS, PINS, repr(VERSIONS), *PACKAGES, *TRIM),
     _build,
     [path() / "usr/bin/rustc"],
+)
+
+DESK_STEP = Step(
+    "desk",
+    "adding Sphinx and the packaging tools to the build root",
+    lambda: digest(*DESK_PACKAGES),
+    _add_desk,
+    [path() / name for name in ("usr/bin/sphinx-build", "usr/bin/dot", "usr/bin/lintian", "usr/sbin/dkms")],
+    [STEP],
 )
