@@ -5,8 +5,9 @@ import re
 import subprocess
 from pathlib import Path
 
-from . import config, kernel, module, programs, qemu, root
+from . import config, docs, kernel, module, programs, qemu, root
 from .report import Check, Result, tail
+from .step import Step
 
 TREE = config.TREE
 LINUX = f"{config.ROOT_CACHE}/sources/linux"
@@ -151,6 +152,12 @@ def _cargo(package: str) -> Result:
     return Result.one(True)
 
 
+def _builds(step: Step) -> Result:
+    """A product that is clean when it can be made."""
+    step.ensure()
+    return Result.one(True)
+
+
 def house_rules() -> Result:
     """Rules of this project that a search can check."""
     complaints = []
@@ -197,6 +204,7 @@ CHECKS = [
     Check("checkpatch-c", checkpatch_c),
     Check("checkpatch-qemu", checkpatch_qemu),
     Check("python", python),
+    Check("docs", lambda: _builds(docs.STEP)),
     Check("rustfmt", rustfmt),
     Check("shellcheck", shellcheck),
     Check("house-rules", house_rules),
