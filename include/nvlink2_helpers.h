@@ -31,6 +31,9 @@ bool nvlink2_queue_delayed_work(struct delayed_work *work, unsigned int msecs);
 void nvlink2_vma_set_flags(struct vm_area_struct *vma);
 void nvlink2_vma_set_uncached(struct vm_area_struct *vma);
 
+unsigned int nvlink2_pmd_order(void);
+unsigned int nvlink2_pud_order(void);
+
 unsigned long nvlink2_copy_from_device(void *dst, const void *src, size_t len);
 void nvlink2_copy_to_device(void *dst, const void *src, size_t len);
 bool nvlink2_kvm_get(struct kvm *kvm);

@@ -44,7 +44,6 @@ use crate::{
 };
 use kernel::{
     mm::virt::VmaNew,
-    page::PAGE_SIZE,
     prelude::*,
     sync::{
         Arc,
@@ -167,15 +166,17 @@ struct AtsdMapping {
 impl AtsdMapping {
     /// Returns the physical address of the page that was touched.
     fn physical(&self, fault: &Fault<'_>) -> Option<u64> {
-        let offset = RegionOffset::new(fault.file_offset()?);
-        let page = u64::try_from(PAGE_SIZE).ok()?;
-        let range = RegionRange::new(offset, page, ATSD_SIZE)?;
+        let page = fault.page()?;
+        let offset = RegionOffset::new(page.file_offset);
+        let range = RegionRange::new(offset, page.len, ATSD_SIZE)?;
 
         self.region.atsd.address().checked_add(range.start())
     }
 }
 
 impl Mapping for AtsdMapping {
+    const HUGE: bool = false;
+
     fn fault(&self, core: &Core, fault: &Fault<'_>) -> Outcome {
         let Some(physical) = self.physical(fault) else {
             return Outcome::SIGBUS;

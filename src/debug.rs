@@ -14,7 +14,9 @@
 //!   `none`, or the LPID and `retained` (firmware failed to unmap it)
 //! - `mappings` (GPU): per DMA registration user address, size, physical address, and `mapped` or
 //!   `retained` (its mapping is gone, but TCEs or containers still refer to it)
-//! - `faults` (GPU): pages that were inserted and accesses that were refused
+//! - `faults` (GPU): pages that were inserted, how many of them were huge, and accesses that were
+//!   refused
+//! - `largest-page` (GPU): size of the largest page that the RAM may be mapped with, in bytes
 
 use crate::{
     function::{
@@ -88,13 +90,17 @@ fn gpu_files<'data>(data: &'data Arc<GpuState>, dir: &ScopedDir<'data, '_>) {
     });
     dir.read_callback_file(c"lpar", data, &|state, f| state.lpar.show(f));
     dir.read_callback_file(c"mappings", data, &|state, f| state.ram.ledger.show(f));
+    dir.read_callback_file(c"largest-page", data, &|state, f| {
+        writeln!(f, "{:#x}", state.ram.largest_page.bytes().unwrap_or(0))
+    });
     dir.read_callback_file(c"faults", data, &|state, f| {
         let faults = &state.ram.faults;
 
         writeln!(
             f,
-            "inserted {}\nrefused {}",
+            "inserted {}\nhuge {}\nrefused {}",
             faults.inserted.load(Relaxed),
+            faults.huge.load(Relaxed),
             faults.refused.load(Relaxed)
         )
     });

@@ -25,6 +25,7 @@ use crate::{
             Extent,
             Fault,
             Mapping,
+            Order,
             Outcome, //
         },
     },
@@ -40,7 +41,6 @@ use crate::{
 };
 use kernel::{
     mm::virt::VmaNew,
-    page::PAGE_SIZE,
     prelude::*,
     sync::{
         atomic::{
@@ -63,6 +63,8 @@ const WINDOW: usize = 0x1_0000;
 /// How many faults there were, by outcome.
 pub(crate) struct FaultCounts {
     pub(crate) inserted: Atomic<u64>,
+    /// Those of the above that were of huge pages.
+    pub(crate) huge: Atomic<u64>,
     pub(crate) refused: Atomic<u64>,
 }
 
@@ -73,6 +75,9 @@ pub(crate) struct GpuRam {
     pub(crate) gate: Arc<Gate>,
     pub(crate) ledger: Arc<Retrying<Ledger>>,
     pub(crate) faults: FaultCounts,
+    /// The largest that the RAM is mapped with. How much RAM there is in the aperture, the host
+    /// cannot know; that of all GPUs with NVLink2 is a multiple of the largest page there is.
+    pub(crate) largest_page: Order,
 }
 
 impl GpuRam {
@@ -86,8 +91,10 @@ impl GpuRam {
                 ledger,
                 faults: FaultCounts {
                     inserted: Atomic::new(0),
+                    huge: Atomic::new(0),
                     refused: Atomic::new(0),
                 },
+                largest_page: Order::largest(crate::module_parameters::max_order.value()),
             },
             GFP_KERNEL,
         )?)
@@ -195,32 +202,45 @@ struct RamMapping {
 }
 
 impl RamMapping {
-    /// Returns the physical address of the page that was touched.
-    fn physical(&self, fault: &Fault<'_>) -> Option<u64> {
-        let offset = RegionOffset::new(fault.file_offset()?);
-        let page = u64::try_from(PAGE_SIZE).ok()?;
-        let range = RegionRange::new(offset, page, self.ram.size())?;
+    /// Returns the physical address of the page that a fault asks for.
+    fn physical(&self, page: Extent) -> Option<u64> {
+        let offset = RegionOffset::new(page.file_offset);
+        let range = RegionRange::new(offset, page.len, self.ram.size())?;
 
         self.ram.aperture().physical(range)
     }
 }
 
 impl Mapping for RamMapping {
+    const HUGE: bool = true;
+
     fn fault(&self, core: &Core, fault: &Fault<'_>) -> Outcome {
-        let Some(physical) = self.physical(fault) else {
-            return Outcome::SIGBUS;
+        let order = fault.order();
+        let place = fault
+            .page()
+            .and_then(|page| Some((page.user, self.physical(page)?)));
+        let (user, physical) = match place {
+            Some(place) if order <= self.ram.largest_page => place,
+            _ if order > Order::BASE => return Outcome::FALLBACK,
+            _ => return Outcome::SIGBUS,
         };
         let outcome = self.ram.gate.enter(core).map_or(Outcome::SIGBUS, |access| {
             fault.insert(&access.memory, physical)
         });
         let counts = &self.ram.faults;
 
-        if outcome.is_inserted() {
-            counts.inserted.add(1, Relaxed);
-        } else {
-            counts.refused.add(1, Relaxed);
+        if outcome == Outcome::FALLBACK {
+            return outcome;
         }
-        trace::gpu_fault(core, physical, fault.address(), outcome);
+        if !outcome.is_inserted() {
+            counts.refused.add(1, Relaxed);
+        } else {
+            counts.inserted.add(1, Relaxed);
+            if order > Order::BASE {
+                counts.huge.add(1, Relaxed);
+            }
+        }
+        trace::gpu_fault(core, physical, user, outcome);
         outcome
     }
 }

@@ -24,4 +24,10 @@ kernel::prelude::module! {
     authors: ["The nvlink2-vfio authors"],
     description: "VFIO PCI driver for NVIDIA GPUs with NVLink2 on POWER9",
     license: "GPL",
+    params: {
+        max_order: u32 {
+            default: 18,
+            description: "log2 of the largest page that GPU RAM is mapped with, in CPU pages: 0 for no huge pages, 5 for 2 MiB or 14 for 1 GiB where these have 64 KiB",
+        },
+    },
 }

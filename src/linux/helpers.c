@@ -71,6 +71,17 @@ void nvlink2_vma_set_uncached(struct vm_area_struct *vma)
 	vma->vm_page_prot = pgprot_noncached(vma->vm_page_prot);
 }
 
+/* Orders of huge pages, 0 if there are none. The hash MMU cannot map device memory with them. */
+unsigned int nvlink2_pmd_order(void)
+{
+	return radix_enabled() && has_transparent_hugepage() ? PMD_ORDER : 0;
+}
+
+unsigned int nvlink2_pud_order(void)
+{
+	return radix_enabled() && has_transparent_pud_hugepage() ? PUD_ORDER : 0;
+}
+
 /* Returns the number of bytes not copied: a load from a dead link ends in a machine check. */
 unsigned long nvlink2_copy_from_device(void *dst, const void *src, size_t len)
 {

@@ -35,6 +35,9 @@ pub(crate) enum Caching {
 
 /// A mapping of device memory, dropped with its VMA.
 pub(crate) trait Mapping: Send + Sync + 'static {
+    /// Whether [`Mapping::fault`] is also asked for huge pages, the largest first.
+    const HUGE: bool;
+
     /// Makes the page that was touched accessible, or refuses.
     fn fault(&self, core: &Core, fault: &Fault<'_>) -> Outcome;
 }
@@ -46,6 +49,8 @@ pub(crate) struct Outcome(bindings::vm_fault_t);
 impl Outcome {
     /// The process gets SIGBUS.
     pub(crate) const SIGBUS: Self = Self(bindings::vm_fault_reason_VM_FAULT_SIGBUS);
+    /// No page of this size fits; the kernel asks for the next smaller one.
+    pub(crate) const FALLBACK: Self = Self(bindings::vm_fault_reason_VM_FAULT_FALLBACK);
 
     /// Returns the `vm_fault_t`, for tracing.
     pub(crate) fn get(self) -> c_uint {
@@ -58,37 +63,90 @@ impl Outcome {
     }
 }
 
+/// The size of a page that a mapping may be made of: 2 to the power of this many CPU pages.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Order(c_uint);
+
+impl Order {
+    /// A CPU page.
+    pub(crate) const BASE: Self = Self(0);
+
+    /// Returns the largest page that the MMU has, of at most 2 to the power of `limit` CPU pages.
+    pub(crate) fn largest(limit: c_uint) -> Self {
+        // SAFETY: These look at what was set when the MMU was set up.
+        let huge = unsafe { [bindings::nvlink2_pud_order(), bindings::nvlink2_pmd_order()] };
+
+        huge.into_iter()
+            .find(|order| *order <= limit)
+            .map_or(Self::BASE, Self)
+    }
+
+    /// Returns the size in bytes; `None` if no 64-bit number holds it.
+    pub(crate) fn bytes(self) -> Option<u64> {
+        1u64.checked_shl(self.0.checked_add(bindings::PAGE_SHIFT)?)
+    }
+}
+
 /// A page fault in a VMA that was set up by [`attach`].
 ///
 /// # Invariants
 ///
-/// Points to the `vm_fault` of a call of the `fault` operation that has not returned.
-pub(crate) struct Fault<'a>(*mut bindings::vm_fault, PhantomData<&'a bindings::vm_fault>);
+/// Points to the `vm_fault` of a call of the `fault` or `huge_fault` operation that has not
+/// returned.
+pub(crate) struct Fault<'a> {
+    vmf: *mut bindings::vm_fault,
+    order: Order,
+    _call: PhantomData<&'a bindings::vm_fault>,
+}
 
 impl Fault<'_> {
-    /// Returns the user address of the page.
-    pub(crate) fn address(&self) -> u64 {
-        // SAFETY: By the type invariant; the fault's address is page-aligned.
-        // CAST: `unsigned long` has 64 bits on every machine with this driver.
-        unsafe { (*self.0).__bindgen_anon_1.address as u64 }
+    /// Returns the size of the page that is asked for.
+    pub(crate) fn order(&self) -> Order {
+        self.order
     }
 
-    /// Returns where in the device's file the page is, in bytes.
-    pub(crate) fn file_offset(&self) -> Option<u64> {
-        // SAFETY: By the type invariant; `pgoff` is the page's index in the file.
-        // CAST: As in `address`.
-        file_offset(unsafe { (*self.0).__bindgen_anon_1.pgoff as u64 })
+    /// Returns the page that is asked for. `None`: the VMA has only a part of it.
+    pub(crate) fn page(&self) -> Option<Extent> {
+        // SAFETY: By the type invariant; a VMA does not change during a fault in it.
+        let (user, pgoff, vma) = unsafe {
+            let vmf = &(*self.vmf).__bindgen_anon_1;
+
+            (vmf.address, vmf.pgoff, Range::of(vmf.vma))
+        };
+        // CAST: `unsigned long` has 64 bits on every machine with this driver.
+        let (user, pgoff) = (user as u64, pgoff as u64);
+        let len = self.order.bytes()?;
+        let inside = user.checked_rem(len)?;
+        let user = user.checked_sub(inside)?;
+
+        (vma.start <= user && user.checked_add(len)? <= vma.end).then_some(())?;
+        Some(Extent {
+            user,
+            len,
+            file_offset: file_offset(pgoff)?.checked_sub(inside)?,
+        })
     }
 
     /// Inserts the page at `physical`, if the device is enabled.
+    ///
+    /// FALLBACK: there is none of this size at this address.
     pub(crate) fn insert(&self, memory: &MemoryGuard<'_>, physical: u64) -> Outcome {
         let pfn = physical >> bindings::PAGE_SHIFT;
 
+        if self.order.bytes().and_then(|len| physical.checked_rem(len)) != Some(0) {
+            return Outcome::FALLBACK;
+        }
         // SAFETY: `memory_lock` of the device is held, as the guard shows. The VMA has VM_PFNMAP
         // and is not copy-on-write, since `attach` set the one and VFIO demands shared mappings.
-        // CAST: As in `address`.
+        // The fault is of this order, and the address a multiple of its size.
+        // CAST: As in `page`.
         Outcome(unsafe {
-            bindings::vfio_pci_vmf_insert_pfn(memory.core().as_raw(), self.0, pfn as usize, 0)
+            bindings::vfio_pci_vmf_insert_pfn(
+                memory.core().as_raw(),
+                self.vmf,
+                pfn as usize,
+                self.order.0,
+            )
         })
     }
 }
@@ -104,6 +162,28 @@ pub(crate) struct Extent {
     pub(crate) user: u64,
     pub(crate) len: u64,
     pub(crate) file_offset: u64,
+}
+
+/// The user addresses of a VMA.
+struct Range {
+    start: u64,
+    end: u64,
+}
+
+impl Range {
+    /// # Safety
+    ///
+    /// `vma` must be valid, and not change during the call.
+    unsafe fn of(vma: *const bindings::vm_area_struct) -> Self {
+        // SAFETY: By this function's contract.
+        let bounds = unsafe { &(*vma).__bindgen_anon_1.__bindgen_anon_1 };
+
+        // CAST: As in `Fault::page`.
+        Self {
+            start: bounds.vm_start as u64,
+            end: bounds.vm_end as u64,
+        }
+    }
 }
 
 impl Extent {
@@ -203,6 +283,17 @@ impl<M: Mapping> VmaVTable<M> {
     ///
     /// `vmf` must be a fault in a VMA with these operations.
     unsafe extern "C" fn fault(vmf: *mut bindings::vm_fault) -> bindings::vm_fault_t {
+        // SAFETY: The caller vouches for the fault.
+        unsafe { Self::huge_fault(vmf, 0) }
+    }
+
+    /// # Safety
+    ///
+    /// `vmf` must be a fault in a VMA with these operations, for a page of this order.
+    unsafe extern "C" fn huge_fault(
+        vmf: *mut bindings::vm_fault,
+        order: c_uint,
+    ) -> bindings::vm_fault_t {
         // SAFETY: The VMA is locked against going away during a fault, and owns a reference.
         let attached = unsafe {
             let vma = (*vmf).__bindgen_anon_1.vma;
@@ -211,7 +302,11 @@ impl<M: Mapping> VmaVTable<M> {
         };
 
         // INVARIANT: This is the call in question.
-        let fault = Fault(vmf, PhantomData);
+        let fault = Fault {
+            vmf,
+            order: Order(order),
+            _call: PhantomData,
+        };
 
         attached.mapping.fault(attached.core.get(), &fault).0
     }
@@ -222,6 +317,11 @@ impl<M: Mapping> VmaVTable<M> {
         may_split: Some(Self::may_split),
         mremap: Some(Self::mremap),
         fault: Some(Self::fault),
+        huge_fault: if M::HUGE {
+            Some(Self::huge_fault)
+        } else {
+            None
+        },
         ..pin_init::zeroed()
     };
 

@@ -92,7 +92,7 @@ int module_path(char *path, size_t size)
 	return 0;
 }
 
-int module_load(void)
+int module_load_with(const char *parameters)
 {
 	char path[PATH_MAX];
 	int fd, ret = module_path(path, sizeof(path));
@@ -102,9 +102,16 @@ int module_load(void)
 	fd = open(path, O_RDONLY | O_CLOEXEC);
 	if (fd < 0)
 		return -errno;
-	ret = syscall(SYS_finit_module, fd, "", 0) ? -errno : 0;
+	ret = syscall(SYS_finit_module, fd, parameters, 0) ? -errno : 0;
 	close(fd);
 	return ret;
+}
+
+int module_load(void)
+{
+	const char *env = getenv("NVLINK2_PARAMETERS");
+
+	return module_load_with(env ?: "");
 }
 
 int module_unload(void)

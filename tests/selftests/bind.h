@@ -26,6 +26,9 @@ int driver_bind(const char *bdf, const char *driver);
 
 /* The .ko file, from $NVLINK2_KO or below /lib/modules and /files. */
 int module_path(char *path, size_t size);
+/* With parameters as modprobe takes them, separated by blanks. */
+int module_load_with(const char *parameters);
+/* With those of $NVLINK2_PARAMETERS, if it is set. */
 int module_load(void);
 /* -EWOULDBLOCK while in use. */
 int module_unload(void);

@@ -111,7 +111,10 @@ TEST_F(gpu, faults_insert_the_page_that_was_touched)
 	char *p;
 
 	ASSERT_EQ(0, trace_start("selftest"));
-	p = vfio_map(self->tb.dev, self->tb.ram, offset, 8192 * PAGE_64K);
+	/* Where no huge page fits. */
+	p = reserve(8193 * PAGE_64K, 2UL << 20);
+	ASSERT_NE(NULL, p);
+	p = vfio_map_at(self->tb.dev, self->tb.ram, offset, 8192 * PAGE_64K, p + PAGE_64K);
 	ASSERT_NE(NULL, p);
 	EXPECT_EQ(1, trace_count("selftest", "vfio_pci_nvgpu_mmap", NULL));
 	EXPECT_EQ(0, trace_count("selftest", "vfio_pci_nvgpu_mmap_fault", NULL));

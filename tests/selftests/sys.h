@@ -77,6 +77,9 @@ const char *vma_missing_flag(const void *addr);
 /* Ordinary memory of the process, NULL on failure. */
 void *anonymous(size_t size);
 
+/* @size bytes of addresses behind a multiple of @alignment, with nothing there. NULL on failure. */
+void *reserve(size_t size, size_t alignment);
+
 /* Value that depends on the address, so that a page in the wrong place shows. */
 static inline __u64 pattern(__u64 offset, __u64 seed)
 {

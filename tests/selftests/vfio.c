@@ -334,9 +334,15 @@ int vfio_dma_unmap(const struct vfio_group *g, __u64 iova, __u64 size)
 	return ioctl(g->container, VFIO_IOMMU_UNMAP_DMA, &unmap) ? -errno : 0;
 }
 
-void *vfio_map(int dev, const struct vfio_region_info *info, __u64 offset, size_t size)
+void *vfio_map_at(int dev, const struct vfio_region_info *info, __u64 offset, size_t size, void *at)
 {
-	void *p = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, dev, info->offset + offset);
+	void *p = mmap(at, size, PROT_READ | PROT_WRITE, MAP_SHARED | (at ? MAP_FIXED : 0), dev,
+		       info->offset + offset);
 
 	return p == MAP_FAILED ? NULL : p;
+}
+
+void *vfio_map(int dev, const struct vfio_region_info *info, __u64 offset, size_t size)
+{
+	return vfio_map_at(dev, info, offset, size, NULL);
 }

@@ -73,5 +73,8 @@ int vfio_dma_unmap(const struct vfio_group *g, __u64 iova, __u64 size);
  * errno set.
  */
 void *vfio_map(int dev, const struct vfio_region_info *info, __u64 offset, size_t size);
+/* At this address, in place of what is there; NULL: anywhere. */
+void *vfio_map_at(int dev, const struct vfio_region_info *info, __u64 offset, size_t size,
+		  void *at);
 
 #endif
