@@ -16,7 +16,7 @@ STEPS: list[Step] = [
     programs.SELFTESTS_STEP, programs.DEMO_STEP,
 ]
 # Made only when named, or by the verb that needs them.
-OPTIONAL_STEPS: list[Step] = [root.DESK_STEP, docs.STEP, peer.SOURCE_STEP, peer.STEP]
+OPTIONAL_STEPS: list[Step] = [root.DESK_STEP, docs.STEP, docs.RUST_STEP, peer.SOURCE_STEP, peer.STEP]
 ALL_STEPS = STEPS + OPTIONAL_STEPS
 FOR_BOOT = [qemu.STEP, initrd.STEP]
 

@@ -1,9 +1,12 @@
 # SPDX-License-Identifier: GPL-2.0
 """The documents, as HTML and manual pages."""
 
+import re
+import shlex
 from pathlib import Path
 
-from . import config, root, sources
+from . import config, module, root, sources
+from .config import Failure
 from .step import Log, Step, digest
 
 SOURCE = config.TREE / "Documentation"
@@ -36,4 +39,47 @@ STEP = Step(
     _build,
     [html() / "index.html", man() / "nvlink2-vfio-pci.4"],
     [root.DESK_STEP, sources.LINUX_STEP],
+)
+
+
+def rust() -> Path:
+    return config.cache_dir() / "docs/rust"
+
+
+# What tells rustc where its products go, and what rustdoc does not know.
+COMPILER_ONLY = re.compile(r"--emit=|--out-dir$|--remap-path-scope=|--crate-type$")
+
+
+def rustdoc_command(compiled: str) -> list[str]:
+    """rustdoc as kbuild would call it, from the .cmd file of the crate's object."""
+    found = re.match(r"savedcmd_\S+ := (.*)$", compiled, re.MULTILINE)
+    if not found:
+        raise Failure("rustdoc: kbuild's .cmd file of the module has no command")
+    words = shlex.split(found[1])
+    result = []
+    for before, word in zip([""] + words, words):
+        if COMPILER_ONLY.match(word) or re.fullmatch("--out-dir|--crate-type", before):
+            continue
+        result.append("rustdoc" if word == "rustc" else word)
+    return ["env", *result, "--document-private-items", "-Dwarnings", "-Arustdoc::private_intra_doc_links"]
+
+
+def _build_rust(log: Log) -> None:
+    build = module.build_dir()
+    root.remove(rust())
+    log.run(root.inside(
+        rustdoc_command((build / "src/.nvlink2.o.cmd").read_text(encoding="utf-8"))
+        + ["--crate-name", "nvlink2_vfio_pci", "--output", f"{config.ROOT_CACHE}/docs/rust"],
+        workdir=f"{config.ROOT_CACHE}/module/build",
+        env={"RUSTC_BOOTSTRAP": "1", "NVLINK2_BINDINGS": f"{config.ROOT_CACHE}/module/build/src/bindings_generated.rs"},
+    ))
+
+
+RUST_STEP = Step(
+    "rustdoc",
+    "building the documentation of the module's code",
+    lambda: digest(Path(__file__)),
+    _build_rust,
+    [rust() / "nvlink2_vfio_pci/index.html"],
+    [module.STEP],
 )

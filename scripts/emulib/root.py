@@ -199,12 +199,14 @@ def remove(tree: Path) -> None:
 
 
 def inside(command: list[str], workdir: str = "/", env: dict[str, str] | None = None,
-           network: bool = False, all_users: bool = False) -> list[str]:
+           network: bool = False, all_users: bool = False,
+           over: dict[str, str] | None = None) -> list[str]:
     """The command line that runs `command` in the root.
 
     The project is at /src (read-only), the cache at /cache. Only steps that
     fetch packages get the network. `all_users` is for the package manager, which
-    gives files to users other than root.
+    gives files to users other than root. `over` puts folders of the root in the
+    place of others, {folder: its place}.
     """
     root = shlex.quote(str(path()))
     variables = {
@@ -219,6 +221,8 @@ def inside(command: list[str], workdir: str = "/", env: dict[str, str] | None = 
         **{k: v for k, v in os.environ.items() if k.lower().endswith("_proxy")},
         **(env or {}),
     }
+    covers = "\n".join(f"mount --bind {root}{shlex.quote(new)} {root}{shlex.quote(old)}"
+                       for new, old in (over or {}).items())
     mounts = f"""
         set -e
         mount --rbind /dev {root}/dev
@@ -229,6 +233,7 @@ def inside(command: list[str], workdir: str = "/", env: dict[str, str] | None = 
         mount -o remount,bind,ro {root}{config.ROOT_TREE}
         mount --rbind {shlex.quote(str(config.cache_dir()))} {root}{config.ROOT_CACHE}
         mkdir -p {root}{config.ROOT_CACHE}/home
+        {covers}
         touch {root}/etc/resolv.conf
         [ ! -e /etc/resolv.conf ] || mount --bind "$(readlink -f /etc/resolv.conf)" {root}/etc/resolv.conf
         [ ! -e {CERTIFICATES} ] || mount --bind {CERTIFICATES} {root}{CERTIFICATES}

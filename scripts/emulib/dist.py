@@ -1,0 +1,49 @@
+# SPDX-License-Identifier: GPL-2.0
+"""The command line of scripts/dist."""
+
+import argparse
+from pathlib import Path
+
+from . import cli, intree
+from .config import Failure
+from .step import say
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="dist", description="The project in the forms in which others take it.",
+        epilog="exit status: 0 done; 1 could not be done, the reason is printed; 2 usage",
+    )
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+    put = verbs.add_parser(
+        "intree", help="put the driver into a kernel source tree",
+        description="Put driver, documents and selftests into DIR, a Linux 7.3 source tree, and apply "
+        "scripts/kernel to it if that was not done. Doing it again updates the files.",
+    )
+    put.add_argument("dir", type=Path, metavar="DIR")
+    series = verbs.add_parser(
+        "series", help="write all of it as patches",
+        description="Write the series of git-format-patch files with cover letter that makes the same of Linux 7.3.",
+    )
+    series.add_argument("out", type=Path, metavar="OUT", help="a folder that is new or empty")
+    return parser
+
+
+def _dispatch(options: argparse.Namespace) -> None:
+    match options.verb:
+        case "intree":
+            intree.put(options.dir.resolve())
+        case _:
+            cli.ensure([intree.STEP])
+            intree.write_series(options.out)
+
+
+def main() -> int:
+    """Run the program; return its exit status."""
+    options = _parser().parse_args()
+    try:
+        _dispatch(options)
+        return 0
+    except Failure as failure:
+        say(f"dist: {failure}")
+        return 1
