@@ -2,7 +2,11 @@
 #
 # make demo    show the driver at work on an emulated host
 # make check   every test and every lint
+# make check-intree  builds of the kernel with the driver in its tree
 # make docs    the documents: HTML, manual pages
+# make rustdoc the documentation of the module's code
+# make intree DIR=<Linux 7.3>  put the driver into a kernel source tree
+# make series OUT=<new folder>  the whole as patches
 # make compare what the original C driver leaves behind, and what this one does
 # make KDIR=<build tree of a Linux 7.3 with the series> modules modules_install
 #
@@ -12,7 +16,7 @@ KDIR ?= /lib/modules/$(shell uname -r)/build
 EMU := scripts/emu
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo check docs compare modules modules_install clean distclean
+.PHONY: help setup demo check check-intree docs rustdoc intree series compare modules modules_install clean distclean
 
 help:
 	@sed -n 's/^# \(make.*\)/  \1/p' Makefile
@@ -27,9 +31,18 @@ demo:
 check:
 	scripts/check
 
-docs:
-	$(EMU) setup docs
-	@echo "$$($(EMU) product docs)"
+check-intree:
+	scripts/check intree
+
+docs rustdoc:
+	$(EMU) setup $@
+	@$(EMU) product $@
+
+intree:
+	scripts/dist intree "$(DIR)"
+
+series:
+	scripts/dist series "$(OUT)"
 
 compare:
 	$(EMU) compare

@@ -6,7 +6,7 @@ import signal
 import subprocess
 from pathlib import Path
 
-from . import boot, config, docs, initrd, kernel, module, peer, programs, qemu, root, sources
+from . import boot, config, docs, initrd, kernel, module, packages, peer, programs, qemu, root, sources
 from .config import Failure
 from .step import Step, say
 
@@ -16,7 +16,7 @@ STEPS: list[Step] = [
     programs.SELFTESTS_STEP, programs.DEMO_STEP,
 ]
 # Made only when named, or by the verb that needs them.
-OPTIONAL_STEPS: list[Step] = [root.DESK_STEP, docs.STEP, docs.RUST_STEP, peer.SOURCE_STEP, peer.STEP]
+OPTIONAL_STEPS: list[Step] = [root.DESK_STEP, docs.STEP, docs.RUST_STEP, packages.STEP, peer.SOURCE_STEP, peer.STEP]
 ALL_STEPS = STEPS + OPTIONAL_STEPS
 FOR_BOOT = [qemu.STEP, initrd.STEP]
 

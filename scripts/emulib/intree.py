@@ -2,7 +2,6 @@
 """The driver as a part of the kernel: where each file goes, and the series that puts it there."""
 
 import email
-import email.policy
 import os
 import re
 import shlex
@@ -86,9 +85,14 @@ def _list(what: str) -> list[str]:
     return done.stdout.split()
 
 
+def test_names() -> list[str]:
+    """The programs of tests/selftests."""
+    return _list("list")
+
+
 def _made() -> dict[str, bytes]:
     """Files that only the kernel has."""
-    programs = [name for name in _list("list") if name != "bad_firmware"]
+    programs = [name for name in test_names() if name != "bad_firmware"]
     text = (ASSETS / "selftests.Makefile").read_text(encoding="utf-8")
     for mark, words in (("@TESTS@", programs), ("@LIB@", [f"{Path(o).stem}.c" for o in _list("list-lib")])):
         text = text.replace(mark, " \\\n\t".join(words))
@@ -173,8 +177,8 @@ class Patch:
 def _patches() -> list[Patch]:
     result = []
     for file in sorted(ASSETS.glob("patches/*")):
-        text = email.message_from_bytes(file.read_bytes(), policy=email.policy.default)
-        body = text.get_content().strip()
+        text = email.message_from_string(file.read_text(encoding="utf-8"))
+        body = str(text.get_payload()).strip()
         message = f"{text['Subject']}\n\n{body}\n\nSigned-off-by: {_maintainers()}\n"
         result.append(Patch(file.name, message, text["Files"].split()))
     return result

@@ -1,0 +1,160 @@
+# SPDX-License-Identifier: GPL-2.0
+"""Builds of the kernel with the driver inside: built in, as a module, and left out."""
+
+import re
+import subprocess
+from pathlib import Path
+
+from . import config, initrd, intree, kernel, qemu, root, step, tests
+from .config import Failure
+from .report import Check, Result, tail
+
+LINUX = f"{config.ROOT_CACHE}/sources/linux"
+X86 = f"{config.ROOT_CACHE}/intree/x86"
+DRIVER = f"{intree.DRIVER}/"
+
+# A copy of the kernel's source made of hard links, so that it costs neither room nor, as all
+# dates stay, a whole build. Both copies are used at the places of their originals.
+COPY = f"""
+mkdir -p {config.ROOT_CACHE}/intree
+cd {config.ROOT_CACHE}
+rsync -a --delete --link-dest={LINUX} --exclude=/.git --exclude=/{intree.DRIVER} \\
+    --exclude=/{intree.TESTS} {LINUX}/ intree/linux/
+[ -e intree/kernel/vmlinux ] || rsync -a kernel intree/
+"""
+OVER = {
+    f"{config.ROOT_CACHE}/intree/linux": LINUX,
+    f"{config.ROOT_CACHE}/intree/kernel": f"{config.ROOT_CACHE}/kernel",
+}
+
+
+def _folder() -> Path:
+    return config.cache_dir() / "intree"
+
+
+def _run(script: str, over: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        root.inside(["bash", "-euxo", "pipefail", "-c", script], over=over), stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", check=False,
+    )
+
+
+def _configured(settings: str, goals: str) -> subprocess.CompletedProcess[str]:
+    """Build `goals` of a powerpc kernel with `settings` (options of scripts/config) changed."""
+    return _run(f"""
+        cd {LINUX}
+        cp {config.ROOT_CACHE}/intree/host.config {config.ROOT_CACHE}/kernel/.config
+        scripts/config --file {config.ROOT_CACHE}/kernel/.config {settings}
+        {kernel.MAKE} olddefconfig
+        {goals}
+    """, OVER)
+
+
+def _judge(done: subprocess.CompletedProcess[str], made: str, wanted: bool = True) -> Result:
+    """The build succeeded without a warning about our files, and did, or did not, make `made`."""
+    complaints = [line for line in done.stdout.splitlines()
+                  if re.search(r"(?:nvlink2|npu2)\S*:\d+.*(?:warning|error)|--> \S*nvlink2/", line)]
+    result = Result.one(done.returncode == 0 and not complaints, "\n".join(complaints) or tail(done.stdout))
+    seen = re.search(rf"^  (?:CC|RUSTC|LD|AR)\b.* {re.escape(made)}", done.stdout, re.M) is not None
+    exists = (_folder() / "kernel" / made).exists()
+    result.add(Result.one(exists if wanted else not seen, f"{made}: {'missing' if wanted else 'was made'}"))
+    return result
+
+
+def built_in() -> Result:
+    """A kernel with VFIO and the driver built in links, binds a GPU and runs its KUnit tests."""
+    done = _configured("-e VFIO -e VFIO_IOMMU_SPAPR_TCE -e VFIO_PCI -e VFIO_PCI_NVLINK2 "
+                       "-e VFIO_PCI_NVLINK2_KUNIT_TEST", f"{kernel.MAKE} W=1 {DRIVER}\n{kernel.MAKE} vmlinux")
+    result = _judge(done, f"{DRIVER}src/nvlink2.o")
+    if result.failed:
+        return result
+    run = tests.Emulated(
+        "intree", ["--no-module", "--kernel", str(_folder() / "kernel/vmlinux")], "sh", "-c", """
+            cat /sys/kernel/debug/kunit/nvlink2_*/results
+            echo nvlink2-vfio-pci > /sys/bus/pci/devices/0000:03:00.0/driver_override
+            echo 0000:03:00.0 > /sys/bus/pci/drivers_probe
+            [ -e /sys/bus/pci/drivers/nvlink2-vfio-pci/0000:03:00.0 ] && [ ! -e /sys/module/nvlink2_vfio_pci/initstate ] &&
+                echo "ok 1 bound"
+        """)
+    result.add(run.with_console(Result.tap(run.status, run.output)))
+    return result
+
+
+def modular() -> Result:
+    """The driver as a module in the tree."""
+    made = f"{DRIVER}nvlink2-vfio-pci.ko"
+    (_folder() / "kernel" / made).unlink(missing_ok=True)
+    done = _configured("-m VFIO -m VFIO_IOMMU_SPAPR_TCE -m VFIO_PCI -m VFIO_PCI_NVLINK2 "
+                       "-d VFIO_PCI_NVLINK2_KUNIT_TEST", f"{kernel.MAKE} W=1 {DRIVER}\n{kernel.MAKE} vmlinux modules")
+    return _judge(done, made)
+
+
+def left_out() -> Result:
+    """The same tree without the driver, and without the platform's support for it."""
+    done = _configured("-d VFIO_PCI_NVLINK2 -d PPC_POWERNV_NPU2", f"{kernel.MAKE} vmlinux modules")
+    return _judge(done, "nvlink2", wanted=False)
+
+
+def x86() -> Result:
+    """What the series changes that x86-64 compiles too: VFIO, and Rust's WARN_ON()."""
+    make = f"make ARCH=x86_64 LLVM=-19 O={X86} -j{config.jobs()}"
+    done = _run(f"""
+        cd {LINUX}
+        mkdir -p {X86}
+        printf 'CONFIG_%s=y\\n' 64BIT PCI MODULES RUST BUG PRINTK IOMMU_SUPPORT VFIO VFIO_PCI VFIO_GROUP KUNIT \\
+            TRANSPARENT_HUGEPAGE > {X86}/wanted
+        KCONFIG_ALLCONFIG={X86}/wanted {make} allnoconfig
+        grep -qx CONFIG_RUST=y {X86}/.config
+        grep -qx CONFIG_VFIO_PCI=y {X86}/.config
+        {make} prepare drivers/vfio/
+    """, OVER)
+    return _judge(done, "nvlink2", wanted=False)
+
+
+def selftests() -> Result:
+    """The selftests where the kernel has them."""
+    names = intree.test_names()
+    done = _run(f"""
+        cd {LINUX}/tools/testing/selftests/powerpc
+        rm -rf {config.ROOT_CACHE}/intree/selftests
+        make -j{config.jobs()} ARCH=powerpc CROSS_COMPILE=powerpc64le-linux-gnu- SUB_DIRS=nvlink2 \\
+            OUTPUT={config.ROOT_CACHE}/intree/selftests
+    """, OVER)
+    missing = [name for name in names if not (_folder() / "selftests/nvlink2" / name).exists()]
+    return Result.one(done.returncode == 0 and not missing, f"missing: {missing}\n{tail(done.stdout)}")
+
+
+def htmldocs() -> Result:
+    """The driver's documents as a part of the kernel's."""
+    index = "Documentation/output/driver-api/vfio-nvlink2/index.html"
+    (_folder() / "kernel" / index).unlink(missing_ok=True)
+    done = _run(f"""
+        cd {LINUX}
+        {kernel.MAKE} SPHINXDIRS=driver-api/vfio-nvlink2 SPHINXOPTS=-W htmldocs
+    """, OVER)
+    made = (_folder() / "kernel" / index).exists()
+    return Result.one(done.returncode == 0 and made, tail(done.stdout))
+
+
+# In this order: they share a source tree and a build folder.
+BUILDS = [("built-in", built_in), ("modular", modular), ("left-out", left_out), ("x86-64", x86),
+          ("selftests", selftests), ("htmldocs", htmldocs)]
+
+
+def _all() -> Result:
+    for need in (kernel.STEP, qemu.STEP, initrd.STEP, root.DESK_STEP):
+        need.ensure()
+    done = _run(COPY + f"cp kernel/.config intree/host.config\n")
+    if done.returncode:
+        raise Failure(f"no copy of the kernel: {tail(done.stdout)}")
+    intree.put(_folder() / "linux")
+    total = Result()
+    for name, build in BUILDS:
+        result = build()
+        step.say(f"intree: {name}: {result.line()}")
+        result.text = f"{name}: {result.text}" if result.failed else ""
+        total.add(result)
+    return total
+
+
+CHECKS = [Check("intree", _all)]

@@ -1,0 +1,68 @@
+# SPDX-License-Identifier: GPL-2.0
+"""Debian packages: the module for the emulated host's kernel, its source for DKMS, configuration."""
+
+import shutil
+from pathlib import Path
+
+from . import config, docs, kernel, module, root, sources
+from .config import Failure
+from .step import Log, Step, digest, files_below
+
+DEBIAN = config.TREE / "scripts/debian"
+# What goes into the source package besides debian/.
+INPUTS = [*module.INPUTS, "README.md"]
+
+
+def folder() -> Path:
+    return config.cache_dir() / "packages"
+
+
+def debs() -> Path:
+    """The folder of the packages."""
+    return folder() / "debs"
+
+
+def release() -> str:
+    """The release of the kernel that the binary module is for."""
+    return (kernel.build_dir() / "include/config/kernel.release").read_text(encoding="utf-8").strip()
+
+
+def _stage() -> None:
+    """Make the Debian source tree."""
+    tree = folder() / "tree"
+    root.remove(folder())
+    tree.mkdir(parents=True)
+    for name in INPUTS:
+        for file in files_below(config.TREE / name):
+            into = tree / file.relative_to(config.TREE)
+            into.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(file, into)
+    shutil.copytree(DEBIAN, tree / "debian")
+    shutil.copytree(docs.man(), tree / "man")
+    control = (DEBIAN / "control.in").read_text(encoding="utf-8")
+    (tree / "debian/control").write_text(control.replace("@KERNEL@", release()), encoding="utf-8")
+    (tree / "debian/control.in").unlink()
+
+
+def _build(log: Log) -> None:
+    _stage()
+    # A kernel that clang-19 built is to be told so by the names that are clang's own.
+    sources.shell(log, f"""
+        cd {config.ROOT_CACHE}/packages/tree
+        export PATH=/usr/lib/llvm-19/bin:$PATH KDIR={config.ROOT_CACHE}/kernel
+        dpkg-buildpackage -a ppc64el -b -d -us -uc -j{config.jobs()}
+        mkdir ../debs
+        mv ../*.deb ../*.changes ../*.buildinfo ../debs
+    """)
+    if not any(debs().glob("*.changes")):
+        raise Failure(f"packages: dpkg-buildpackage made no .changes file; see {log.path}")
+
+
+STEP = Step(
+    "packages",
+    "building the Debian packages",
+    lambda: digest(DEBIAN, Path(__file__), *(config.TREE / name for name in INPUTS)),
+    _build,
+    [debs()],
+    [docs.STEP, kernel.STEP, root.DESK_STEP],
+)
