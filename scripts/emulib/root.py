@@ -122,39 +122,26 @@ def _need_mmdebstrap(log: Log) -> None:
     )
 
 
-def _build(log: Log) -> None:
-    config.check_disk(config.DISK_COLD)
+def bootstrap(log: Log, name: str, into: Path, options: list[str], suite: str, lines: list[str]) -> None:
+    """Unpack what mmdebstrap makes with `options` of the apt source `lines` into a fresh folder `into`."""
     _need_mmdebstrap(log)
-    # Foreign packages come from the suite only. Their backports index is not needed,
-    # and was seen half-synchronised for days, which makes apt refuse everything.
-    archive = mirror()
-    own = config.debian_architecture()
-    fresh = path().with_name("root.new")
-    remove(fresh)
-    fresh.mkdir()
-    pins = shlex.quote(PINS)
     command = [
-        "mmdebstrap", "--variant=apt", "--format=tar",
+        "mmdebstrap", "--format=tar",
         '--aptopt=APT::Install-Recommends "false"',
         '--aptopt=APT::Sandbox::User "root"',
         '--aptopt=Acquire::Retries "3"',
         *_apt_proxy(),
-        *(f"--dpkgopt={line}" for line in TRIM),
-        f'--setup-hook=printf %s {pins} > "$1/etc/apt/preferences.d/nvlink2-vfio"',
-        '--customize-hook=chroot "$1" dpkg --add-architecture ppc64el',
-        "--skip=cleanup/apt/lists",
-        "--include=" + ",".join(PACKAGES),
-        SUITE, "-",
-        f"deb {archive} {SUITE} main",
-        f"deb [arch={own}] {archive} {BACKPORTS} main",
-        f"deb-src {archive} {SUITE} main",
+        *options,
+        suite, "-", *lines,
     ]
     script = (
         f"set -o pipefail; {shlex.join(command)} | "
-        f"tar -x --no-same-owner --exclude=./dev/* -C {shlex.quote(str(fresh))}"
+        f"tar -x --no-same-owner --exclude=./dev/* -C {shlex.quote(str(into))}"
     )
     # A mirror in the middle of a synchronisation refuses for a while.
     for attempt in (1, 2, 3):
+        remove(into)
+        into.mkdir(parents=True)
         try:
             log.run(
                 ["bash", "-c", script],
@@ -165,8 +152,35 @@ def _build(log: Log) -> None:
         except Failure as failure:
             if attempt == 3:
                 raise
-            say(f"root: attempt {attempt} of 3 failed, again in 30 s\n{failure}")
+            say(f"{name}: attempt {attempt} of 3 failed, again in 30 s\n{failure}")
             time.sleep(30)
+
+
+def _build(log: Log) -> None:
+    config.check_disk(config.DISK_COLD)
+    # Foreign packages come from the suite only. Their backports index is not needed,
+    # and was seen half-synchronised for days, which makes apt refuse everything.
+    archive = mirror()
+    own = config.debian_architecture()
+    fresh = path().with_name("root.new")
+    pins = shlex.quote(PINS)
+    bootstrap(
+        log, "root", fresh,
+        [
+            "--variant=apt",
+            *(f"--dpkgopt={line}" for line in TRIM),
+            f'--setup-hook=printf %s {pins} > "$1/etc/apt/preferences.d/nvlink2-vfio"',
+            '--customize-hook=chroot "$1" dpkg --add-architecture ppc64el',
+            "--skip=cleanup/apt/lists",
+            "--include=" + ",".join(PACKAGES),
+        ],
+        SUITE,
+        [
+            f"deb {archive} {SUITE} main",
+            f"deb [arch={own}] {archive} {BACKPORTS} main",
+            f"deb-src {archive} {SUITE} main",
+        ],
+    )
     _check_versions(fresh)
     remove(path())
     fresh.rename(path())
