@@ -144,7 +144,7 @@ BUILDS = [("built-in", built_in), ("modular", modular), ("left-out", left_out), 
 def _all() -> Result:
     for need in (kernel.STEP, qemu.STEP, initrd.STEP, root.DESK_STEP):
         need.ensure()
-    done = _run(COPY + f"cp kernel/.config intree/host.config\n")
+    done = _run(COPY + "cp kernel/.config intree/host.config\n")
     if done.returncode:
         raise Failure(f"no copy of the kernel: {tail(done.stdout)}")
     intree.put(_folder() / "linux")
