@@ -13,7 +13,7 @@ from .step import Step, say
 STEPS: list[Step] = [
     root.STEP, sources.LINUX_STEP, sources.QEMU_STEP, sources.TARGET_STEP,
     kernel.STEP, qemu.STEP, module.STEP, initrd.STEP,
-    programs.SELFTESTS_STEP, programs.DEMO_STEP,
+    programs.SELFTESTS_STEP, programs.DEMO_STEP, programs.NVLINK2CTL_STEP,
 ]
 # Made only when named, or by the verb that needs them.
 OPTIONAL_STEPS: list[Step] = [root.DESK_STEP, docs.STEP, docs.RUST_STEP, packages.STEP, peer.SOURCE_STEP, peer.STEP]

@@ -200,6 +200,7 @@ CHECKS = [
     Check("sparse-module", sparse_module),
     Check("sparse-series", sparse_series),
     Check("cargo-demo", lambda: _cargo("tests/demo")),
+    Check("cargo-nvlink2ctl", lambda: _cargo("scripts/nvlink2ctl")),
     Check("checkpatch-series", checkpatch_series),
     Check("checkpatch-c", checkpatch_c),
     Check("checkpatch-qemu", checkpatch_qemu),

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""Programs that run in the emulated host: the selftests (C) and the demo (Rust)."""
+"""Programs that run in the emulated host: the selftests (C), the demo and nvlink2ctl (Rust)."""
 
 from pathlib import Path
 
@@ -8,6 +8,7 @@ from .step import Log, Step, digest
 
 SELFTESTS = config.TREE / "tests/selftests"
 DEMO = config.TREE / "tests/demo"
+NVLINK2CTL = config.TREE / "scripts/nvlink2ctl"
 REGISTERS = config.TREE / "tests/qemu/include/nvlink2-v100-regs.h"
 TARGET = "powerpc64le-unknown-linux-gnu"
 
@@ -37,6 +38,10 @@ def demo_binary() -> Path:
     return config.cache_dir() / f"demo/{TARGET}/release/nvlink2-demo"
 
 
+def nvlink2ctl_binary() -> Path:
+    return config.cache_dir() / f"demo/{TARGET}/release/nvlink2ctl"
+
+
 def _build_selftests(log: Log) -> None:
     sources.shell(log, f"""
         make -C {config.ROOT_TREE}/tests/selftests -j{config.jobs()} \\
@@ -44,9 +49,9 @@ def _build_selftests(log: Log) -> None:
     """)
 
 
-def _build_demo(log: Log) -> None:
+def _build_static(log: Log, package: Path) -> None:
     log.run(
-        cargo("tests/demo", "build", "--release", "--locked",
+        cargo(str(package.relative_to(config.TREE)), "build", "--release", "--locked",
               "-Zbuild-std=std,panic_abort", "--target", TARGET),
         remedy="Needed: the crates.io registry within reach.",
     )
@@ -65,7 +70,17 @@ DEMO_STEP = Step(
     "demo",
     "building the demo program (1 min when cold)",
     lambda: digest(DEMO, repr(CARGO_ENV)),
-    _build_demo,
+    lambda log: _build_static(log, DEMO),
     [demo_binary()],
+    [root.STEP],
+)
+
+NVLINK2CTL_STEP = Step(
+    "nvlink2ctl",
+    "building nvlink2ctl for the emulated host (1 min when cold)",
+    lambda: digest(NVLINK2CTL / "src", NVLINK2CTL / "Cargo.toml", NVLINK2CTL / "Cargo.lock",
+                   config.TREE / "src/pure", repr(CARGO_ENV)),
+    lambda log: _build_static(log, NVLINK2CTL),
+    [nvlink2ctl_binary()],
     [root.STEP],
 )

@@ -123,13 +123,22 @@ def kunit() -> Result:
     return run.with_console(Result.tap(run.status, run.output))
 
 
-def host() -> Result:
-    """The same logic, on this machine."""
+def _cargo_test(package: str) -> Result:
     done = subprocess.run(
-        programs.cargo("tests/host", "test", "--locked"), stdin=subprocess.DEVNULL,
+        programs.cargo(package, "test", "--locked"), stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False,
     )
     return Result.cargo(done.returncode, done.stdout)
+
+
+def host() -> Result:
+    """The same logic, on this machine."""
+    return _cargo_test("tests/host")
+
+
+def nvlink2ctl() -> Result:
+    """The host tool on this machine, on recordings of emulated hosts."""
+    return _cargo_test("scripts/nvlink2ctl")
 
 
 def models() -> Result:
@@ -190,4 +199,5 @@ CHECKS = [
     Check("machine", machine),
     Check("iommu-groups", groups),
     Check("host", host),
+    Check("nvlink2ctl", nvlink2ctl),
 ]

@@ -1,0 +1,121 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The command line.
+
+mod memlock;
+mod record;
+mod show;
+
+use crate::{bdf::Bdf, exit::Status, host::Host, output, source::Source};
+use anyhow::{Result, anyhow};
+use clap::{Parser, Subcommand};
+use serde::Serialize;
+use std::path::PathBuf;
+
+const EXIT_STATUS: &str = "\
+Exit status:
+  0  done; the answer is yes; every check passed
+  1  the answer is no; a check of doctor failed
+  2  wrong usage, unreadable input, any other error
+  3  the host has no GPU with NVLink2
+  4  refused, nothing was changed: a device is in use, or the IOMMU group would not be viable
+  5  a device could not be given to its driver; everything is as it was before
+  6  as 5, but not everything could be put back";
+
+/// Inspects, binds and sizes the NVLink2 GPUs of POWER9 hosts for passthrough with nvlink2-vfio-pci.
+#[derive(Debug, Parser)]
+#[command(version, after_help = EXIT_STATUS, max_term_width = 100)]
+pub struct Options {
+    /// Print JSON for programs instead of text for people
+    #[arg(long, global = true)]
+    pub json: bool,
+
+    /// Look at a recording (see 'record') or at another root folder instead of this machine
+    #[arg(long, global = true, value_name = "ROOT")]
+    pub sysfs: Option<PathBuf>,
+
+    /// What to do
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// List GPUs and bridges
+    List,
+    /// Show all that is known about one GPU or bridge
+    Show {
+        /// PCI address, such as 0004:04:00.0
+        bdf: Bdf,
+    },
+    /// Tell whether a PCI function is an NVLink2 bridge by libvirt's rule: exit status 0 if it is, 1 if not
+    IsBridge {
+        /// PCI address, such as 0006:00:00.0
+        bdf: Bdf,
+    },
+    /// Compute how much memory libvirt lets QEMU lock (RLIMIT_MEMLOCK)
+    Memlock(memlock::Arguments),
+    /// Record what this program reads of a host, for --sysfs anywhere
+    Record(record::Arguments),
+}
+
+/// Reads the host that the options name.
+fn host(options: &Options) -> Result<Host> {
+    Ok(Host::read(&source(options)?))
+}
+
+fn source(options: &Options) -> Result<Source> {
+    match &options.sysfs {
+        Some(root) => Source::open(root),
+        None => Ok(Source::machine()),
+    }
+}
+
+/// Does what the options say.
+pub fn run(options: &Options) -> Result<Status> {
+    match &options.command {
+        Command::List => show::list(&host(options)?.with_nvlink2()?, options.json),
+        Command::Show { bdf } => show::show(&host(options)?, *bdf, options.json),
+        Command::IsBridge { bdf } => is_bridge(options, *bdf),
+        Command::Memlock(arguments) => memlock::run(options, arguments),
+        Command::Record(arguments) => record::run(options, arguments),
+    }
+}
+
+/// Says what went wrong, on standard error.
+pub fn complain(options: &Options, error: &anyhow::Error, status: Status) {
+    #[derive(Serialize)]
+    struct Complaint {
+        error: String,
+        status: u8,
+    }
+    let complaint = Complaint {
+        error: format!("{error:#}"),
+        status: status.number(),
+    };
+    match serde_json::to_string_pretty(&complaint) {
+        Ok(json) if options.json => eprintln!("{json}"),
+        _ => eprintln!("nvlink2ctl: {}", complaint.error),
+    }
+}
+
+fn is_bridge(options: &Options, bdf: Bdf) -> Result<Status> {
+    let host = host(options)?;
+    let function = host.functions.get(&bdf).ok_or_else(|| no_function(bdf))?;
+
+    if options.json {
+        output::json(&serde_json::json!({ "bdf": bdf, "bridge": function.libvirt_bridge }))?;
+    }
+    Ok(if function.libvirt_bridge {
+        Status::Done
+    } else {
+        Status::No
+    })
+}
+
+fn no_function(bdf: Bdf) -> anyhow::Error {
+    anyhow!(
+        "the host has no PCI function {bdf}; 'nvlink2ctl list' names GPUs and bridges, 'lspci -D' all functions"
+    )
+}

@@ -1,0 +1,198 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! `memlock`.
+
+use super::{Options, host};
+use crate::{
+    domain::{Assessment, Domain, Inputs},
+    exit::Status,
+    memlock::{Mode, Pseries},
+    output,
+    units::{Kib, UNLIMITED},
+};
+use anyhow::{Context, Result, bail};
+use quick_xml::{
+    Writer,
+    events::{BytesText, Event},
+};
+use serde::Serialize;
+use std::{io::Read, path::PathBuf};
+
+/// From a domain's XML, or from numbers.
+#[derive(Debug, clap::Args)]
+pub struct Arguments {
+    /// XML of a libvirt domain ('virsh dumpxml --inactive'), - for standard input. Its host devices are
+    /// looked up in sysfs
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["memory", "max_memory", "phbs", "mode"])]
+    domain: Option<PathBuf>,
+
+    /// Memory of the guest, DIMMs included: a number and a unit of libvirt's (KiB if there is none).
+    /// libvirt rounds it up to 256 MiB when the guest starts
+    #[arg(long, value_name = "SIZE", required_unless_present = "domain")]
+    memory: Option<Kib>,
+
+    /// What the memory can grow to (<maxMemory>); the memory if not given
+    #[arg(long, value_name = "SIZE")]
+    max_memory: Option<Kib>,
+
+    /// Number of the guest's PCI host bridges, including the default one
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    phbs: u64,
+
+    /// What is passed through
+    #[arg(long, value_enum, default_value_t = Mode::Nvlink2)]
+    mode: Mode,
+
+    /// Show each term of the sum, and what was counted
+    #[arg(long)]
+    explain: bool,
+}
+
+/// What is printed as JSON.
+#[derive(Serialize)]
+struct Report<'a> {
+    bytes: u64,
+    /// `None`: not a whole number of KiB, or no limit at all.
+    kib: Option<u64>,
+    memtune: Option<&'a str>,
+    #[serde(flatten)]
+    assessment: &'a Assessment,
+}
+
+/// Computes and prints the limit.
+pub fn run(options: &Options, arguments: &Arguments) -> Result<Status> {
+    let assessment = match (&arguments.domain, arguments.memory) {
+        (Some(file), _) => {
+            let name = file.display().to_string();
+            let domain = Domain::parse(&read(file)?).with_context(|| name.clone())?;
+            // Most domains have no host device, and then the host does not matter.
+            let host = if domain.functions.is_empty() {
+                None
+            } else {
+                Some(host(options)?)
+            };
+            domain
+                .limit(|bdf| host.as_ref()?.known(bdf))
+                .context(name)?
+        }
+        (None, memory) => of_numbers(arguments, memory.context("--memory is missing")?)?,
+    };
+    let limit = &assessment.limit;
+    let kib = (limit.bytes % 1024 == 0).then_some(limit.bytes / 1024);
+    let memtune = kib
+        .filter(|kib| *kib != 0 && *kib < UNLIMITED)
+        .map(memtune)
+        .transpose()?;
+
+    if options.json {
+        output::json(&Report {
+            bytes: limit.bytes,
+            kib,
+            memtune: memtune.as_deref(),
+            assessment: &assessment,
+        })?;
+        return Ok(Status::Done);
+    }
+    let mut text = match (limit.unlimited, kib) {
+        (true, _) => format!("{} bytes (libvirt's number for no limit)\n", limit.bytes),
+        (_, Some(0)) => "0 bytes (libvirt leaves the limit alone)\n".to_owned(),
+        (_, Some(kib)) => format!("{} bytes\n{kib} KiB\n", limit.bytes),
+        (_, None) => format!("{} bytes\n", limit.bytes),
+    };
+    if let Some(memtune) = memtune {
+        text += &memtune;
+        text.push('\n');
+    }
+    if arguments.explain {
+        text += &explanation(&assessment);
+    }
+    for remark in &assessment.remarks {
+        text += &format!("note: {remark}\n");
+    }
+    output::print(&text)?;
+    Ok(Status::Done)
+}
+
+fn read(file: &PathBuf) -> Result<String> {
+    let name = || file.display().to_string();
+    if file.as_os_str() == "-" {
+        let mut text = String::new();
+        std::io::stdin()
+            .read_to_string(&mut text)
+            .context("standard input")?;
+        return Ok(text);
+    }
+    let bytes = std::fs::read(file).with_context(name)?;
+    String::from_utf8(bytes)
+        .context("is not UTF-8")
+        .with_context(name)
+}
+
+fn of_numbers(arguments: &Arguments, memory: Kib) -> Result<Assessment> {
+    if arguments.max_memory.is_some_and(|max| max < memory) {
+        bail!(
+            "--max-memory is less than --memory: give what the guest can grow to, or leave it out"
+        );
+    }
+    if arguments.phbs == 0 {
+        bail!("--phbs 0: every pseries guest has at least the default PCI host bridge");
+    }
+    let guest = Pseries {
+        memory,
+        max_memory: arguments.max_memory.unwrap_or(memory),
+        phbs: arguments.phbs,
+        mode: arguments.mode,
+    };
+    Ok(Assessment {
+        limit: guest.limit()?,
+        inputs: Some(Inputs::Pseries(guest)),
+        host_bridges: Vec::new(),
+        functions: Vec::new(),
+        bridges: Vec::new(),
+        remarks: Vec::new(),
+    })
+}
+
+/// The element that sets the same limit in a domain.
+fn memtune(kib: u64) -> Result<String> {
+    let mut writer = Writer::new_with_indent(Vec::new(), b' ', 2);
+    writer
+        .create_element("memtune")
+        .write_inner_content(|writer| {
+            writer
+                .create_element("hard_limit")
+                .with_attribute(("unit", "KiB"))
+                .write_text_content(BytesText::new(&kib.to_string()))?;
+            Ok(())
+        })?;
+    writer.write_event(Event::Eof)?;
+    Ok(String::from_utf8(writer.into_inner())?)
+}
+
+fn explanation(assessment: &Assessment) -> String {
+    let mut text = format!("rule: {}\n", assessment.limit.rule);
+    if !assessment.limit.terms.is_empty() {
+        let mut table = output::table(&["TERM", "KIB", "COMPUTED", "FOR"]);
+        for term in &assessment.limit.terms {
+            table.add_row([
+                term.name,
+                &term.kib.0.to_string(),
+                &term.formula,
+                term.purpose,
+            ]);
+        }
+        text += &format!("{table}\n");
+    }
+    for phb in &assessment.host_bridges {
+        text += &format!("PCI host bridge {}: {}\n", phb.index, phb.reason);
+    }
+    for function in &assessment.functions {
+        let role = if assessment.bridges.contains(&function.bdf) {
+            "an NVLink2 bridge"
+        } else {
+            "no NVLink2 bridge"
+        };
+        text += &format!("{} ({}): {role}\n", function.bdf, function.element);
+    }
+    text
+}
