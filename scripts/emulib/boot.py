@@ -17,8 +17,9 @@ from io import BufferedReader
 from pathlib import Path
 from typing import BinaryIO
 
-from . import config, initrd, kernel, qemu, root, sources
+from . import config, initrd, qemu, root, sources
 from .config import Failure
+from .kernel import HOST, Kernel
 from .step import Log, Step, digest, duration, say
 
 # Exit statuses of our own, as timeout(1) and the shell use them.
@@ -38,7 +39,10 @@ class Host:
     """What to boot. Paths are of this machine."""
 
     gpus: int = 3
+    # Which of our kernels.
+    ours: Kernel = HOST
     files: list[Path] = field(default_factory=list)
+    # Another kernel than ours, another root.
     kernel: Path | None = None
     initrd: Path | None = None
     append: str = ""
@@ -89,9 +93,9 @@ def _prepare(host: Host, run: Path, command: list[str] | None) -> str:
     if host.kernel:
         shutil.copyfile(host.kernel, image)
     else:
-        image.symlink_to(_inner(kernel.image()))
+        image.symlink_to(_inner(host.ours.image()))
     with open(run / "initrd", "wb") as whole:
-        foundation = host.initrd or initrd.base()
+        foundation = host.initrd or initrd.base(host.ours)
         whole.write(foundation.read_bytes())
         # An archive starts at a multiple of four bytes.
         whole.write(bytes(-whole.tell() % 4))

@@ -16,9 +16,13 @@ STEPS: list[Step] = [
     programs.SELFTESTS_STEP, programs.DEMO_STEP, programs.NVLINK2CTL_STEP,
 ]
 # Made only when named, or by the verb that needs them.
-OPTIONAL_STEPS: list[Step] = [root.DESK_STEP, docs.STEP, docs.RUST_STEP, packages.STEP, peer.SOURCE_STEP, peer.STEP]
+OPTIONAL_STEPS: list[Step] = [
+    kernel.DEBUG.step, module.DEBUG_STEP, initrd.DEBUG_STEP, root.DESK_STEP, docs.STEP, docs.RUST_STEP,
+    packages.STEP, peer.SOURCE_STEP, peer.STEP,
+]
 ALL_STEPS = STEPS + OPTIONAL_STEPS
 FOR_BOOT = [qemu.STEP, initrd.STEP]
+FOR_DEBUG_BOOT = [qemu.STEP, initrd.DEBUG_STEP]
 
 ENVIRONMENT = """\
 environment:
@@ -38,6 +42,9 @@ def _host_options(parser: argparse.ArgumentParser) -> None:
                         help="3 (one chip, the default) or 6 (two chips)")
     parser.add_argument("--file", type=Path, action="append", default=[], metavar="PATH",
                         help="put this file or folder at /files/<name>; may be repeated")
+    parser.add_argument("--kernel-debug", action="store_true",
+                        help="boot the debug kernel (KASAN, lockdep, fault injection, ...), "
+                        "which is several times slower; built when first used")
     parser.add_argument("--kernel", type=Path, metavar="FILE",
                         help="boot this kernel (an ELF vmlinux) instead of ours")
     parser.add_argument("--initrd", type=Path, metavar="FILE",
@@ -113,10 +120,14 @@ def _parser() -> argparse.ArgumentParser:
 
 def _host(options: argparse.Namespace) -> boot.Host:
     return boot.Host(
-        gpus=options.gpus, files=options.file, kernel=options.kernel, initrd=options.initrd,
-        append=options.append, module=not options.no_module,
-        mutations=options.mutate,
+        gpus=options.gpus, ours=kernel.DEBUG if options.kernel_debug else kernel.HOST,
+        files=options.file, kernel=options.kernel, initrd=options.initrd,
+        append=options.append, module=not options.no_module, mutations=options.mutate,
     )
+
+
+def _for_boot(options: argparse.Namespace) -> list[Step]:
+    return FOR_DEBUG_BOOT if options.kernel_debug else FOR_BOOT
 
 
 def ensure(steps: list[Step]) -> None:
@@ -149,12 +160,12 @@ def _dispatch(options: argparse.Namespace) -> int:
             ensure([step for step in ALL_STEPS if step.name in options.step] if options.step else STEPS)
             return 0
         case "run":
-            ensure(FOR_BOOT)
+            ensure(_for_boot(options))
             host = _host(options)
             host.timeout, host.console = options.timeout, options.console
             return boot.run(host, options.command)
         case "shell":
-            ensure(FOR_BOOT)
+            ensure(_for_boot(options))
             return boot.shell(_host(options))
         case "mutations":
             ensure(FOR_BOOT)

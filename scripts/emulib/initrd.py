@@ -11,6 +11,7 @@ from pathlib import Path
 
 from . import config, kernel, module, root, sources
 from .config import Failure
+from .kernel import Kernel
 from .step import Log, Step, digest
 
 INIT = config.TREE / "scripts/initramfs/init"
@@ -20,8 +21,9 @@ MODULES = ["kvm-hv", "vfio_iommu_spapr_tce", "vfio-pci"]
 OUR_MODULE = "nvlink2-vfio-pci"
 
 
-def base() -> Path:
-    return config.cache_dir() / "initrd/base.cpio"
+def base(of: Kernel) -> Path:
+    """The archive that every run with this kernel starts from."""
+    return config.cache_dir() / f"initrd/{of.name}.cpio"
 
 
 def _pack(log: Log, staging: Path, archive: Path) -> None:
@@ -34,25 +36,25 @@ def _pack(log: Log, staging: Path, archive: Path) -> None:
     """)
 
 
-def _build(log: Log) -> None:
-    staging = config.cache_dir() / "initrd/staging"
+def _build(log: Log, of: Kernel) -> None:
+    staging = config.cache_dir() / "initrd" / of.name
     root.remove(staging)
     (staging / ".emu").mkdir(parents=True)
     shutil.copy2(sources.target() / "usr/bin/busybox", staging / ".emu/busybox")
     shutil.copytree(
-        kernel.modules() / "lib", staging / "lib", symlinks=True,
+        of.modules() / "lib", staging / "lib", symlinks=True,
         ignore=shutil.ignore_patterns("build", "source"),
     )
     (release,) = (staging / "lib/modules").iterdir()
     extra = release / "updates"
     extra.mkdir()
-    shutil.copy2(module.binary(), extra)
+    shutil.copy2(module.binary(of), extra)
     log.run(root.inside(
-        ["depmod", "-b", f"{config.ROOT_CACHE}/initrd/staging", release.name]
+        ["depmod", "-b", f"{config.ROOT_CACHE}/initrd/{of.name}", release.name]
     ))
     for folder in ("root", "tmp", "run", "proc", "sys", "dev", "files"):
         (staging / folder).mkdir()
-    _pack(log, staging, base())
+    _pack(log, staging, base(of))
 
 
 def overlay(log: Log, run: Path, command: list[str] | None, files: list[Path],
@@ -83,11 +85,10 @@ def overlay(log: Log, run: Path, command: list[str] | None, files: list[Path],
     return archive
 
 
-STEP = Step(
-    "initrd",
-    "packing the emulated host's root",
-    lambda: digest(repr(MODULES)),
-    _build,
-    [base()],
-    [kernel.STEP, module.STEP, sources.TARGET_STEP],
-)
+def _step(name: str, what: str, of: Kernel, modules: Step) -> Step:
+    return Step(name, what, lambda: digest(repr(MODULES)), lambda log: _build(log, of),
+                [base(of)], [of.step, modules, sources.TARGET_STEP])
+
+
+STEP = _step("initrd", "packing the emulated host's root", kernel.HOST, module.STEP)
+DEBUG_STEP = _step("initrd-debug", "packing the root of the debug kernel", kernel.DEBUG, module.DEBUG_STEP)

@@ -24,7 +24,7 @@ def debs() -> Path:
 
 def release() -> str:
     """The release of the kernel that the binary module is for."""
-    return (kernel.build_dir() / "include/config/kernel.release").read_text(encoding="utf-8").strip()
+    return (kernel.HOST.build_dir() / "include/config/kernel.release").read_text(encoding="utf-8").strip()
 
 
 def _stage() -> None:
