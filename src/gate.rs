@@ -4,7 +4,9 @@
 //!
 //! A region is usable while its function is powered (D0, not runtime suspended), decodes memory,
 //! and neither it nor what it is reached through is being reset. For GPU RAM the latter are the
-//! bridges of its links: a function reset of a bridge fences the link.
+//! bridges of its links: a function reset of a bridge fences the link. ATSD registers are the NPU's,
+//! not the bridge's: power and decoding of the bridge, which no driver of a guest enables, do not
+//! matter to them.
 //!
 //! Whether the links are *trained* is not part of it. Only the vendor's driver trains them, through
 //! registers that firmware does not document; nothing that the host can read says that it did. As
@@ -71,6 +73,17 @@ impl Gate {
             memory,
             _state: state,
         })
+    }
+
+    /// Lets one access through to what the function's power and decoding do not matter to. EIO: the
+    /// region is not usable.
+    pub(crate) fn enter_always_on(&self) -> Result<impl Drop + '_> {
+        let state = self.state.read();
+
+        if state.closed != 0 {
+            return Err(EIO);
+        }
+        Ok(state)
     }
 
     /// Says whose mappings to remove. The region is the first that `core` has.

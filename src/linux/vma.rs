@@ -149,6 +149,26 @@ impl Fault<'_> {
             )
         })
     }
+
+    /// Inserts the CPU page at `physical`, whether the device is enabled or not.
+    pub(crate) fn insert_always_on(&self, physical: u64) -> Outcome {
+        if self.order != Order::BASE {
+            return Outcome::FALLBACK;
+        }
+        // SAFETY: By the type invariant the fault is under way, so its VMA stays and its address is
+        // in it. The VMA has VM_PFNMAP and is not copy-on-write, since `attach` set the one and VFIO
+        // demands shared mappings.
+        // CAST: As in `page`.
+        Outcome(unsafe {
+            let vmf = &(*self.vmf).__bindgen_anon_1;
+
+            bindings::vmf_insert_pfn(
+                vmf.vma,
+                vmf.address,
+                (physical >> bindings::PAGE_SHIFT) as usize,
+            )
+        })
+    }
 }
 
 /// Converts a page index to bytes.

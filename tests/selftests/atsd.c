@@ -198,22 +198,26 @@ TEST_F(atsd, defect_1_bounds)
 	}
 }
 
-/* Defect 16: no access while the bridge's memory space is off. */
-TEST_F(atsd, defect_16_memory_space_off)
+/*
+ * The registers are the NPU's: a guest launches without ever having enabled the bridges, for which
+ * it has no driver, and KVM stops a machine whose access ends in SIGBUS.
+ */
+TEST_F(atsd, bridge_needs_no_memory_space)
 {
 	char *p = vfio_map(self->dev, self->info, 0, PAGE_64K);
 	__u64 value;
 
 	ASSERT_NE(NULL, p);
-	ASSERT_EQ(0, try_write64(p + ATSD_AVA, htobe64(0x5000)));
 	ASSERT_EQ(0, vfio_set_memory(self->dev, false));
-	EXPECT_EQ(SIGBUS, try_read64(p + ATSD_AVA, &value));
-	EXPECT_EQ(SIGBUS, try_write64(p + ATSD_AVA, 0));
-	EXPECT_EQ(-EIO, region_read64(self->dev, self->info, ATSD_AVA, &value));
-	EXPECT_EQ(-EIO, region_write64(self->dev, self->info, ATSD_AVA, 0));
+	EXPECT_EQ(0, try_write64(p + ATSD_AVA, htobe64(0x5000)));
+	EXPECT_EQ(0, region_read64(self->dev, self->info, ATSD_AVA, &value));
+	EXPECT_EQ(0x5000ULL, value);
+	EXPECT_EQ(0, region_write64(self->dev, self->info, ATSD_AVA, 0x6000));
+	EXPECT_EQ(0, try_read64(p + ATSD_AVA, &value));
+	EXPECT_EQ(0x6000ULL, be64toh(value));
 	ASSERT_EQ(0, vfio_set_memory(self->dev, true));
 	EXPECT_EQ(0, try_read64(p + ATSD_AVA, &value));
-	EXPECT_EQ(0x5000ULL, be64toh(value));
+	EXPECT_EQ(0x6000ULL, be64toh(value));
 }
 
 /* Defect 17. */
