@@ -3,8 +3,10 @@
 # make demo    show the driver at work on an emulated host
 # make check   every test and every lint
 # make check-intree  builds of the kernel with the driver in its tree
+# make check-packages  install the Debian packages and use them
 # make docs    the documents: HTML, manual pages
 # make rustdoc the documentation of the module's code
+# make deb     Debian packages
 # make intree DIR=<Linux 7.3>  put the driver into a kernel source tree
 # make series OUT=<new folder>  the whole as patches
 # make compare what the original C driver leaves behind, and what this one does
@@ -16,7 +18,7 @@ KDIR ?= /lib/modules/$(shell uname -r)/build
 EMU := scripts/emu
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo check check-intree docs rustdoc intree series compare modules modules_install clean distclean
+.PHONY: help setup demo check check-intree check-packages docs rustdoc deb intree series compare modules modules_install clean distclean
 
 help:
 	@sed -n 's/^# \(make.*\)/  \1/p' Makefile
@@ -31,12 +33,16 @@ demo:
 check:
 	scripts/check
 
-check-intree:
-	scripts/check intree
+check-intree check-packages:
+	scripts/check $(@:check-%=%)
 
 docs rustdoc:
 	$(EMU) setup $@
 	@$(EMU) product $@
+
+deb:
+	$(EMU) setup packages
+	@ls "$$($(EMU) product packages)"/*.deb
 
 intree:
 	scripts/dist intree "$(DIR)"

@@ -18,7 +18,7 @@ STEPS: list[Step] = [
 # Made only when named, or by the verb that needs them.
 OPTIONAL_STEPS: list[Step] = [
     kernel.DEBUG.step, module.DEBUG_STEP, initrd.DEBUG_STEP, root.DESK_STEP, docs.STEP, docs.RUST_STEP,
-    packages.STEP, peer.SOURCE_STEP, peer.STEP,
+    packages.STEP, packages.HOST_STEP, peer.SOURCE_STEP, peer.STEP,
 ]
 ALL_STEPS = STEPS + OPTIONAL_STEPS
 FOR_BOOT = [qemu.STEP, initrd.STEP]

@@ -66,3 +66,48 @@ STEP = Step(
     [debs()],
     [docs.STEP, kernel.STEP, root.DESK_STEP],
 )
+
+# Debian's user space for a host that the packages are installed in.
+HOST_PACKAGES = """
+    base-files base-passwd bash dash coreutils findutils grep sed mawk diffutils tar libc-bin
+    dpkg kmod udev driverctl iproute2 libvirt-daemon libvirt-daemon-driver-qemu
+    libvirt-daemon-driver-nodedev libvirt-clients
+""".split()
+LEFT_OUT = """
+    usr/share/doc usr/share/man usr/share/locale usr/share/info usr/share/bash-completion usr/share/perl5
+    usr/share/qemu usr/share/zoneinfo usr/lib/systemd/system var/cache
+""".split()
+
+
+def host_initrd() -> Path:
+    return config.cache_dir() / "package-host/host.cpio.zst"
+
+
+def _build_host(log: Log) -> None:
+    fresh = host_initrd().with_name("root")
+    root.bootstrap(
+        log, "package-host", fresh,
+        ["--variant=extract", "--architectures=ppc64el", "--include=" + ",".join(HOST_PACKAGES)],
+        root.SUITE, [f"deb {root.mirror()} {root.SUITE} main"],
+    )
+    for path in LEFT_OUT:
+        root.remove(fresh / path)
+    shutil.copytree(kernel.modules() / "lib/modules", fresh / "usr/lib/modules", symlinks=True,
+                    ignore=shutil.ignore_patterns("build", "source"))
+    sources.shell(log, f"""
+        cd {config.ROOT_CACHE}/package-host/root
+        mkdir -p proc sys dev run tmp root files
+        depmod -b . {release()}
+        find . -mindepth 1 | LC_ALL=C sort | cpio --quiet -o -H newc -R 0:0 | zstd -q -6 -T0 > ../host.cpio.zst
+        cd .. && rm -rf root
+    """)
+
+
+HOST_STEP = Step(
+    "package-host",
+    f"unpacking libvirt and driverctl of Debian {root.SUITE} for the emulated host (1 min)",
+    lambda: digest(*HOST_PACKAGES, *LEFT_OUT),
+    _build_host,
+    [host_initrd()],
+    [kernel.STEP],
+)

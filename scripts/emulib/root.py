@@ -214,15 +214,15 @@ def remove(tree: Path) -> None:
 
 def inside(command: list[str], workdir: str = "/", env: dict[str, str] | None = None,
            network: bool = False, all_users: bool = False,
-           over: dict[str, str] | None = None) -> list[str]:
+           over: dict[str, str] | None = None, tree: Path | None = None) -> list[str]:
     """The command line that runs `command` in the root.
 
     The project is at /src (read-only), the cache at /cache. Only steps that
     fetch packages get the network. `all_users` is for the package manager, which
     gives files to users other than root. `over` puts folders of the root in the
-    place of others, {folder: its place}.
+    place of others, {folder: its place}. `tree` is a copy of the root to be used instead.
     """
-    root = shlex.quote(str(path()))
+    root = shlex.quote(str(tree or path()))
     variables = {
         "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
         "HOME": config.ROOT_CACHE + "/home",

@@ -1,0 +1,101 @@
+#!/bin/sh
+# SPDX-License-Identifier: GPL-2.0
+#
+# Runs in the emulated host, on Debian's user space: installs the packages beside this file as an administrator would,
+# binds GPU 0 and its bridges with each tool that the administrator's guide names, and gives them back. TAP.
+
+set -u
+here=$(cd "$(dirname "$0")" && pwd)
+gpu=0000:03:00.0
+bridges='0006:00:00.0 0006:00:00.1'
+n=0
+
+# is WHAT COMMAND...: one test, which passes if the command does.
+is() {
+	what=$1
+	shift
+	n=$((n + 1))
+	if "$@" >/tmp/said 2>&1; then
+		echo "ok $n $what"
+	else
+		echo "not ok $n $what"
+		sed 's/^/# /' /tmp/said
+	fi
+}
+
+driver() {
+	link=$(readlink "/sys/bus/pci/devices/$1/driver") || return
+	echo "${link##*/}"
+}
+
+bound() {
+	for device in $1; do
+		[ "$(driver "$device")" = "$2" ] || { echo "$device: driver '$(driver "$device")'"; return 1; }
+	done
+}
+
+name() {
+	echo "pci_$1" | tr :. __
+}
+
+# What the maintainer scripts of Debian's own packages, and the installation of a kernel, would have made.
+mkdir -p /var/lib/dpkg/info /var/lib/dpkg/updates /run/lock /run/udev /run/libvirt /var/log /boot
+rm -rf /var/run
+ln -s /run /var/run
+sed 's/\t.*//' /proc/kallsyms >"/boot/System.map-$(uname -r)"
+: >/var/lib/dpkg/status
+printf 'root:x:0:0:root:/root:/bin/sh\nlibvirt-qemu:x:64055:36::/:/bin/false\n' >/etc/passwd
+printf 'root:x:0:\nkvm:x:36:\nlibvirt-qemu:x:64055:\n' >/etc/group
+printf 'passwd: files\ngroup: files\n' >/etc/nsswitch.conf
+echo 0123456789abcdef0123456789abcdef >/etc/machine-id
+ldconfig
+
+is "no bridge has a driver before" bound "$bridges" ''
+# Nothing of Debian was installed by dpkg here, so it knows of no dependency.
+is "the packages can be installed" dpkg -i --force-depends "$here"/*.deb
+is "the driver has an alias for the GPU" sh -c 'modinfo -F alias nvlink2-vfio-pci | grep vfio_pci:v000010DE'
+
+/usr/lib/systemd/systemd-udevd --daemon
+udevadm trigger --action=add --subsystem-match=pci
+udevadm settle
+is "udev binds the bridges" bound "$bridges" nvlink2-vfio-pci
+is "udev leaves the GPU alone" bound "$gpu" ''
+
+is "driverctl sets the GPU's driver" driverctl set-override "$gpu" nvlink2-vfio-pci
+is "the GPU is bound" bound "$gpu" nvlink2-vfio-pci
+is "the IOMMU group can be opened" test -c "/dev/vfio/$(basename "$(readlink -f "/sys/bus/pci/devices/$gpu/iommu_group")")"
+driverctl unset-override "$gpu"
+is "driverctl gives the GPU back" bound "$gpu" ''
+
+mkdir -p /etc/libvirt
+cat >/etc/libvirt/libvirtd.conf <<-EOF
+	auth_unix_ro = "none"
+	auth_unix_rw = "none"
+	host_uuid = "00112233-4455-6677-8899-aabbccddeeff"
+EOF
+cat >/etc/libvirt/qemu.conf <<-EOF
+	user = "root"
+	group = "root"
+	remember_owner = 0
+	security_driver = "none"
+	namespaces = []
+	stdio_handler = "file"
+EOF
+ip link set lo up
+libvirtd --daemon >/tmp/libvirtd.log 2>&1
+virsh() {
+	LC_ALL=C command virsh -c qemu:///system "$@"
+}
+is "libvirt knows the GPU" virsh nodedev-dumpxml "$(name "$gpu")"
+is "libvirt detaches the GPU" virsh nodedev-detach "$(name "$gpu")"
+is "libvirt chose nvlink2-vfio-pci for the GPU" bound "$gpu" nvlink2-vfio-pci
+for bridge in $bridges; do
+	is "libvirt detaches the bridge $bridge" virsh nodedev-detach "$(name "$bridge")"
+	is "libvirt chose nvlink2-vfio-pci for the bridge $bridge" bound "$bridge" nvlink2-vfio-pci
+done
+is "libvirt gives the GPU back" virsh nodedev-reattach "$(name "$gpu")"
+is "the GPU has no driver" bound "$gpu" ''
+
+is "the packages can be removed" dpkg --purge $(dpkg-query -W -f '${Package} ' 'nvlink2-vfio*')
+is "the module is not found any more" sh -c '! modinfo nvlink2-vfio-pci'
+echo "1..$n"
