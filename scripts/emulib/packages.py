@@ -92,7 +92,7 @@ def _build_host(log: Log) -> None:
     )
     for path in LEFT_OUT:
         root.remove(fresh / path)
-    shutil.copytree(kernel.modules() / "lib/modules", fresh / "usr/lib/modules", symlinks=True,
+    shutil.copytree(kernel.HOST.modules() / "lib/modules", fresh / "usr/lib/modules", symlinks=True,
                     ignore=shutil.ignore_patterns("build", "source"))
     sources.shell(log, f"""
         cd {config.ROOT_CACHE}/package-host/root

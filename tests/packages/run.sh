@@ -96,6 +96,6 @@ done
 is "libvirt gives the GPU back" virsh nodedev-reattach "$(name "$gpu")"
 is "the GPU has no driver" bound "$gpu" ''
 
-is "the packages can be removed" dpkg --purge $(dpkg-query -W -f '${Package} ' 'nvlink2-vfio*')
+is "the packages can be removed" sh -c "dpkg-query -W -f '\${Package}\n' 'nvlink2*' | xargs dpkg --purge"
 is "the module is not found any more" sh -c '! modinfo nvlink2-vfio-pci'
 echo "1..$n"
