@@ -41,6 +41,7 @@ void nvlink2_kvm_put(struct kvm *kvm);
 bool nvlink2_kvm_is_hv(struct kvm *kvm);
 bool nvlink2_kvm_is_radix(struct kvm *kvm);
 u64 nvlink2_kvm_lpid(struct kvm *kvm);
+struct mm_struct *nvlink2_kvm_mm(struct kvm *kvm);
 
 u64 nvlink2_raw_readq(const void __iomem *addr);
 void nvlink2_raw_writeq(u64 value, void __iomem *addr);
@@ -53,5 +54,6 @@ void nvlink2_trace_bridge_mmap(struct pci_dev *pdev, unsigned long hpa, unsigned
 			       unsigned long size, int ret);
 void nvlink2_trace_lpar_bind(const char *gpu, unsigned int lpid, int ret);
 void nvlink2_trace_lpar_unbind(const char *gpu, unsigned int lpid, int ret);
+void nvlink2_trace_lpar_invalidate(const char *gpu, unsigned int lpid, int ret);
 
 #endif

@@ -78,6 +78,11 @@ DEFINE_EVENT(nvlink2_lpar, nvlink2_lpar_unbind,
 	     TP_ARGS(gpu, lpid, result)
 );
 
+DEFINE_EVENT(nvlink2_lpar, nvlink2_lpar_invalidate,
+	     TP_PROTO(const char *gpu, unsigned int lpid, int result),
+	     TP_ARGS(gpu, lpid, result)
+);
+
 #endif
 
 #undef TRACE_INCLUDE_PATH

@@ -58,6 +58,12 @@ impl Shared {
     }
 }
 
+impl Drop for Shared {
+    fn drop(&mut self) {
+        self.lpars.for_each(Lpar::abandon);
+    }
+}
+
 pub(crate) const ID_TABLE: &dyn kernel::device_id::IdTable<OverrideId, ()> = &IDS;
 
 /// The module: it exists as long as its driver is registered.

@@ -30,6 +30,7 @@ use crate::{
         },
     },
     lpar::{
+        Attended,
         Hold,
         Lpar, //
     },
@@ -91,6 +92,9 @@ pub(crate) struct Function {
     /// While it is open for a virtual machine: its share of the GPU's binding.
     #[pin]
     hold: Mutex<Option<Hold>>,
+    /// Of a GPU, until it is unbound from the driver.
+    #[pin]
+    attended: Mutex<Option<Attended>>,
 }
 
 impl Role {
@@ -232,12 +236,17 @@ impl Driver for Function {
             ),
         }
         let files = Files::new(&shared.debugfs, function.name(), &role)?;
+        let attended = match &role {
+            Role::Gpu(state) => Some(Lpar::attend(&state.lpar)),
+            Role::Ordinary | Role::Bridge(_) => None,
+        };
 
         Arc::pin_init(
             pin_init!(Self {
                 role,
                 _files: files,
                 hold <- new_mutex!(None),
+                attended <- new_mutex!(attended),
             }),
             GFP_KERNEL,
         )
@@ -250,7 +259,9 @@ impl Driver for Function {
         let mut seconds = 0u32;
 
         // Its bridges may still be open. If it is unplugged now the kernel unmaps behind our back.
-        state.lpar.revoke();
+        let attended = self.attended.lock().take();
+
+        drop(attended);
         while state.ram.ledger.settle() != 0 {
             if seconds % 10 == 0 {
                 dev_warn!(

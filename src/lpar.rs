@@ -8,8 +8,9 @@
 //! - ATSD: the registers by which a guest has the GPU drop translations.
 //!
 //! A GPU is bound to the LPAR of the virtual machine that it, or one of its bridges, is first
-//! opened for, and until the last device that was opened for it is closed. As long as the NPU may
-//! know an LPID a reference to the machine keeps KVM from giving it to another.
+//! opened for, and until the last device that was opened for it is closed, the GPU leaves this
+//! driver, or the machine loses all its memory. As long as the NPU may know an LPID a reference to
+//! the machine keeps KVM from giving it to another.
 //!
 //! A GPU that is open without a virtual machine can't be bound through a bridge, nor opened so while
 //! it is bound: it keeps translations until it is reset, which closing it does, and they must not
@@ -36,6 +37,10 @@ use crate::{
         Share,
         Shared, //
     },
+    tenant::{
+        Tenant,
+        Translations, //
+    },
 };
 use kernel::{
     fmt,
@@ -52,31 +57,28 @@ use kernel::{
 ///
 /// # Invariants
 ///
-/// If the NPU may know the LPID, `kvm` is the machine that it belongs to.
+/// If the NPU may know the LPID, `tenant` is the machine that it belongs to.
 struct Binding {
     node: OfNode,
     /// The GPU's, for traces of what happens when it was unplugged.
     name: CString,
     lpid: Lpid,
     /// [`None`] once the NPU is known to be done with the LPID.
-    kvm: Option<Kvm>,
+    tenant: Option<Tenant>,
     /// Firmware failed to unmap, so the kernel takes the LPID for unmapped.
     failed: bool,
 }
 
 impl Binding {
-    /// Binds the GPU that `node` describes. What goes wrong is in the kernel log.
-    fn new(core: &Core, node: &OfNode, kvm: Kvm, lpid: Lpid) -> Result<Self> {
-        let Some(gpu) = GpuFunction::at(node) else {
-            dev_err!(
-                core.device(),
-                "LPID {} not bound: no PCI function is at the GPU's node {}, rescan the bus\n",
-                lpid.get(),
-                format_args!("{node}")
-            );
-            return Err(ENODEV);
-        };
-        let name = CString::try_from(gpu.name())?;
+    /// Binds a GPU, whose node and name are given. What goes wrong is in the kernel log; the
+    /// machine is not to be dropped under the lock.
+    fn new(
+        gpu: &GpuFunction,
+        node: OfNode,
+        name: CString,
+        tenant: Tenant,
+        lpid: Lpid,
+    ) -> Result<Self, (Error, Tenant)> {
         let result = gpu.map_lpar(lpid);
 
         trace::lpar_bind(&name, lpid, &result);
@@ -100,27 +102,33 @@ impl Binding {
             Err(ENXIO) => dev_err!(
                 gpu.device(),
                 "LPID {} not bound: the OPAL firmware does not tell where the NPU's registers are, \
-                 update it\n",
+                 or leaves no ATSD registers to the host, update it\n",
                 lpid.get()
             ),
             // The kernel has told what firmware said.
             Err(_) => {}
         }
-        result?;
-        // INVARIANT: The LPID is that of `kvm`.
-        Ok(Self {
-            node: node.clone(),
-            name,
-            lpid,
-            kvm: Some(kvm),
-            failed: false,
-        })
+        match result {
+            // INVARIANT: The LPID is that of `tenant`.
+            Ok(()) => Ok(Self {
+                node,
+                name,
+                lpid,
+                tenant: Some(tenant),
+                failed: false,
+            }),
+            Err(error) => Err((error, tenant)),
+        }
+    }
+
+    fn is_to(&self, kvm: &Kvm) -> bool {
+        self.tenant.as_ref().is_some_and(|tenant| tenant.is(kvm))
     }
 
     /// Has the NPU forget the LPID; returns the machine then, and the binding otherwise.
-    fn end(mut self) -> Result<Option<Kvm>, Self> {
+    fn end(mut self) -> Result<Option<Tenant>, Self> {
         match self.clear() {
-            Ok(()) => Ok(self.kvm.take()),
+            Ok(()) => Ok(self.tenant.take()),
             Err(_) => Err(self),
         }
     }
@@ -166,25 +174,32 @@ impl Binding {
 
 impl Drop for Binding {
     fn drop(&mut self) {
-        if self.kvm.is_none() || self.clear().is_ok() {
+        if self.tenant.is_none() || self.clear().is_ok() {
             return;
         }
         // Nobody is left who could try again. An LPID that no guest ever gets is the lesser evil.
-        core::mem::forget(self.kvm.take());
+        if let Some(tenant) = self.tenant.take() {
+            tenant.strand();
+        }
     }
 }
 
 struct State {
     binding: Shared<Binding>,
+    /// How often this driver has the GPU itself: it may not be bound while that is 0.
+    gpus: usize,
     /// The GPU is open without a virtual machine.
     unbound: bool,
+    /// A machine whose memory went while the GPU was bound to it, until there is an occasion to
+    /// drop it.
+    departed: Option<Tenant>,
     /// Of the devices that share it: what a guest may access only while it is bound.
     gates: KVec<Arc<Gate>>,
 }
 
 impl State {
     /// Ends a binding, or retains it. The machine is not to be dropped under the lock.
-    fn end(&mut self, binding: Binding) -> Option<Kvm> {
+    fn end(&mut self, binding: Binding) -> Option<Tenant> {
         binding.end().unwrap_or_else(|binding| {
             self.binding.retain(binding);
             None
@@ -192,8 +207,8 @@ impl State {
     }
 
     /// See [`Lpar::settle`].
-    fn settle(&mut self) -> Result<Option<Kvm>> {
-        let kvm = self
+    fn settle(&mut self) -> Result<Option<Tenant>> {
+        let tenant = self
             .binding
             .take_retained()
             .and_then(|binding| self.end(binding));
@@ -201,7 +216,50 @@ impl State {
         if self.binding.retained().is_some() {
             return Err(EIO);
         }
-        Ok(kvm)
+        Ok(tenant)
+    }
+
+    /// Finds the GPU for a binding. What is wrong is in the kernel log.
+    fn gpu_for(&self, core: &Core, node: &OfNode, lpid: Lpid) -> Result<GpuFunction> {
+        let Some(gpu) = GpuFunction::at(node) else {
+            dev_err!(
+                core.device(),
+                "LPID {} not bound: no PCI function is at the GPU's node {}, rescan the bus\n",
+                lpid.get(),
+                format_args!("{node}")
+            );
+            return Err(ENODEV);
+        };
+
+        if self.gpus == 0 {
+            dev_err!(
+                core.device(),
+                "LPID {} not bound: the GPU {} is not bound to nvlink2-vfio-pci, do that first\n",
+                lpid.get(),
+                gpu.name()
+            );
+            return Err(ENODEV);
+        }
+        Ok(gpu)
+    }
+
+    /// Ends the binding, whoever shares it, and access to what needs it.
+    fn revoke(&mut self) -> Option<Tenant> {
+        let binding = self.binding.revoke()?;
+
+        for gate in self.gates.drain_all() {
+            gate.close();
+        }
+        self.end(binding)
+    }
+
+    /// Whether `translations` are of the machine that the NPU may know.
+    fn concerns(&self, translations: &Translations) -> bool {
+        self.binding
+            .held()
+            .or(self.binding.retained())
+            .and_then(|binding| binding.tenant.as_ref())
+            .is_some_and(|tenant| tenant.has(translations))
     }
 }
 
@@ -221,7 +279,9 @@ impl Lpar {
             node,
             state <- new_mutex!(State {
                 binding: Shared::new(),
+                gpus: 0,
                 unbound: false,
+                departed: None,
                 gates: KVec::new(),
             }),
         })
@@ -231,18 +291,20 @@ impl Lpar {
     ///
     /// EIO: firmware still fails.
     pub(crate) fn settle(&self) -> Result {
-        let kvm = self.state.lock().settle()?;
+        let tenant = self.state.lock().settle()?;
 
-        drop(kvm);
+        drop(tenant);
         Ok(())
     }
 
     /// Binds the GPU to the LPAR of `kvm`, for `core` with `gate`, or shares the binding to it.
     ///
-    /// EBUSY: it is bound to another machine's, or open without one. EOPNOTSUPP: the machine has no LPID that the NPU
-    /// can be told, or firmware has no calls for it. ENODEV: the GPU is not plugged in. ENXIO:
-    /// firmware does not tell where the NPU's registers are. EIO: firmware failed, now or at the
-    /// end of the last binding. ENOSPC: the NPU's table is full.
+    /// EBUSY: it is bound to another machine's, or open without one. EOPNOTSUPP: the machine has no
+    /// LPID that the NPU can be told, or firmware has no calls for it. ENODEV: the GPU is not
+    /// plugged in, or has another driver. ESRCH: the machine's process is gone. ENXIO: firmware
+    /// does not tell where the NPU's registers are, or leaves none to the host. EIO: firmware
+    /// failed, now or at the end of the last binding. ENOSPC: the NPU's table is full. EINTR: a
+    /// signal came.
     pub(crate) fn bind(
         this: &Arc<Self>,
         core: &Core,
@@ -257,10 +319,19 @@ impl Lpar {
             );
             EOPNOTSUPP
         })?;
-        // Declared first, so that it is dropped after the lock.
-        let _former;
+        let mm = kvm.mm().ok_or_else(|| {
+            dev_err!(
+                core.device(),
+                "LPID {} not bound: the process whose memory the virtual machine has is gone\n",
+                lpid.get()
+            );
+            ESRCH
+        })?;
+        // Declared first, so that they are dropped after the lock.
+        let (_former, _departed, _failed, _surplus);
         let mut state = this.state.lock();
 
+        _departed = state.departed.take();
         _former = state.settle()?;
         state.gates.reserve(1, GFP_KERNEL)?;
         let share = match state.binding.held() {
@@ -273,13 +344,28 @@ impl Lpar {
                 return Err(EBUSY);
             }
             None => {
-                let binding = Binding::new(core, &this.node, kvm, lpid)?;
+                let gpu = state.gpu_for(core, &this.node, lpid)?;
+                let name = CString::try_from(gpu.name())?;
+                let npu = gpu.npu().ok_or(ENODEV)?;
+                let traced = CString::try_from(gpu.name())?;
+                let tenant = Tenant::new(kvm, &mm, npu, lpid, traced, this.clone())?;
+                let binding = match Binding::new(&gpu, this.node.clone(), name, tenant, lpid) {
+                    Ok(binding) => binding,
+                    Err((error, tenant)) => {
+                        _failed = tenant;
+                        return Err(error);
+                    }
+                };
 
-                state.binding.begin(binding).map_err(|_| EBUSY)?
+                match state.binding.begin(binding) {
+                    Ok(share) => share,
+                    Err(binding) => {
+                        _surplus = binding;
+                        return Err(EBUSY);
+                    }
+                }
             }
-            Some(binding) if binding.kvm.as_ref() == Some(&kvm) => {
-                state.binding.join().ok_or(EBUSY)?
-            }
+            Some(binding) if binding.is_to(&kvm) => state.binding.join().ok_or(EBUSY)?,
             Some(binding) => {
                 dev_err!(
                     core.device(),
@@ -323,22 +409,43 @@ impl Lpar {
         Ok(Unbound(this.clone()))
     }
 
-    /// Ends the binding, whoever shares it: the GPU goes. ATSD registers are out of reach until
-    /// their bridges are opened again.
-    pub(crate) fn revoke(&self) {
-        let kvm = {
-            let mut state = self.state.lock();
+    /// This driver has the GPU from now on.
+    pub(crate) fn attend(this: &Arc<Self>) -> Attended {
+        let mut state = this.state.lock();
 
-            let Some(binding) = state.binding.revoke() else {
-                return;
-            };
-            for gate in state.gates.drain_all() {
-                gate.close();
-            }
-            state.end(binding)
+        state.gpus = state.gpus.saturating_add(1);
+        Attended(this.clone())
+    }
+
+    /// The machine that the GPU has `translations` of loses all its memory: ends the binding,
+    /// whoever shares it.
+    pub(crate) fn memory_goes(&self, translations: &Translations) {
+        let mut state = self.state.lock();
+
+        if !state.concerns(translations) {
+            return;
+        }
+        let tenant = match state.revoke() {
+            Some(tenant) => Some(tenant),
+            // If it was retained it is tried once more, now that it matters most.
+            None => state.settle().unwrap_or(None),
         };
 
-        drop(kvm);
+        // To drop it is to wait for the caller.
+        if tenant.is_some() {
+            state.departed = tenant;
+        }
+    }
+
+    /// Gives up what firmware still has not taken back: the module goes.
+    pub(crate) fn abandon(&self) {
+        let (binding, departed) = {
+            let mut state = self.state.lock();
+
+            (state.binding.take_retained(), state.departed.take())
+        };
+
+        drop((binding, departed));
     }
 
     /// Writes the LPID, `none`, or the LPID and `retained`.
@@ -350,6 +457,27 @@ impl Lpar {
             (None, Some(binding)) => writeln!(f, "{} retained", binding.lpid.get()),
             (None, None) => writeln!(f, "none"),
         }
+    }
+}
+
+/// As long as it exists the GPU may be bound. When it is dropped, any binding ends, whoever shares
+/// it: ATSD registers are out of reach until their bridges are opened again.
+pub(crate) struct Attended(Arc<Lpar>);
+
+impl Drop for Attended {
+    fn drop(&mut self) {
+        let tenant = {
+            let mut state = self.0.state.lock();
+
+            state.gpus = state.gpus.saturating_sub(1);
+            if state.gpus == 0 {
+                state.revoke()
+            } else {
+                None
+            }
+        };
+
+        drop(tenant);
     }
 }
 
@@ -377,7 +505,7 @@ pub(crate) struct Bound {
 
 impl Drop for Bound {
     fn drop(&mut self) {
-        let kvm = {
+        let tenants = {
             let mut state = self.lpar.state.lock();
             let left = state.binding.leave(self.share);
 
@@ -387,13 +515,15 @@ impl Drop for Bound {
                 }
                 state.gates.retain(|other| !Arc::ptr_eq(other, gate));
             }
-            match left {
+            let tenant = match left {
                 Left::Last(binding) => state.end(binding),
                 Left::Others | Left::Revoked => None,
-            }
+            };
+
+            (tenant, state.departed.take())
         };
 
         // Not under the lock: it may be the last reference to the machine.
-        drop(kvm);
+        drop(tenants);
     }
 }

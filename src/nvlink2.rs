@@ -17,6 +17,7 @@ mod linux;
 mod lpar;
 mod per_gpu;
 mod pure;
+mod tenant;
 
 kernel::prelude::module! {
     type: driver::Module,

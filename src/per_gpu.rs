@@ -41,4 +41,11 @@ impl<T> PerGpu<T> {
         all.push((base, this.clone()), GFP_KERNEL)?;
         Ok(this)
     }
+
+    /// Calls `f` for what belongs to each GPU.
+    pub(crate) fn for_each(&self, f: impl Fn(&T)) {
+        for (_, this) in &*self.by_base.lock() {
+            f(this);
+        }
+    }
 }

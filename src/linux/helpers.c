@@ -145,6 +145,11 @@ void nvlink2_kvm_put(struct kvm *kvm)
 	symbol_put(kvm_put_kvm);
 }
 
+struct mm_struct *nvlink2_kvm_mm(struct kvm *kvm)
+{
+	return kvm->mm;
+}
+
 #else /* !CONFIG_KVM: VFIO has none to tell about */
 
 bool nvlink2_kvm_get(struct kvm *kvm)
@@ -154,6 +159,11 @@ bool nvlink2_kvm_get(struct kvm *kvm)
 
 void nvlink2_kvm_put(struct kvm *kvm)
 {
+}
+
+struct mm_struct *nvlink2_kvm_mm(struct kvm *kvm)
+{
+	return NULL;
 }
 
 #endif

@@ -13,7 +13,15 @@ use super::{
 };
 use crate::pure::lpar::Guest;
 use core::ptr::NonNull;
-use kernel::prelude::*;
+use kernel::{
+    mm::{
+        Mm,
+        MmWithUser,
+        MmWithUserAsync, //
+    },
+    prelude::*,
+    sync::aref::ARef, //
+};
 
 /// A reference to a `struct kvm`. As long as it exists nobody else gets the machine's LPID.
 ///
@@ -56,6 +64,22 @@ impl Kvm {
                 lpid: bindings::nvlink2_kvm_lpid(kvm),
             }
         }
+    }
+}
+
+impl Kvm {
+    /// Returns the address space that the machine's memory is in, [`None`] if that is gone.
+    pub(crate) fn mm(&self) -> Option<ARef<MmWithUserAsync>> {
+        // SAFETY: By the type invariant the machine is valid, which has a reference of its `mm`.
+        let mm = unsafe { bindings::nvlink2_kvm_mm(self.0.as_ptr()) };
+
+        if mm.is_null() {
+            return None;
+        }
+        // SAFETY: See above; `self` keeps the machine.
+        let mm = unsafe { Mm::from_raw(mm) };
+
+        mm.mmget_not_zero().map(MmWithUser::into_mmput_async)
     }
 }
 

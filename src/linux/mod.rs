@@ -16,6 +16,7 @@ pub(crate) mod kvm;
 pub(crate) mod lock;
 pub(crate) mod mm_iommu;
 pub(crate) mod mmio;
+pub(crate) mod mmu_notifier;
 pub(crate) mod npu;
 pub(crate) mod of;
 pub(crate) mod pci;

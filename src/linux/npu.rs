@@ -56,6 +56,15 @@ impl GpuFunction {
         unsafe { CStr::from_char_ptr(bindings::nvlink2_pci_name(self.0.as_ptr())) }
     }
 
+    /// Returns the NPU that the GPU's links lead to, if firmware describes one.
+    pub(crate) fn npu(&self) -> Option<Npu> {
+        // SAFETY: By the type invariant the function is valid. Any device may be passed.
+        let npu = unsafe { bindings::pnv_npu2_of_gpu(self.0.as_ptr()) };
+
+        // INVARIANT: NPUs are never freed.
+        NonNull::new(npu).map(Npu)
+    }
+
     /// Lets the GPU translate addresses of guest `lpid`, and the ATSD registers of its links launch
     /// for it. On failure nothing is mapped.
     ///
@@ -71,6 +80,28 @@ impl GpuFunction {
     pub(crate) fn unmap_lpar(&self) -> Result {
         // SAFETY: As in `map_lpar`.
         to_result(unsafe { bindings::pnv_npu2_unmap_lpar(self.0.as_ptr()) })
+    }
+}
+
+/// An NPU.
+///
+/// # Invariants
+///
+/// Points to a `struct pnv_npu`, which exists from boot on and for ever.
+pub(crate) struct Npu(NonNull<bindings::pnv_npu>);
+
+// SAFETY: The kernel locks what it does with an NPU.
+unsafe impl Send for Npu {}
+// SAFETY: As above.
+unsafe impl Sync for Npu {}
+
+impl Npu {
+    /// Has the NPU's GPUs that are mapped to `lpid` forget all translations. Does not sleep.
+    ///
+    /// ETIMEDOUT: a GPU does not confirm it. The kernel has told.
+    pub(crate) fn invalidate_lpar(&self, lpid: Lpid) -> Result {
+        // SAFETY: By the type invariant the NPU is valid. Any LPID may be passed.
+        to_result(unsafe { bindings::pnv_npu2_invalidate_lpar(self.0.as_ptr(), lpid.get()) })
     }
 }
 

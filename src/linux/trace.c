@@ -32,3 +32,8 @@ void nvlink2_trace_lpar_unbind(const char *gpu, unsigned int lpid, int ret)
 {
 	trace_nvlink2_lpar_unbind(gpu, lpid, ret);
 }
+
+void nvlink2_trace_lpar_invalidate(const char *gpu, unsigned int lpid, int ret)
+{
+	trace_nvlink2_lpar_invalidate(gpu, lpid, ret);
+}

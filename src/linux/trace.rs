@@ -70,6 +70,14 @@ pub(crate) fn lpar_unbind(gpu: &CStr, lpid: Lpid, result: &Result) {
     unsafe { bindings::nvlink2_trace_lpar_unbind(gpu.as_char_ptr(), lpid.get(), errno(result)) };
 }
 
+/// A GPU was to forget the translations of the LPAR that it is bound to.
+pub(crate) fn lpar_invalidate(gpu: &CStr, lpid: Lpid, result: &Result) {
+    // SAFETY: The name is copied.
+    unsafe {
+        bindings::nvlink2_trace_lpar_invalidate(gpu.as_char_ptr(), lpid.get(), errno(result));
+    }
+}
+
 fn errno(result: &Result) -> i32 {
     result.as_ref().err().map_or(0, |error| error.to_errno())
 }

@@ -5,7 +5,11 @@
  */
 #define _GNU_SOURCE
 #include <endian.h>
+#include <sched.h>
+#include <signal.h>
 #include <sys/mman.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
 
 #include "kselftest_harness.h"
 
@@ -20,6 +24,10 @@
 #define PID		77
 /* The vCPU leaves this page alone. */
 #define UNTOUCHED	(GUEST_PAGES - 1)
+
+#ifndef MADV_COLLAPSE
+#define MADV_COLLAPSE	25
+#endif
 
 #define ATSD_LAUNCH	0x0
 #define ATSD_AVA	0x8
@@ -281,6 +289,7 @@ TEST_F(ats, memory_that_is_read_only_to_the_machine)
 	struct engine_fault fault;
 
 	ASSERT_EQ(0, mprotect(guest_page(guest, UNTOUCHED), PAGE_64K, PROT_READ));
+	ASSERT_EQ(0, guest_touch_tables(guest));
 	ASSERT_EQ(0, guest_load(guest, UNTOUCHED));
 	EXPECT_STREQ("", refused(e, V100_ENGINE_FAULT_SIDE_DST, guest_ea(UNTOUCHED),
 				 CAUSE(PARTITION_PERMISSION)));
@@ -290,15 +299,198 @@ TEST_F(ats, memory_that_is_read_only_to_the_machine)
 	EXPECT_EQ(pattern(UNTOUCHED, 1), *(__u64 *)guest_page(guest, UNTOUCHED));
 }
 
-/* Pages that leave the machine are out of reach. */
+/*
+ * Page @n, which the GPU has just used and the machine has lost, is out of reach. The machine gets
+ * the tables back, which it loses if the host takes all of a huge page's range away from it.
+ */
+static const char *lost(struct party *p, unsigned int n)
+{
+	struct engine_fault fault;
+	const char *why;
+
+	if (guest_touch_tables(&p->guest))
+		return "guest_touch_tables()";
+	why = both_refused(&p->engine, guest_ea(n), CAUSE(PARTITION_RADIX));
+	engine_last_fault(&p->engine, &fault);
+	return *why || fault.gpa == guest_gpa(n) ? why : "another page is missing";
+}
+
+/* Has the GPU remember where page @n is. */
+static const char *remembered(const struct party *p, unsigned int n)
+{
+	const __u32 hits = engine_reg(&p->engine, V100_ENGINE_ATC_HITS);
+
+	if (seen(&p->engine, n) != pattern(n, 1) || seen(&p->engine, n) != pattern(n, 1))
+		return "the GPU does not see the page";
+	return engine_reg(&p->engine, V100_ENGINE_ATC_HITS) > hits ? "" : "nothing is remembered";
+}
+
+/* Pages that leave the machine are out of reach, though the GPU knows where they were. */
 TEST_F(ats, memory_that_the_machine_loses)
 {
 	struct guest *guest = &self->p.guest;
+	unsigned int n;
 
+	for (n = 0; n < 4; n++)
+		ASSERT_STREQ("", remembered(&self->p, n));
+	ASSERT_EQ(0, madvise(guest_page(guest, 0), PAGE_64K, MADV_DONTNEED));
+	EXPECT_STREQ("", lost(&self->p, 0));
+	ASSERT_EQ(0, mprotect(guest_page(guest, 1), PAGE_64K, PROT_NONE));
+	EXPECT_STREQ("", lost(&self->p, 1));
+	ASSERT_NE(MAP_FAILED, mremap(guest_page(guest, 2), PAGE_64K, PAGE_64K,
+				     MREMAP_MAYMOVE | MREMAP_FIXED, anonymous(PAGE_64K)));
+	EXPECT_STREQ("", lost(&self->p, 2));
+	ASSERT_EQ(0, munmap(guest_page(guest, 3), PAGE_64K));
+	EXPECT_STREQ("", lost(&self->p, 3));
+
+	EXPECT_EQ(0ULL, *(__u64 *)guest_page(guest, 0));
+	ASSERT_EQ(0, guest_touch(guest, 4));
+	EXPECT_EQ(pattern(4, 1), seen(&self->p.engine, 4));
+}
+
+/* Where a page was replaced the GPU sees the new one. */
+TEST_F(ats, memory_that_the_machine_gets_anew)
+{
+	struct guest *guest = &self->p.guest;
+
+	ASSERT_STREQ("", remembered(&self->p, 0));
+	ASSERT_EQ(0, madvise(guest_page(guest, 0), PAGE_64K, MADV_DONTNEED));
+	*(__u64 *)guest_page(guest, 0) = pattern(0, 2);
+	ASSERT_EQ(0, guest_touch(guest, 0));
+	EXPECT_EQ(pattern(0, 2), seen(&self->p.engine, 0));
+	EXPECT_EQ(0, engine_write64(&self->p.engine, ATS, guest_ea(0), pattern(0, 3)));
+	EXPECT_EQ(pattern(0, 3), *(__u64 *)guest_page(guest, 0));
+}
+
+/* The process gets a copy of a page that it writes after fork(), its child keeps the page. */
+TEST_F(ats, memory_that_is_copied_on_write)
+{
+	struct guest *guest = &self->p.guest;
+	int go[2], status;
+	pid_t child;
+	char c;
+
+	ASSERT_EQ(0, pipe(go));
+	child = fork();
+	ASSERT_LE(0, child);
+	if (!child) {
+		close(go[1]);
+		_exit(read(go[0], &c, 1));
+	}
+	close(go[0]);
+	ASSERT_EQ(0, guest_touch_tables(guest));
+	ASSERT_EQ(0, guest_load(guest, 0));
+	ASSERT_STREQ("", remembered(&self->p, 0));
+	*(__u64 *)guest_page(guest, 0) = pattern(0, 2);
+	EXPECT_STREQ("", lost(&self->p, 0));
+	ASSERT_EQ(0, guest_load(guest, 0));
+	EXPECT_EQ(pattern(0, 2), seen(&self->p.engine, 0));
+	close(go[1]);
+	ASSERT_EQ(child, waitpid(child, &status, 0));
+	EXPECT_EQ(0, status);
+}
+
+/* Small pages that the kernel puts together to a huge one, and frees. */
+TEST_F(ats, memory_that_is_collapsed)
+{
+	struct guest *guest = &self->p.guest;
+	unsigned int n;
+
+	for (n = 0; n < UNTOUCHED; n++)
+		ASSERT_STREQ("", remembered(&self->p, n));
+	ASSERT_EQ(0, madvise(guest->memory, GUEST_MEMORY_SIZE, MADV_HUGEPAGE));
+	ASSERT_EQ(0, madvise(guest->memory, GUEST_MEMORY_SIZE, MADV_COLLAPSE));
+	for (n = 0; n < UNTOUCHED; n++)
+		EXPECT_STREQ("", both_refused(&self->p.engine, guest_ea(n),
+					      CAUSE(PARTITION_RADIX)));
+	ASSERT_EQ(0, guest_touch_tables(guest));
+	for (n = 0; n < UNTOUCHED; n++) {
+		ASSERT_EQ(0, guest_touch(guest, n));
+		EXPECT_EQ(pattern(n, 1), seen(&self->p.engine, n));
+	}
+}
+
+/* What a process made that shares descriptors with this one. */
+struct shared {
+	struct vfio_group group;
+	struct party p;
+	int bridge;
+	int ret;
+};
+
+static int share_machine(struct shared *s, const struct dt_gpu *gpu)
+{
+	int ret = vfio_group_open(&s->group, pci_iommu_group(gpu->bdf), true);
+
+	ret = ret ?: party_join(&s->p, &s->group, gpu->bdf, 1);
+	s->bridge = ret ? -1 : vfio_device_open(&s->group, gpu->link[0].bdf);
+	engine_train(&s->p.engine);
+	return ret ?: s->bridge < 0 ? s->bridge : 0;
+}
+
+/*
+ * A machine's process is killed, and its memory freed, while another process has all of the
+ * descriptors and drives the GPU on.
+ */
+TEST_F(ats, memory_of_a_killed_process)
+{
+	const struct dt_gpu *gpu = self->tb.gpu;
+	struct vfio_region_info *info;
+	struct shared *s;
+	struct engine e;
+	int go[2], status;
+	pid_t child;
+	__u64 value;
+	char *atsd;
+
+	party_leave(&self->p);
+	vfio_group_close(&self->tb.group);
+	s = mmap(NULL, PAGE_64K, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	ASSERT_NE(MAP_FAILED, s);
+	ASSERT_EQ(0, pipe(go));
+	child = syscall(SYS_clone, CLONE_FILES | SIGCHLD, 0, 0, 0, 0);
+	ASSERT_LE(0, child);
+	if (!child) {
+		s->ret = share_machine(s, gpu);
+		if (write(go[1], "", 1) != 1)
+			_exit(1);
+		pause();
+		_exit(0);
+	}
+	ASSERT_EQ(1, read(go[0], &status, 1));
+	self->tb.group = s->group;
+	self->p.dev = s->p.dev;
+	ASSERT_EQ(0, s->ret);
+	ASSERT_EQ(0, engine_attach(&e, s->p.dev));
+	e.pasid = PID;
+	ASSERT_EQ(0, vfio_find_atsd(s->bridge, &info));
+	atsd = vfio_map(s->bridge, info, 0, PAGE_64K);
+	ASSERT_NE(NULL, atsd);
+	EXPECT_EQ(0, try_read64(atsd + ATSD_AVA, &value));
+	EXPECT_EQ(pattern(0, 1), seen(&e, 0));
+	EXPECT_EQ(pattern(1, 1), seen(&e, 1));
+
+	ASSERT_EQ(0, kill(child, SIGKILL));
+	ASSERT_EQ(child, waitpid(child, &status, 0));
+	for (e.link = 0; e.link < 2; e.link++) {
+		EXPECT_STREQ("", both_refused(&e, guest_ea(0), CAUSE(XTS_BDF_MISS)));
+		EXPECT_STREQ("", both_refused(&e, guest_ea(1), CAUSE(XTS_BDF_MISS)));
+		EXPECT_STREQ("", both_refused(&e, guest_ea(2), CAUSE(XTS_BDF_MISS)));
+	}
+	EXPECT_EQ(SIGBUS, try_read64(atsd + ATSD_AVA, &value));
+	/* Nobody gets a binding to a machine without memory. */
+	munmap(atsd, PAGE_64K);
+	close(s->bridge);
+	EXPECT_EQ(-ESRCH, vfio_device_open(&self->tb.group, gpu->link[0].bdf));
+	engine_detach(&e);
+	close(s->p.dev);
+	close(s->p.guest.vcpu);
+	vfio_group_close(&self->tb.group);
+	free(info);
+
+	ASSERT_EQ(0, vfio_group_open(&self->tb.group, pci_iommu_group(gpu->bdf), true));
+	ASSERT_EQ(0, party_join(&self->p, &self->tb.group, gpu->bdf, 1));
 	EXPECT_EQ(pattern(0, 1), seen(&self->p.engine, 0));
-	ASSERT_EQ(0, madvise(guest_page(guest, 1), PAGE_64K, MADV_DONTNEED));
-	EXPECT_STREQ("", both_refused(&self->p.engine, guest_ea(1), CAUSE(PARTITION_RADIX)));
-	EXPECT_EQ(0ULL, *(__u64 *)guest_page(guest, 1));
 }
 
 /* All of it, from first open to last close, though machine and GPU live on both sides of that. */

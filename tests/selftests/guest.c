@@ -153,11 +153,17 @@ static int make_memory(struct guest *g, int vm)
 {
 	struct kvm_userspace_memory_region slot = { .memory_size = MEMORY_SIZE };
 
-	g->memory = anonymous(MEMORY_SIZE);
-	if (!g->memory)
+	char *p = anonymous(2 * GUEST_MEMORY_SIZE);
+	const size_t before = -(uintptr_t)p % GUEST_MEMORY_SIZE;
+
+	if (!p)
 		return -ENOMEM;
+	g->memory = p + before;
+	munmap(g->memory + GUEST_MEMORY_SIZE, GUEST_MEMORY_SIZE - before);
+	if (before)
+		munmap(p, before);
 	/* A huge page would bring pages into the partition's tree that were not touched. */
-	if (madvise(g->memory, MEMORY_SIZE, MADV_NOHUGEPAGE))
+	if (madvise(g->memory, GUEST_MEMORY_SIZE, MADV_NOHUGEPAGE))
 		return -errno;
 	slot.userspace_addr = (uintptr_t)g->memory;
 	return ioctl(vm, KVM_SET_USER_MEMORY_REGION, &slot) ? -errno : 0;
@@ -222,7 +228,7 @@ void guest_destroy(struct guest *g)
 	if (g->vcpu >= 0)
 		close(g->vcpu);
 	if (g->memory)
-		munmap(g->memory, MEMORY_SIZE);
+		munmap(g->memory, GUEST_MEMORY_SIZE);
 	*g = (struct guest){ .vcpu = -1 };
 }
 

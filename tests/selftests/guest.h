@@ -24,8 +24,11 @@
 #define GUEST_PTE_READ_WRITE	0x6ULL
 #define GUEST_PTE_PRIVILEGED	0x8ULL
 
+/* Of the memory where the host has it, as long and aligned as a huge page. */
+#define GUEST_MEMORY_SIZE	0x200000UL
+
 struct guest {
-	/* All memory, where the host has it. */
+	/* All memory, where the host has it; the guest sees the start. */
 	char *memory;
 	int vcpu;
 	struct kvm_run *run;

@@ -516,6 +516,41 @@ TEST_F(lpar, unplugged_gpu_takes_the_binding_with_it)
 	EXPECT_STREQ("", not_bound(bed->gpu, driver_lpid(device_bdf(bed, 2))));
 }
 
+/*
+ * Nobody tells this driver about a GPU that is another's: its memory may be unmapped, and it may be
+ * unplugged, without the binding's end.
+ */
+TEST_F(lpar, bridges_of_a_gpu_with_another_driver_are_refused)
+{
+	struct bed *bed = &self->bed;
+	struct vfio_region_info *info;
+	char path[128];
+
+	ASSERT_EQ(0, driver_bind(bed->gpu->bdf, "vfio-pci"));
+	EXPECT_EQ(-ENODEV, device_open(bed, 1));
+	EXPECT_EQ(1, kmsg_count(bed->tb.kmsg, "is not bound to " DRIVER));
+	EXPECT_STREQ("", not_clear());
+
+	/* Nothing is mapped that unplugging the GPU would take away. */
+	snprintf(path, sizeof(path), "/sys/bus/pci/devices/%s/remove", bed->gpu->bdf);
+	ASSERT_EQ(0, sys_write(path, "1"));
+	EXPECT_EQ(-ENODEV, device_open(bed, 1));
+	ASSERT_EQ(0, sys_write("/sys/bus/pci/rescan", "1"));
+	ASSERT_EQ(0, driver_bind(bed->gpu->bdf, "vfio-pci"));
+	EXPECT_EQ(-ENODEV, device_open(bed, 1));
+
+	/* Without a virtual machine the bridge is an ordinary device. */
+	vfio_group_drop_vm(&bed->group);
+	ASSERT_EQ(0, device_open(bed, 1));
+	EXPECT_EQ(-ENOENT, vfio_find_atsd(bed->dev[1], &info));
+	device_close(bed, 1);
+
+	ASSERT_EQ(0, driver_bind(bed->gpu->bdf, DRIVER));
+	ASSERT_EQ(0, vfio_group_add_vm(&bed->group));
+	ASSERT_EQ(0, device_open(bed, 1));
+	EXPECT_STREQ("", not_bound(bed->gpu, driver_lpid(bed->gpu->bdf)));
+}
+
 /* Defect 7: what firmware refuses fails the open, and leaves nothing behind. */
 TEST_F(lpar, defect_7_full_table_fails_the_open)
 {

@@ -1,0 +1,97 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The virtual machine that a GPU is bound to, and what the GPU knows of its memory.
+//!
+//! A bound GPU remembers translations of the machine's addresses. The guest has it forget those
+//! that it changes; the host does when the machine loses memory, be it that its process unmaps
+//! pages or that the kernel moves them: until then nobody else may get these pages.
+
+use crate::{
+    linux::{
+        kvm::Kvm,
+        mmu_notifier::{
+            Watch,
+            Watcher, //
+        },
+        npu::Npu,
+        trace, //
+    },
+    lpar::Lpar,
+    pure::lpar::Lpid,
+};
+use kernel::{
+    mm::MmWithUser,
+    prelude::*,
+    str::CString,
+    sync::Arc, //
+};
+
+/// A machine that a GPU is bound to, or is about to be.
+///
+/// Not to be dropped under a lock of an [`Lpar`], nor when its memory goes: both wait for
+/// [`Lpar::memory_goes`].
+pub(crate) struct Tenant {
+    // Dropped before the machine, which may be the last user of the process.
+    watch: Pin<KBox<Watch<Translations>>>,
+    kvm: Kvm,
+}
+
+impl Tenant {
+    /// Watches `mm`, the memory of `kvm`, for GPU `gpu` of `npu`, which `lpar` is about.
+    ///
+    /// EINTR: a signal came.
+    pub(crate) fn new(
+        kvm: Kvm,
+        mm: &MmWithUser,
+        npu: Npu,
+        lpid: Lpid,
+        gpu: CString,
+        lpar: Arc<Lpar>,
+    ) -> Result<Self> {
+        let translations = Translations {
+            npu,
+            lpid,
+            gpu,
+            lpar,
+        };
+        let watch = KBox::pin_init(Watch::new(mm, translations), GFP_KERNEL)?;
+
+        Ok(Self { watch, kvm })
+    }
+
+    pub(crate) fn is(&self, kvm: &Kvm) -> bool {
+        self.kvm == *kvm
+    }
+
+    /// Whether these are the translations that this watches for.
+    pub(crate) fn has(&self, translations: &Translations) -> bool {
+        core::ptr::eq(self.watch.watcher(), translations)
+    }
+
+    /// Stops watching, and never gives the machine's LPID back.
+    pub(crate) fn strand(self) {
+        core::mem::forget(self.kvm);
+    }
+}
+
+/// What a GPU knows of the addresses of a machine.
+pub(crate) struct Translations {
+    npu: Npu,
+    lpid: Lpid,
+    /// For traces.
+    gpu: CString,
+    lpar: Arc<Lpar>,
+}
+
+impl Watcher for Translations {
+    fn invalidate(&self) {
+        let result = self.npu.invalidate_lpar(self.lpid);
+
+        // If it failed the kernel has told.
+        trace::lpar_invalidate(&self.gpu, self.lpid, &result);
+    }
+
+    fn release(&self) {
+        self.lpar.memory_goes(self);
+    }
+}
