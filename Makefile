@@ -2,6 +2,7 @@
 #
 # make demo    show the driver at work on an emulated host
 # make check   every test and every lint
+# make check-clients  more guests of QEMU 7.2, and libvirt 9.0
 # make check-intree  builds of the kernel with the driver in its tree
 # make check-packages  install the Debian packages and use them
 # make docs    the documents: HTML, manual pages
@@ -18,7 +19,7 @@ KDIR ?= /lib/modules/$(shell uname -r)/build
 EMU := scripts/emu
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo check check-intree check-packages docs rustdoc deb intree series compare modules modules_install clean distclean
+.PHONY: help setup demo check check-clients check-intree check-packages docs rustdoc deb intree series compare modules modules_install clean distclean
 
 help:
 	@sed -n 's/^# \(make.*\)/  \1/p' Makefile
@@ -33,7 +34,7 @@ demo:
 check:
 	scripts/check
 
-check-intree check-packages:
+check-clients check-intree check-packages:
 	scripts/check $(@:check-%=%)
 
 docs rustdoc:

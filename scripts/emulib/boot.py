@@ -47,6 +47,8 @@ class Host:
     initrd: Path | None = None
     append: str = ""
     module: bool = True
+    # Disk images below the cache, /dev/vda and on; what is written to them is lost.
+    disks: list[Path] = field(default_factory=list)
     # Bad firmware to put between OPAL and Linux, by tests/qemu/mutations.py's names.
     mutations: list[str] = field(default_factory=list)
     timeout: float = 600
@@ -73,6 +75,16 @@ def _run_dir() -> Iterator[Path]:
 def _inner(path: Path) -> str:
     """A path below the cache as the root sees it."""
     return f"{config.ROOT_CACHE}/{path.relative_to(config.cache_dir())}"
+
+
+def _disk_options(host: Host) -> str:
+    """The host's disks as options of machine.py."""
+    for disk in host.disks:
+        if not disk.is_file():
+            raise Failure(f"--disk {disk}: no such file")
+        if not disk.resolve().is_relative_to(config.cache_dir()):
+            raise Failure(f"--disk {disk}: the emulator sees only files below {config.cache_dir()}")
+    return " ".join(f"--disk {shlex.quote(_inner(disk.resolve()))}" for disk in host.disks)
 
 
 def _modules(host: Host) -> list[str]:
@@ -114,7 +126,7 @@ def _prepare(host: Host, run: Path, command: list[str] | None) -> str:
         """
     return f"""
         cd {_inner(run)}
-        mapfile -t machine < <(python3 {MACHINE} args --gpus {host.gpus})
+        mapfile -t machine < <(python3 {MACHINE} args --gpus {host.gpus} {_disk_options(host)})
         [ ${{#machine[@]}} -gt 0 ]
         machine+=(-L {_inner(sources.firmware())})
         {emulator} "${{machine[@]}}" -machine dumpdtb=base.dtb >dumpdtb.log 2>&1 || {{ cat dumpdtb.log >&2; exit 1; }}

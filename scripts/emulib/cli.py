@@ -6,7 +6,9 @@ import signal
 import subprocess
 from pathlib import Path
 
-from . import boot, config, docs, initrd, kernel, module, packages, peer, programs, qemu, root, sources
+from . import (
+    boot, clients, config, docs, initrd, kernel, module, packages, peer, programs, qemu, root, sources,
+)
 from .config import Failure
 from .step import Step, say
 
@@ -19,6 +21,7 @@ STEPS: list[Step] = [
 OPTIONAL_STEPS: list[Step] = [
     kernel.DEBUG.step, module.DEBUG_STEP, initrd.DEBUG_STEP, root.DESK_STEP, docs.STEP, docs.RUST_STEP,
     packages.STEP, packages.HOST_STEP, peer.SOURCE_STEP, peer.STEP,
+    clients.IMAGE_STEP, clients.STEP,
 ]
 ALL_STEPS = STEPS + OPTIONAL_STEPS
 FOR_BOOT = [qemu.STEP, initrd.STEP]
@@ -54,6 +57,8 @@ def _host_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--mutate", action="append", default=[], metavar="NAME",
                         help="put bad firmware between OPAL and Linux; may be repeated; "
                         "see 'emu mutations'")
+    parser.add_argument("--disk", type=Path, action="append", default=[], metavar="FILE",
+                        help="a raw disk image below the cache; the first is /dev/vda; writes are lost")
     parser.add_argument("--no-module", action="store_true",
                         help="don't load nvlink2-vfio-pci.ko")
 
@@ -123,6 +128,7 @@ def _host(options: argparse.Namespace) -> boot.Host:
         gpus=options.gpus, ours=kernel.DEBUG if options.kernel_debug else kernel.HOST,
         files=options.file, kernel=options.kernel, initrd=options.initrd,
         append=options.append, module=not options.no_module, mutations=options.mutate,
+        disks=options.disk,
     )
 
 

@@ -82,9 +82,9 @@ def checkpatch_series() -> Result:
 
 
 def checkpatch_c() -> Result:
-    """Kernel-style C: the module's helpers and headers, the selftests."""
+    """Kernel-style C: the module's helpers and headers, the selftests, the guest's tests."""
     files = [p for p in tracked("*.c", "*.h")
-             if p.parts[0] in ("src", "include") or p.parts[:2] == ("tests", "selftests")]
+             if p.parts[0] in ("src", "include") or p.parts[:2] in (("tests", "selftests"), ("tests", "clients"))]
     return _checkpatch(LINUX, "--strict --terse --no-tree --file", [f"{SRC}/{p}" for p in files])
 
 
@@ -199,6 +199,7 @@ CHECKS = [
     Check("clippy", clippy),
     Check("sparse-module", sparse_module),
     Check("sparse-series", sparse_series),
+    Check("cargo-clients", lambda: _cargo("tests/clients")),
     Check("cargo-demo", lambda: _cargo("tests/demo")),
     Check("cargo-nvlink2ctl", lambda: _cargo("scripts/nvlink2ctl")),
     Check("checkpatch-series", checkpatch_series),

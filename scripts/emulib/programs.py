@@ -34,8 +34,13 @@ def selftests_dir() -> Path:
     return config.cache_dir() / "selftests"
 
 
+def binary(name: str) -> Path:
+    """A program that cargo() built for the emulated host."""
+    return config.cache_dir() / f"demo/{TARGET}/release/{name}"
+
+
 def demo_binary() -> Path:
-    return config.cache_dir() / f"demo/{TARGET}/release/nvlink2-demo"
+    return binary("nvlink2-demo")
 
 
 def nvlink2ctl_binary() -> Path:
@@ -49,7 +54,7 @@ def _build_selftests(log: Log) -> None:
     """)
 
 
-def _build_static(log: Log, package: Path) -> None:
+def build_static(log: Log, package: Path) -> None:
     log.run(
         cargo(str(package.relative_to(config.TREE)), "build", "--release", "--locked",
               "-Zbuild-std=std,panic_abort", "--target", TARGET),
@@ -70,7 +75,7 @@ DEMO_STEP = Step(
     "demo",
     "building the demo program (1 min when cold)",
     lambda: digest(DEMO, repr(CARGO_ENV)),
-    lambda log: _build_static(log, DEMO),
+    lambda log: build_static(log, DEMO),
     [demo_binary()],
     [root.STEP],
 )
@@ -80,7 +85,7 @@ NVLINK2CTL_STEP = Step(
     "building nvlink2ctl for the emulated host (1 min when cold)",
     lambda: digest(NVLINK2CTL / "src", NVLINK2CTL / "Cargo.toml", NVLINK2CTL / "Cargo.lock",
                    config.TREE / "src/pure", repr(CARGO_ENV)),
-    lambda log: _build_static(log, NVLINK2CTL),
+    lambda log: build_static(log, NVLINK2CTL),
     [nvlink2ctl_binary()],
     [root.STEP],
 )

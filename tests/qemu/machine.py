@@ -39,6 +39,7 @@ LINKS_PER_CHIP = GPUS_PER_CHIP * LINKS_PER_GPU
 PHBS_PER_CHIP = 6
 GPU_PHB = 0
 SERIAL_PHB = 1
+DISK_PHBS = (2, 3)
 
 # QEMU wants each slot's chassis and number to be unique; the root ports use the
 # numbers of the chips.
@@ -66,8 +67,10 @@ def chips(gpus):
     return gpus // GPUS_PER_CHIP
 
 
-def qemu_args(gpus, memory="4G", gpu_ram="16G"):
+def qemu_args(gpus, memory="4G", gpu_ram="16G", disks=()):
     """QEMU's arguments for GPUS GPUs, without firmware, kernel and tree.
+
+    DISKS are raw images, which are not changed: what is written is lost.
 
     The controller "emu-serial" has ports on bus SERIAL_BUS: add -chardev and
     -device virtserialport,bus=emu-serial.0,... for each.  Consoles (-serial),
@@ -83,6 +86,15 @@ def qemu_args(gpus, memory="4G", gpu_ram="16G"):
         "-nic", "none",
         "-device", f"virtio-serial-pci,id=emu-serial,bus=pcie.{SERIAL_PHB}",
     ]
+    if len(disks) > len(DISK_PHBS):
+        raise ValueError(f"room for {len(DISK_PHBS)} disks, not {len(disks)}")
+    for number, (phb, image) in enumerate(zip(DISK_PHBS, disks)):
+        # A comma in a value of QEMU's is written twice.
+        name = image.replace(",", ",,")
+        args += [
+            "-drive", f"if=none,id=disk{number},format=raw,snapshot=on,file={name}",
+            "-device", f"virtio-blk-pci,drive=disk{number},bus=pcie.{phb}",
+        ]
     for chip in range(count):
         bus = chip * PHBS_PER_CHIP + GPU_PHB
         args += ["-device", f"x3130-upstream,id=plx{chip},bus=pcie.{bus}"]
@@ -257,7 +269,7 @@ def make_shim(kernel, boot_dtb, names, bootargs, initrd=None):
 # -- command line ------------------------------------------------------------
 
 def cmd_args(options):
-    print("\n".join(qemu_args(options.gpus)))
+    print("\n".join(qemu_args(options.gpus, disks=options.disk)))
 
 
 def read(path):
@@ -301,6 +313,8 @@ def parser():
 
     args = commands.add_parser("args", parents=[gpus],
                                help="print QEMU's arguments, one per line")
+    args.add_argument("--disk", action="append", default=[], metavar="FILE",
+                      help="a raw disk image; may be repeated")
     args.set_defaults(run=cmd_args)
 
     chosen = argparse.ArgumentParser(add_help=False)

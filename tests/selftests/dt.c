@@ -19,11 +19,8 @@
 #define PCI_DEVICES "/sys/bus/pci/devices"
 #define DT_BASE "/sys/firmware/devicetree/base"
 
-/*
- * Reads a property of @node as it is; returns its length in bytes. sys_read() would eat a
- * final 0x0a.
- */
-static ssize_t dt_prop(const char *node, const char *name, void *buf, size_t size)
+/* sys_read() would eat a final 0x0a. */
+ssize_t dt_prop(const char *node, const char *name, void *buf, size_t size)
 {
 	char path[PATH_MAX];
 	size_t n;
@@ -39,7 +36,7 @@ static ssize_t dt_prop(const char *node, const char *name, void *buf, size_t siz
 	return n;
 }
 
-static int dt_u32(const char *node, const char *name, unsigned int index, __u32 *value)
+int dt_u32(const char *node, const char *name, unsigned int index, __u32 *value)
 {
 	__u32 cells[64];
 	ssize_t n = dt_prop(node, name, cells, sizeof(cells));
@@ -52,7 +49,7 @@ static int dt_u32(const char *node, const char *name, unsigned int index, __u32 
 	return 0;
 }
 
-static int dt_u64(const char *node, const char *name, unsigned int index, __u64 *value)
+int dt_u64(const char *node, const char *name, unsigned int index, __u64 *value)
 {
 	__u32 hi, lo;
 	int ret = dt_u32(node, name, 2 * index, &hi);
@@ -79,7 +76,7 @@ static int match_phandle(const char *path, const struct stat *st, int type, stru
 	return 1;
 }
 
-static int dt_node_of_phandle(__u32 phandle, char *node, size_t size)
+int dt_node_of_phandle(__u32 phandle, char *node, size_t size)
 {
 	wanted_phandle = phandle;
 	if (nftw(DT_BASE, match_phandle, 16, FTW_PHYS) != 1)
@@ -88,7 +85,7 @@ static int dt_node_of_phandle(__u32 phandle, char *node, size_t size)
 	return 0;
 }
 
-static int dt_node_of_pci(const char *bdf, char node[PATH_MAX])
+int dt_node_of_pci(const char *bdf, char node[PATH_MAX])
 {
 	char path[PATH_MAX];
 

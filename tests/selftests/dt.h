@@ -7,9 +7,11 @@
 #ifndef NVLINK2_SELFTEST_DT_H
 #define NVLINK2_SELFTEST_DT_H
 
+#include <limits.h>
 #include <linux/types.h>
 #include <stdbool.h>
 #include <stddef.h>
+#include <sys/types.h>
 
 #define DT_MAX_GPUS	6
 #define DT_MAX_LINKS	6
@@ -44,6 +46,18 @@ struct dt_topology {
 
 /* 0, or a negative errno with @why filled in. */
 int dt_read_topology(struct dt_topology *t, char *why, size_t why_size);
+
+/*
+ * Reads a property of the node whose directory is @node as it is; the length in bytes, or a
+ * negative errno.
+ */
+ssize_t dt_prop(const char *node, const char *name, void *buf, size_t size);
+/* The cell, or pair of cells, number @index of a property. */
+int dt_u32(const char *node, const char *name, unsigned int index, __u32 *value);
+int dt_u64(const char *node, const char *name, unsigned int index, __u64 *value);
+/* The directory of a node. */
+int dt_node_of_phandle(__u32 phandle, char *node, size_t size);
+int dt_node_of_pci(const char *bdf, char node[PATH_MAX]);
 
 /* Number of the IOMMU group of a PCI function, or a negative errno. */
 int pci_iommu_group(const char *bdf);

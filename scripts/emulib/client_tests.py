@@ -1,0 +1,36 @@
+# SPDX-License-Identifier: GPL-2.0
+"""QEMU 7.2 and libvirt 9.0 as users of the driver: tests/clients."""
+
+from . import clients
+from .report import Check, Result
+from .tests import Emulated
+
+# Seconds. Guests are emulated twice, and the machine may have other work.
+LIMIT = "1800"
+
+
+def _clients(gpus: int, *scenarios: str) -> Result:
+    clients.STEP.ensure()
+    run = Emulated(
+        f"clients-{scenarios[0]}",
+        ["--gpus", str(gpus), "--timeout", LIMIT, "--disk", str(clients.image()),
+         "--file", str(clients.programs_dir())],
+        "/files/programs/enter", *scenarios,
+    )
+    return run.with_console(Result.tallied(run.status, run.output))
+
+
+def guest() -> Result:
+    """One GPU in a guest, with all that it can do, and QEMU killed."""
+    return _clients(3, "one", "killed")
+
+
+def more() -> Result:
+    """All GPUs of a chip, what guests leave behind, and two guests on two chips."""
+    result = _clients(3, "three", "leftovers")
+    result.add(_clients(6, "two"))
+    return result
+
+
+CHECKS = [Check("guest", guest)]
+LONG_CHECKS = [Check("clients", more)]

@@ -1,0 +1,72 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Runs QEMU 7.2 and libvirt 9.0 as users of nvlink2-vfio-pci in an emulated Witherspoon.
+//!
+//! Prints TAP lines and ends with "N passed, N failed, N skipped".
+
+mod guests;
+mod host;
+mod lines;
+mod npu;
+mod qmp;
+mod tally;
+mod vm;
+
+use anyhow::Result;
+use clap::{Parser, ValueEnum};
+use guests::Bench;
+use std::process::ExitCode;
+use tally::Tally;
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Scenario {
+    /// One GPU and its bridges in a guest.
+    One,
+    /// QEMU is killed.
+    Killed,
+    /// What a second guest reads of the first one's GPU RAM.
+    Leftovers,
+    /// Three GPUs and six bridges in a guest.
+    Three,
+    /// Two guests on two chips (emu run --gpus 6).
+    Two,
+}
+
+/// Runs QEMU 7.2 and libvirt 9.0 as users of nvlink2-vfio-pci.
+#[derive(Parser)]
+struct Arguments {
+    /// What to try, one after the other.
+    #[arg(required = true)]
+    scenario: Vec<Scenario>,
+}
+
+fn run(scenarios: &[Scenario], tally: &mut Tally) -> Result<()> {
+    let mut bench = Bench::new(host::gpus()?)?;
+    for scenario in scenarios {
+        let outcome = match scenario {
+            Scenario::One => guests::one(&mut bench, tally),
+            Scenario::Killed => guests::killed(&mut bench, tally),
+            Scenario::Leftovers => guests::leftovers(&mut bench, tally),
+            Scenario::Three => guests::three(&mut bench, tally),
+            Scenario::Two => guests::two(&mut bench, tally),
+        };
+        if let Err(error) = outcome {
+            tally.add(&format!("{scenario:?} reached its end"), Err(error));
+        }
+    }
+    Ok(())
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let mut tally = Tally::default();
+    if let Err(error) = run(&arguments.scenario, &mut tally) {
+        tally.add("the emulated host is fit for these tests", Err(error));
+    }
+    println!("{}", tally.summary());
+    if tally.good() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
+}

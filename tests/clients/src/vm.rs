@@ -1,0 +1,260 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! A guest in QEMU 7.2: its start and end, its monitor, and the agent in it that obeys command lines.
+
+use crate::{
+    lines::{within, Lines},
+    qmp::Qmp,
+};
+use anyhow::{bail, ensure, Context, Result};
+use serde_json::json;
+use std::{
+    fs::{self, File},
+    io::Write,
+    os::unix::net::UnixStream,
+    path::{Path, PathBuf},
+    process::{Child, Command, ExitStatus},
+    thread::sleep,
+    time::{Duration, Instant},
+};
+
+/// What QEMU 7.2 is started with so that it does not use memory it has freed: see guest/keep_region_info.c.
+pub const PRELOAD: &str = "/files/keep_region_info.so";
+
+/// The pseries machine without firmware, and without mitigations that the emulated processor lacks.
+pub const MACHINE: &str =
+    "pseries,x-vof=on,cap-cfpc=broken,cap-sbbc=broken,cap-ibs=broken,cap-ccf-assist=off";
+
+/// Seconds for a guest's boot; it takes 5 on an idle machine.
+pub const BOOT: u64 = 300;
+/// Seconds for a command in the guest.
+const COMMAND: u64 = 300;
+
+/// What to start.
+pub struct Setup<'a> {
+    /// Name of the guest, of its files below /run.
+    pub name: &'a str,
+    /// PCI addresses of host devices, in the order of their -device options.
+    pub devices: &'a [String],
+    /// More options for QEMU.
+    pub options: &'a [&'a str],
+}
+
+/// A running QEMU.
+pub struct Vm {
+    child: Child,
+    /// Its monitor.
+    pub qmp: Qmp,
+    agent: Agent,
+    dir: PathBuf,
+}
+
+impl Vm {
+    /// Starts QEMU and waits for the guest's agent.
+    pub fn start(setup: &Setup) -> Result<Self> {
+        let mut vm = Self::launch(setup)?;
+        vm.await_agent()?;
+        Ok(vm)
+    }
+
+    /// Starts QEMU.
+    pub fn launch(setup: &Setup) -> Result<Self> {
+        let dir = Path::new("/run").join(setup.name);
+        let _ = fs::remove_dir_all(&dir);
+        fs::create_dir(&dir).with_context(|| dir.display().to_string())?;
+        let at = |name: &str| dir.join(name).display().to_string();
+        let log = File::create(dir.join("qemu.log"))?;
+        let mut command = Command::new("/usr/bin/qemu-system-ppc64");
+        command
+            .env("LD_PRELOAD", PRELOAD)
+            .args(["-nodefaults", "-display", "none", "-M", MACHINE])
+            .args(["-accel", "kvm", "-m", "512M"])
+            .args([
+                "-kernel",
+                "/files/vmlinux",
+                "-initrd",
+                "/files/guest.cpio.gz",
+            ])
+            .args(["-append", "console=hvc0 panic=-1"])
+            .args([
+                "-chardev",
+                &format!("file,id=console,path={}", at("console")),
+            ])
+            .args(["-serial", "chardev:console"])
+            .args([
+                "-chardev",
+                &format!("socket,id=agent,path={},server=on,wait=off", at("agent")),
+            ])
+            .args(["-serial", "chardev:agent"])
+            .args(["-qmp", &format!("unix:{},server=on,wait=off", at("qmp"))])
+            .args([
+                "-device",
+                "virtio-rng-pci,disable-legacy=on,iommu_platform=on",
+            ])
+            .args(setup.options)
+            .stdin(std::process::Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log);
+        for (number, device) in setup.devices.iter().enumerate() {
+            command.args([
+                "-device",
+                &format!("vfio-pci,id=vfio{number},host={device}"),
+            ]);
+        }
+        let mut child = command.spawn().context("qemu-system-ppc64")?;
+        let deadline = within(120);
+        let connected = loop {
+            // QEMU listens on the agent's socket first.
+            match Qmp::connect(&dir.join("qmp")) {
+                Ok(qmp) => break Ok(qmp),
+                Err(_) if Instant::now() < deadline && child.try_wait()?.is_none() => {
+                    sleep(Duration::from_millis(100));
+                }
+                Err(error) => break Err(error),
+            }
+        };
+        match connected.and_then(|qmp| Ok((qmp, Agent::connect(&dir.join("agent"))?))) {
+            Ok((qmp, agent)) => Ok(Self {
+                child,
+                qmp,
+                agent,
+                dir,
+            }),
+            Err(error) => {
+                let _ = child.kill();
+                let _ = child.wait();
+                let said = fs::read_to_string(dir.join("qemu.log")).unwrap_or_default();
+                Err(error.context(format!("QEMU did not start: {said}")))
+            }
+        }
+    }
+
+    /// Waits for the guest's agent after a start or reboot.
+    pub fn await_agent(&mut self) -> Result<()> {
+        let deadline = within(BOOT);
+        while self.line(deadline)? != "agent: ready" {}
+        Ok(())
+    }
+
+    /// The agent's next line. A machine that QEMU has stopped says nothing any more.
+    fn line(&mut self, deadline: Instant) -> Result<String> {
+        loop {
+            let line = self.agent.from.next(deadline.min(within(10)));
+            if line.is_ok() {
+                return line;
+            }
+            let status = self.qmp.execute("query-status", json!({}))?["status"].take();
+            if status != "running" || Instant::now() >= deadline {
+                return line.with_context(|| format!("machine is {status}\n{}", self.story()));
+            }
+        }
+    }
+
+    /// Runs a command line in the guest; what it printed, and its exit status.
+    pub fn run(&mut self, line: &str) -> Result<(String, u32)> {
+        self.agent.from.waiting();
+        self.send(line)?;
+        let deadline = within(COMMAND);
+        let mut output = String::new();
+        loop {
+            let answer = self
+                .line(deadline)
+                .with_context(|| format!("{line}\n{output}"))?;
+            if let Some(status) = answer.strip_prefix("agent: status ") {
+                return Ok((output, status.parse()?));
+            }
+            output.push_str(&answer);
+            output.push('\n');
+        }
+    }
+
+    /// Like `run`, for commands that must succeed.
+    pub fn output(&mut self, line: &str) -> Result<String> {
+        let (output, status) = self.run(line)?;
+        ensure!(status == 0, "{line}: exit status {status}\n{output}");
+        Ok(output)
+    }
+
+    /// Sends a command line that the agent does not survive.
+    pub fn send(&mut self, line: &str) -> Result<()> {
+        self.agent.send(line)
+    }
+
+    /// Powers the guest off; QEMU must end by itself, and well.
+    pub fn power_off(mut self) -> Result<()> {
+        self.send("poweroff -f")?;
+        let status = self.await_end(120)?;
+        ensure!(
+            status.success(),
+            "QEMU ended with {status}\n{}",
+            self.story()
+        );
+        Ok(())
+    }
+
+    /// Kills QEMU as nothing can refuse.
+    pub fn kill(mut self) -> Result<()> {
+        self.child.kill()?;
+        self.child.wait()?;
+        Ok(())
+    }
+
+    fn await_end(&mut self, seconds: u64) -> Result<ExitStatus> {
+        let deadline = within(seconds);
+        while Instant::now() < deadline {
+            if let Some(status) = self.child.try_wait()? {
+                return Ok(status);
+            }
+            sleep(Duration::from_millis(50));
+        }
+        bail!("QEMU does not end\n{}", self.story())
+    }
+
+    /// The guest's console.
+    pub fn console(&self) -> String {
+        let bytes = fs::read(self.dir.join("console")).unwrap_or_default();
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+
+    /// What QEMU said.
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.dir.join("qemu.log")).unwrap_or_default()
+    }
+
+    /// What QEMU and the guest said last.
+    fn story(&self) -> String {
+        let console = self.console();
+        let lines: Vec<_> = console.lines().collect();
+        let last = lines.len().saturating_sub(30);
+        format!(
+            "QEMU: {}\nconsole of the guest: {}",
+            self.log(),
+            lines[last..].join("\n")
+        )
+    }
+}
+
+impl Drop for Vm {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// The guest's second console, on which guest/init takes orders.
+struct Agent {
+    to: UnixStream,
+    from: Lines,
+}
+
+impl Agent {
+    fn connect(path: &Path) -> Result<Self> {
+        let to = UnixStream::connect(path).with_context(|| path.display().to_string())?;
+        let from = Lines::new(to.try_clone()?, "the guest's agent");
+        Ok(Self { to, from })
+    }
+
+    fn send(&mut self, line: &str) -> Result<()> {
+        Ok(self.to.write_all(format!("{line}\n").as_bytes())?)
+    }
+}
