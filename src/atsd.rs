@@ -65,6 +65,7 @@ pub(crate) struct AtsdRegion {
 }
 
 impl AtsdRegion {
+    /// Maps the register that `atsd` names. ENOMEM: there is no room for the mapping.
     pub(crate) fn new(bridge: Bridge, atsd: Atsd, gate: Arc<Gate>) -> Result<Arc<Self>> {
         let registers = Registers::new(atsd.address(), ATSD_SIZE)?;
 

@@ -50,6 +50,7 @@ pub(crate) enum Files {
 }
 
 impl Files {
+    /// Makes the folder `name` in `root`, with the files that suit `role`.
     pub(crate) fn new(root: &Dir, name: &CStr, role: &Role) -> Result<Self> {
         Ok(match role {
             Role::Ordinary => Self::Ordinary(KBox::pin_init(

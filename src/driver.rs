@@ -42,13 +42,16 @@ module_device_table!(
 
 /// What all functions of the driver share.
 pub(crate) struct Shared {
+    /// The driver's folder.
     pub(crate) debugfs: Dir,
     /// Of the GPUs' RAM.
     pub(crate) gates: Arc<PerGpu<Gate>>,
+    /// Of the GPUs, too: which virtual machine each is bound to.
     pub(crate) lpars: Arc<PerGpu<Lpar>>,
 }
 
 impl Shared {
+    /// Makes it for a driver that has no function yet.
     pub(crate) fn new() -> Result<Self> {
         Ok(Self {
             debugfs: Dir::new(Function::NAME),
@@ -64,6 +67,7 @@ impl Drop for Shared {
     }
 }
 
+/// What `vfio_pci:` aliases are made of: NVIDIA GPUs and NPU bridges, for a driver_override only.
 pub(crate) const ID_TABLE: &dyn kernel::device_id::IdTable<OverrideId, ()> = &IDS;
 
 /// The module: it exists as long as its driver is registered.

@@ -69,12 +69,16 @@ pub(crate) enum Role {
 
 /// A GPU's RAM, and whose addresses it translates.
 pub(crate) struct GpuState {
+    /// What the region shows.
     pub(crate) ram: Arc<GpuRam>,
+    /// Shared with the bridges of the GPU.
+    /// Shared with the bridges of the GPU.
     pub(crate) lpar: Arc<Lpar>,
 }
 
 /// A bridge and what accesses to it depend on.
 pub(crate) struct BridgeState {
+    /// As firmware describes it.
     pub(crate) bridge: Bridge,
     /// Of its own registers.
     gate: Arc<Gate>,

@@ -4,9 +4,9 @@
 //!
 //! A region is usable while its function is powered (D0, not runtime suspended), decodes memory,
 //! and neither it nor what it is reached through is being reset. For GPU RAM the latter are the
-//! bridges of its links: a function reset of a bridge fences the link. ATSD registers are the NPU's,
-//! not the bridge's: power and decoding of the bridge, which no driver of a guest enables, do not
-//! matter to them.
+//! bridges of its links: a function reset of a bridge fences the link. ATSD registers are the
+//! NPU's, not the bridge's: power and decoding of the bridge, which no driver of a guest enables,
+//! do not matter to them.
 //!
 //! Whether the links are *trained* is not part of it. Only the vendor's driver trains them, through
 //! registers that firmware does not document; nothing that the host can read says that it did. As
@@ -47,11 +47,13 @@ pub(crate) struct Gate {
 
 /// Proof that a region is usable, as long as it exists.
 pub(crate) struct Access<'a> {
+    /// memory_lock, held for reading.
     pub(crate) memory: MemoryGuard<'a>,
     _state: ReadGuard<'a, State>,
 }
 
 impl Gate {
+    /// Makes a gate that lets everybody in.
     pub(crate) fn new() -> impl PinInit<Self> {
         pin_init!(Self {
             state <- RwLock::new(State {

@@ -62,18 +62,23 @@ const WINDOW: usize = 0x1_0000;
 
 /// How many faults there were, by outcome.
 pub(crate) struct FaultCounts {
+    /// Those that ended in a page.
     pub(crate) inserted: Atomic<u64>,
     /// Those of the above that were of huge pages.
     pub(crate) huge: Atomic<u64>,
+    /// Those that ended in SIGBUS.
     pub(crate) refused: Atomic<u64>,
 }
 
 /// A GPU's RAM as a region: its whole aperture, of which the RAM is the lower part.
 pub(crate) struct GpuRam {
+    /// As firmware describes it.
     pub(crate) gpu: Gpu,
     /// Shared with the GPU's bridges.
     pub(crate) gate: Arc<Gate>,
+    /// What is registered for DMA.
     pub(crate) ledger: Arc<Retrying<Ledger>>,
+    /// Of all mappings since the function was probed.
     pub(crate) faults: FaultCounts,
     /// The largest that the RAM is mapped with. How much RAM there is in the aperture, the host
     /// cannot know; that of all GPUs with NVLink2 is a multiple of the largest page there is.
@@ -81,6 +86,7 @@ pub(crate) struct GpuRam {
 }
 
 impl GpuRam {
+    /// Makes the region of `gpu`, which is usable while `gate` lets in.
     pub(crate) fn new(gpu: Gpu, gate: Arc<Gate>) -> Result<Arc<Self>> {
         let ledger = Arc::pin_init(Ledger::new(), GFP_KERNEL)?;
 

@@ -61,6 +61,7 @@ pub(crate) struct Registered {
 }
 
 impl Ledger {
+    /// Makes an empty ledger.
     pub(crate) fn new() -> impl PinInit<Retrying<Self>> {
         Retrying::new(pin_init!(Self {
             entries <- new_mutex!(Entries::default()),

@@ -12,15 +12,16 @@
 //! driver, or the machine loses all its memory. As long as the NPU may know an LPID a reference to
 //! the machine keeps KVM from giving it to another.
 //!
-//! A GPU that is open without a virtual machine can't be bound through a bridge, nor opened so while
-//! it is bound: it keeps translations until it is reset, which closing it does, and they must not
-//! outlive a binding.
+//! A GPU that is open without a virtual machine can't be bound through a bridge, nor opened so
+//! while it is bound: it keeps translations until it is reset, which closing it does, and they must
+//! not outlive a binding.
 //!
 //! Should firmware fail to take an LPID back, the reference is retained with it, at most one per
 //! GPU, and nobody can open the GPU or its bridges (EIO) until firmware has: every open tries
 //! again.
 //!
-//! Lock order: the state of an [`Lpar`] is taken inside of VFIO's locks and outside of a [`Gate`]'s.
+//! Lock order: the state of an [`Lpar`] is taken inside of VFIO's locks and outside of a
+//! [`Gate`]'s.
 
 use crate::{
     gate::Gate,
@@ -147,7 +148,8 @@ impl Binding {
             dev_err!(
                 gpu.device(),
                 "LPID {} may still be mapped (errno {}): GPU and bridges are refused and the \
-                 virtual machine is kept until unmapping succeeds, which the next open tries again\n",
+                 virtual machine is kept until unmapping succeeds, which the next open tries \
+                 again\n",
                 self.lpid.get(),
                 -error.to_errno()
             );
@@ -338,7 +340,8 @@ impl Lpar {
             None if state.unbound => {
                 dev_err!(
                     core.device(),
-                    "LPID {} not bound: the GPU is open without a virtual machine, close it first\n",
+                    "LPID {} not bound: the GPU is open without a virtual machine, close it \
+                     first\n",
                     lpid.get()
                 );
                 return Err(EBUSY);
@@ -399,8 +402,8 @@ impl Lpar {
         if let Some(binding) = state.binding.held() {
             dev_err!(
                 core.device(),
-                "bound to LPID {} through a bridge: close the bridges, or open the GPU for the same \
-                 virtual machine\n",
+                "bound to LPID {} through a bridge: close the bridges, or open the GPU for the \
+                 same virtual machine\n",
                 binding.lpid.get()
             );
             return Err(EBUSY);

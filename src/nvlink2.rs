@@ -28,7 +28,7 @@ kernel::prelude::module! {
     params: {
         max_order: u32 {
             default: 18,
-            description: "log2 of the largest page that GPU RAM is mapped with, in CPU pages: 0 for no huge pages, 5 for 2 MiB or 14 for 1 GiB where these have 64 KiB",
+            description: "Largest page of GPU RAM, log2 of CPU pages (0: 64K, 5: 2M, 14: 1G)",
         },
     },
 }

@@ -20,6 +20,7 @@ pub(crate) struct PerGpu<T> {
 }
 
 impl<T> PerGpu<T> {
+    /// Makes an empty collection.
     pub(crate) fn new() -> impl PinInit<Self> {
         pin_init!(Self {
             by_base <- new_mutex!(KVec::new()),

@@ -59,6 +59,7 @@ impl Tenant {
         Ok(Self { watch, kvm })
     }
 
+    /// Whether the machine is that of `kvm`.
     pub(crate) fn is(&self, kvm: &Kvm) -> bool {
         self.kvm == *kvm
     }

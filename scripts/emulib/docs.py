@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0
 """The documents, as HTML and manual pages."""
 
+import json
 import re
 import shlex
 from pathlib import Path
@@ -64,15 +65,40 @@ def rustdoc_command(compiled: str) -> list[str]:
     return ["env", *result, "--document-private-items", "-Dwarnings", "-Arustdoc::private_intra_doc_links"]
 
 
+# Kinds of items in rustdoc's JSON that say for themselves what they are: a use, an impl, a macro's output.
+KINDS = {"module", "struct", "struct_field", "enum", "trait", "function", "constant", "static", "type_alias"}
+
+
+def undocumented(crate: str) -> list[str]:
+    """Items of rustdoc's JSON that other files can use and that have no documentation, as file:line."""
+    result = []
+    for item in json.loads(crate)["index"].values():
+        visibility, span = item["visibility"], item["span"]
+        shared = visibility in ("public", "crate") or (
+            isinstance(visibility, dict) and visibility["restricted"]["path"] == "::linux")
+        ours = span and "/src/" in span["filename"] and "generated" not in span["filename"]
+        if shared and ours and not item["docs"] and KINDS.intersection(item["inner"]) \
+                and not span["filename"].endswith("nvlink2.rs"):
+            result.append(f"src/{span['filename'].split('/src/')[1]}:{span['begin'][0]}: {item['name']}")
+    return sorted(result)
+
+
 def _build_rust(log: Log) -> None:
     build = module.build_dir()
+    command = rustdoc_command((build / "src/.nvlink2.o.cmd").read_text(encoding="utf-8"))
     root.remove(rust())
-    log.run(root.inside(
-        rustdoc_command((build / "src/.nvlink2.o.cmd").read_text(encoding="utf-8"))
-        + ["--crate-name", "nvlink2_vfio_pci", "--output", f"{config.ROOT_CACHE}/docs/rust"],
-        workdir=f"{config.ROOT_CACHE}/module/build",
-        env={"RUSTC_BOOTSTRAP": "1", "NVLINK2_BINDINGS": f"{config.ROOT_CACHE}/module/build/src/bindings_generated.rs"},
-    ))
+    for options in (["--output-format", "json"], []):
+        log.run(root.inside(
+            [*command, "--crate-name", "nvlink2_vfio_pci", "--output", f"{config.ROOT_CACHE}/docs/rust", *options],
+            workdir=f"{config.ROOT_CACHE}/module/build",
+            env={"RUSTC_BOOTSTRAP": "1",
+                 "NVLINK2_BINDINGS": f"{config.ROOT_CACHE}/module/build/src/bindings_generated.rs"},
+        ))
+    index = rust() / "nvlink2_vfio_pci.json"
+    missing = undocumented(index.read_text(encoding="utf-8"))
+    index.unlink()
+    if missing:
+        raise Failure("rustdoc: without documentation: " + "; ".join(missing))
 
 
 RUST_STEP = Step(

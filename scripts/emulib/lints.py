@@ -5,7 +5,7 @@ import re
 import subprocess
 from pathlib import Path
 
-from . import config, docs, kernel, module, programs, qemu, root
+from . import config, docs, intree, kernel, module, programs, qemu, root
 from .report import Check, Result, tail
 from .step import Step
 
@@ -78,6 +78,19 @@ def checkpatch_series() -> Result:
     return _checkpatch(
         LINUX, "--strict --terse --no-tree --ignore UNKNOWN_COMMIT_ID",
         [f"{SRC}/{patch.relative_to(TREE)}" for patch in kernel.patches()],
+    )
+
+
+def checkpatch_driver() -> Result:
+    """The driver as patches for the kernel, as `make series` writes them."""
+    intree.STEP.ensure()
+    done = len(kernel.patches())
+    written = sorted((intree.folder() / "patches").glob("*.patch"))
+    driver = [patch for patch in written if int(patch.name[:4]) > done]
+    # Only the first of several patches that add files names them in MAINTAINERS.
+    return _checkpatch(
+        LINUX, "--strict --terse --no-tree --ignore FILE_PATH_CHANGES",
+        [f"{config.ROOT_CACHE}/series/patches/{patch.name}" for patch in driver],
     )
 
 
@@ -158,6 +171,16 @@ def _builds(step: Step) -> Result:
     return Result.one(True)
 
 
+def rustdoc() -> Result:
+    """The documentation of the module's code and of nvlink2ctl's."""
+    docs.RUST_STEP.ensure()
+    done = subprocess.run(
+        programs.cargo("scripts/nvlink2ctl", "rustdoc", "--locked", "--lib", "--", "-Dwarnings"),
+        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False,
+    )
+    return Result.one(done.returncode == 0, tail(done.stdout, 80))
+
+
 def house_rules() -> Result:
     """Rules of this project that a search can check."""
     complaints = []
@@ -203,9 +226,11 @@ CHECKS = [
     Check("cargo-demo", lambda: _cargo("tests/demo")),
     Check("cargo-nvlink2ctl", lambda: _cargo("scripts/nvlink2ctl")),
     Check("checkpatch-series", checkpatch_series),
+    Check("checkpatch-driver", checkpatch_driver),
     Check("checkpatch-c", checkpatch_c),
     Check("checkpatch-qemu", checkpatch_qemu),
     Check("python", python),
+    Check("rustdoc", rustdoc),
     Check("docs", lambda: _builds(docs.STEP)),
     Check("rustfmt", rustfmt),
     Check("shellcheck", shellcheck),

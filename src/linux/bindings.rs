@@ -5,6 +5,8 @@
 //! Generated types refer to the kernel crate's through the glob import, so a `pci_dev` here is a
 //! `kernel::bindings::pci_dev`, and a type that neither has is a compile error.
 
+// Thousands of items, and their documentation is C's.
+#![doc(hidden)]
 #![allow(
     clippy::all,
     clippy::cast_lossless,

@@ -35,6 +35,7 @@ unsafe impl<T: Retry> Sync for Retrying<T> {}
 impl<T: Retry> Retrying<T> {
     const DELAY_MS: u32 = 200;
 
+    /// Wraps `value`; nothing is tried before [`Self::schedule`].
     pub(crate) fn new(value: impl PinInit<T>) -> impl PinInit<Self> {
         pin_init!(Self {
             // SAFETY: `slot` is a place for a `delayed_work` that stays where it is.

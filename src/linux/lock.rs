@@ -38,6 +38,7 @@ pub(crate) struct MemoryGuard<'a> {
 }
 
 impl<'a> MemoryGuard<'a> {
+    /// Takes memory_lock for reading; sleeps.
     pub(super) fn new(core: &'a Core) -> Self {
         // SAFETY: The core device's semaphore was initialised when the device was allocated.
         unsafe { bindings::down_read(&raw mut (*core.as_raw()).memory_lock) };
@@ -48,6 +49,7 @@ impl<'a> MemoryGuard<'a> {
         }
     }
 
+    /// Returns the device whose lock it is.
     pub(super) fn core(&self) -> &'a Core {
         self.core
     }
@@ -82,6 +84,7 @@ unsafe impl<T: Send> Send for RwLock<T> {}
 unsafe impl<T: Send + Sync> Sync for RwLock<T> {}
 
 impl<T> RwLock<T> {
+    /// Makes an unlocked lock around `value`.
     pub(crate) fn new(value: T) -> impl PinInit<Self> {
         pin_init!(Self {
             // SAFETY: `slot` is a place for a semaphore that stays where it is.
@@ -90,6 +93,7 @@ impl<T> RwLock<T> {
         })
     }
 
+    /// Shares the value with other readers; sleeps.
     pub(crate) fn read(&self) -> ReadGuard<'_, T> {
         // SAFETY: Initialised by `new`, the only constructor.
         unsafe { bindings::down_read(self.sem.get()) };
@@ -100,6 +104,7 @@ impl<T> RwLock<T> {
         }
     }
 
+    /// Has the value alone; sleeps.
     pub(crate) fn write(&self) -> WriteGuard<'_, T> {
         // SAFETY: Initialised by `new`, the only constructor.
         unsafe { bindings::down_write(self.sem.get()) };

@@ -69,6 +69,7 @@ impl<T: Watcher> Watch<T> {
         }? Error)
     }
 
+    /// Returns who is told.
     pub(crate) fn watcher(&self) -> &T {
         &self.watcher
     }

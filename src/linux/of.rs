@@ -25,6 +25,7 @@ use kernel::str::CStrExt;
 pub(crate) struct OfNode(NonNull<bindings::device_node>);
 
 impl OfNode {
+    /// Returns a pointer that is valid as long as `self`.
     pub(super) fn as_raw(&self) -> *mut bindings::device_node {
         self.0.as_ptr()
     }

@@ -18,6 +18,7 @@ use kernel::{
 pub(crate) struct Function(Opaque<bindings::pci_dev>);
 
 impl Function {
+    /// Returns a pointer that is valid as long as `self`.
     pub(super) fn as_raw(&self) -> *mut bindings::pci_dev {
         self.0.get()
     }
@@ -28,6 +29,7 @@ impl Function {
         unsafe { Device::from_raw(&raw mut (*self.as_raw()).dev) }
     }
 
+    /// Returns the vendor id, 16 bits.
     pub(crate) fn vendor(&self) -> u32 {
         // SAFETY: Set when the device is enumerated.
         u32::from(unsafe { (*self.as_raw()).vendor })

@@ -201,6 +201,7 @@ impl<R: Region> RegionVTable<R> {
         add_capability: Some(Self::add_capability),
     };
 
+    /// Returns the table of calls for regions of this type.
     pub(super) const fn build() -> &'static bindings::vfio_pci_regops {
         &Self::VTABLE
     }

@@ -38,10 +38,12 @@ impl Core {
         unsafe { &*core.cast() }
     }
 
+    /// Returns a pointer that is valid as long as `self`.
     pub(super) fn as_raw(&self) -> *mut bindings::vfio_pci_core_device {
         self.0.get()
     }
 
+    /// Returns the PCI function, which is valid as long as `self`.
     pub(super) fn pci(&self) -> *mut bindings::pci_dev {
         // SAFETY: `pdev` is set when the device is initialised and never changes.
         unsafe { (*self.as_raw()).pdev }
@@ -148,6 +150,7 @@ impl<'a> Enabled<'a> {
         Ok(Self(core))
     }
 
+    /// Returns the device that is being opened.
     pub(crate) fn core(&self) -> &'a Core {
         self.0
     }
@@ -217,6 +220,7 @@ impl MappedCore {
         Self(NonNull::from(&core.0).cast())
     }
 
+    /// Returns the device that the mapping keeps open.
     pub(super) fn get(&self) -> &Core {
         // SAFETY: By the type invariant the mapping keeps the device open.
         unsafe { Core::from_raw(self.0.as_ptr()) }

@@ -156,8 +156,8 @@ impl Fault<'_> {
             return Outcome::FALLBACK;
         }
         // SAFETY: By the type invariant the fault is under way, so its VMA stays and its address is
-        // in it. The VMA has VM_PFNMAP and is not copy-on-write, since `attach` set the one and VFIO
-        // demands shared mappings.
+        // in it. The VMA has VM_PFNMAP and is not copy-on-write, since `attach` set the one and
+        // VFIO demands shared mappings.
         // CAST: As in `page`.
         Outcome(unsafe {
             let vmf = &(*self.vmf).__bindgen_anon_1;
@@ -179,8 +179,11 @@ fn file_offset(pgoff: u64) -> Option<u64> {
 /// A new VMA's place in its process and its file, in bytes.
 #[derive(Clone, Copy)]
 pub(crate) struct Extent {
+    /// Address in the process.
     pub(crate) user: u64,
+    /// Never 0.
     pub(crate) len: u64,
+    /// Offset in the device's file, which includes the index of the region.
     pub(crate) file_offset: u64,
 }
 
@@ -207,6 +210,7 @@ impl Range {
 }
 
 impl Extent {
+    /// Reads it from the VMA. EINVAL: it is none that mmap() makes.
     pub(crate) fn of(vma: &VmaNew) -> Result<Self> {
         let len = vma.end().checked_sub(vma.start()).ok_or(EINVAL)?;
         // SAFETY: The VMA is valid and not shared with anybody yet.

@@ -240,6 +240,7 @@ impl<T: Driver> Device<T> {
         ..pin_init::zeroed()
     };
 
+    /// Returns the table of calls for PCI's error recovery and resets.
     pub(super) const fn error_handlers() -> &'static bindings::pci_error_handlers {
         &Self::ERROR_HANDLERS
     }

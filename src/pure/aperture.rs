@@ -39,6 +39,7 @@ pub(crate) struct Aperture {
 }
 
 impl Aperture {
+    /// Checks `base` and `size`, in bytes.
     pub(crate) fn new(base: u64, size: u64) -> Result<Self, ApertureError> {
         if base == 0 || size == 0 {
             return Err(ApertureError::Zero);
@@ -56,10 +57,12 @@ impl Aperture {
         Ok(Self { base, size })
     }
 
+    /// Returns the first physical address.
     pub(crate) fn base(self) -> u64 {
         self.base
     }
 
+    /// Returns the size in bytes.
     pub(crate) fn size(self) -> u64 {
         self.size
     }

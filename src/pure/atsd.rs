@@ -29,6 +29,7 @@ impl Atsd {
             .then_some(Self(address))
     }
 
+    /// Returns its physical address.
     pub(crate) fn address(self) -> u64 {
         self.0
     }

@@ -75,8 +75,11 @@ impl fmt::Display for Problem {
 /// A property that firmware got wrong.
 #[derive(Debug)]
 pub(crate) struct Fault<N> {
+    /// Where it is.
     pub(crate) node: N,
+    /// Its name, or that of the property that is missing.
     pub(crate) property: &'static CStr,
+    /// What is wrong.
     pub(crate) problem: Problem,
 }
 

@@ -11,6 +11,7 @@ pub(crate) struct Guest {
     pub(crate) hv: bool,
     /// The host translates its addresses by radix trees.
     pub(crate) radix: bool,
+    /// The number that KVM gave its partition.
     pub(crate) lpid: u64,
 }
 
@@ -44,6 +45,7 @@ impl Lpid {
         }
     }
 
+    /// Returns it as a number, never 0.
     pub(crate) fn get(self) -> u32 {
         self.0
     }
@@ -92,6 +94,7 @@ pub(crate) enum Left<T> {
 }
 
 impl<T> Shared<T> {
+    /// Makes one without a value.
     pub(crate) fn new() -> Self {
         Self {
             state: State::Free,

@@ -26,6 +26,7 @@ impl RegionOffset {
         Self(file_offset % MAX_REGION_SIZE)
     }
 
+    /// Returns it in bytes.
     pub(crate) const fn get(self) -> u64 {
         self.0
     }
@@ -64,10 +65,12 @@ impl RegionRange {
         Self::new(start, len.min(size.checked_sub(start.0)?), size)
     }
 
+    /// Returns the offset of the first byte.
     pub(crate) fn start(self) -> u64 {
         self.start
     }
 
+    /// Returns the length in bytes.
     pub(crate) fn len(self) -> u64 {
         self.len
     }

@@ -39,6 +39,7 @@ pub(crate) const MAX_LINKS: usize = 6;
 /// A GPU on NVLink2.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Gpu {
+    /// Where its RAM is.
     pub(crate) aperture: Aperture,
     /// `ibm,device-tgt-addr`, never 0.
     pub(crate) tgt: u64,
@@ -58,11 +59,13 @@ impl Gpu {
 pub(crate) struct Bridge {
     /// The aperture of the GPU at the other end.
     pub(crate) aperture: Aperture,
+    /// That of the GPU.
     pub(crate) tgt: u64,
     /// Index in the NPU (`ibm,npu-link-index`), which also selects the ATSD register.
     pub(crate) link: u32,
     /// `ibm,nvlink-speed`, a code.
     pub(crate) speed: u32,
+    /// Its ATSD register, if the NPU has one for the link.
     pub(crate) atsd: Option<Atsd>,
 }
 
