@@ -188,6 +188,21 @@ def exit_status() -> Result:
     return result
 
 
+def nvlink2ctl_host() -> Result:
+    """The host tool on emulated hosts: what it says is what is there, what it changes is changed."""
+    total = Result()
+    for gpus in MACHINES:
+        run = Emulated(
+            f"nvlink2ctl-{gpus}",
+            ["--gpus", str(gpus), "--file", str(programs.nvlink2ctl_binary()),
+             "--file", str(config.TREE / "tests/nvlink2ctl-host"),
+             "--file", str(programs.NVLINK2CTL / "tests/recordings")],
+            "/files/nvlink2ctl-host/run.sh", "/files/nvlink2ctl", "/files/recordings",
+        )
+        total.add(run.with_console(Result.tap(run.status, run.output)))
+    return total
+
+
 CHECKS = [
     Check("bad-firmware", bad_firmware),
     Check("selftests", selftests),
@@ -200,4 +215,5 @@ CHECKS = [
     Check("iommu-groups", groups),
     Check("host", host),
     Check("nvlink2ctl", nvlink2ctl),
+    Check("nvlink2ctl-host", nvlink2ctl_host),
 ]

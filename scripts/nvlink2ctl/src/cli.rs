@@ -2,15 +2,24 @@
 
 //! The command line.
 
+mod bind;
+mod doctor;
+mod generate;
+mod guest;
 mod memlock;
 mod record;
+mod select;
 mod show;
+mod topology;
 
 use crate::{bdf::Bdf, exit::Status, host::Host, output, source::Source};
 use anyhow::{Result, anyhow};
 use clap::{Parser, Subcommand};
 use serde::Serialize;
-use std::path::PathBuf;
+use std::{
+    io::{self, Write},
+    path::PathBuf,
+};
 
 const EXIT_STATUS: &str = "\
 Exit status:
@@ -49,6 +58,8 @@ pub enum Command {
         /// PCI address, such as 0004:04:00.0
         bdf: Bdf,
     },
+    /// Show how GPUs and processors are linked
+    Topology(topology::Arguments),
     /// Tell whether a PCI function is an NVLink2 bridge by libvirt's rule: exit status 0 if it is, 1 if not
     IsBridge {
         /// PCI address, such as 0006:00:00.0
@@ -56,8 +67,22 @@ pub enum Command {
     },
     /// Compute how much memory libvirt lets QEMU lock (RLIMIT_MEMLOCK)
     Memlock(memlock::Arguments),
+    /// Give GPUs and their bridges to the driver: all of them, or none
+    Bind(bind::Bind),
+    /// Take GPUs and their bridges back: all of them, or none
+    Unbind(bind::Unbind),
+    /// Print QEMU's options for GPUs and their bridges
+    QemuArgs(guest::QemuArgs),
+    /// Print the elements of a libvirt domain for GPUs and their bridges
+    LibvirtXml(guest::LibvirtXml),
+    /// Check step by step whether the host can pass its GPUs through, and say what to do
+    Doctor,
     /// Record what this program reads of a host, for --sysfs anywhere
     Record(record::Arguments),
+    /// Print a script by which a shell completes arguments
+    Completions(generate::Completions),
+    /// Print or write manual pages
+    Man(generate::Man),
 }
 
 /// Reads the host that the options name.
@@ -79,7 +104,15 @@ pub fn run(options: &Options) -> Result<Status> {
         Command::Show { bdf } => show::show(&host(options)?, *bdf, options.json),
         Command::IsBridge { bdf } => is_bridge(options, *bdf),
         Command::Memlock(arguments) => memlock::run(options, arguments),
+        Command::Topology(arguments) => topology::run(options, arguments),
+        Command::Bind(arguments) => bind::bind(options, arguments),
+        Command::Unbind(arguments) => bind::unbind(options, arguments),
+        Command::QemuArgs(arguments) => guest::qemu_args(options, arguments),
+        Command::LibvirtXml(arguments) => guest::libvirt_xml(options, arguments),
+        Command::Doctor => doctor::run(options),
         Command::Record(arguments) => record::run(options, arguments),
+        Command::Completions(arguments) => generate::completions(arguments),
+        Command::Man(arguments) => generate::man(arguments),
     }
 }
 
@@ -94,10 +127,12 @@ pub fn complain(options: &Options, error: &anyhow::Error, status: Status) {
         error: format!("{error:#}"),
         status: status.number(),
     };
-    match serde_json::to_string_pretty(&complaint) {
-        Ok(json) if options.json => eprintln!("{json}"),
-        _ => eprintln!("nvlink2ctl: {}", complaint.error),
-    }
+    let text = match serde_json::to_string_pretty(&complaint) {
+        Ok(json) if options.json => json,
+        _ => format!("nvlink2ctl: {}", complaint.error),
+    };
+    // Where nobody listens, there is nobody to complain to.
+    let _ = writeln!(io::stderr(), "{text}");
 }
 
 fn is_bridge(options: &Options, bdf: Bdf) -> Result<Status> {

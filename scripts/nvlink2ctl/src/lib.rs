@@ -6,10 +6,13 @@
 //! replayed anywhere; everything that is changed goes through [`bind`].
 
 pub mod bdf;
+pub mod bind;
 pub mod cli;
 pub mod devicetree;
+pub mod doctor;
 pub mod domain;
 pub mod exit;
+pub mod groups;
 pub mod host;
 pub mod memlock;
 pub mod output;
@@ -17,6 +20,7 @@ pub mod phb;
 pub mod recording;
 pub mod source;
 pub mod units;
+pub mod users;
 
 // The kernel module's device tree reader, as it is; rustfmt there has the kernel's configuration.
 #[allow(dead_code, reason = "the module needs more of it than this program")]

@@ -3,7 +3,7 @@
 //! `record`.
 
 use super::{Options, output, source};
-use crate::{exit::Status, host::Host};
+use crate::{doctor, exit::Status, host::Host};
 use anyhow::{Context, Result};
 use std::{fs, path::PathBuf};
 
@@ -18,7 +18,7 @@ pub struct Arguments {
 /// Writes a recording of everything that the other commands read of a host.
 pub fn run(options: &Options, arguments: &Arguments) -> Result<Status> {
     let source = source(options)?.logged();
-    Host::read(&source);
+    doctor::examine(&source, &Host::read(&source));
     let text = source.into_log().text()?;
 
     match &arguments.output {

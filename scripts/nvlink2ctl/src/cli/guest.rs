@@ -1,0 +1,140 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! `qemu-args` and `libvirt-xml`: what a guest's configuration needs.
+
+use super::{Options, host, output, select::Selection};
+use crate::{bdf::Bdf, exit::Status, groups, host::Host};
+use anyhow::{Context, Result, bail};
+use quick_xml::Writer;
+
+/// The largest index of a PCI host bridge in QEMU.
+const LAST_PHB: u64 = 31;
+
+/// What goes on QEMU's command line.
+#[derive(Debug, clap::Args)]
+pub struct QemuArgs {
+    #[command(flatten)]
+    selection: Selection,
+
+    /// Index of the first PCI host bridge that is added; 0 is the default one
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=LAST_PHB))]
+    first_index: u64,
+}
+
+/// What goes into a domain's XML.
+#[derive(Debug, clap::Args)]
+pub struct LibvirtXml {
+    #[command(flatten)]
+    selection: Selection,
+
+    /// Whether libvirt shall bind and give back the functions. libvirt 9.0 knows no driver but vfio-pci then,
+    /// so that the guest would have no NVLink2
+    #[arg(long, value_name = "yes|no", default_value = "no", value_parser = ["yes", "no"])]
+    managed: String,
+}
+
+/// Prints -device options: a PCI host bridge per IOMMU group, as QEMU wants it for ATSD.
+pub fn qemu_args(options: &Options, arguments: &QemuArgs) -> Result<Status> {
+    let host = host(options)?.with_nvlink2()?;
+    let functions = arguments.selection.functions(&host)?;
+    let mut devices = Vec::new();
+
+    for (index, group) in (arguments.first_index..).zip(groups::of(&host, &functions)) {
+        if index > LAST_PHB {
+            bail!(
+                "a pseries guest has no PCI host bridge {index}: use a smaller --first-index or fewer groups"
+            );
+        }
+        devices.push(format!("spapr-pci-host-bridge,index={index},id=phb{index}"));
+        let members = functions.iter().filter(|bdf| {
+            host.functions
+                .get(bdf)
+                .is_some_and(|function| function.group == Some(group))
+        });
+        for (slot, bdf) in (1..).zip(members) {
+            devices.push(format!(
+                "vfio-pci,host={bdf},bus=phb{index}.0,addr={slot:#x}"
+            ));
+        }
+    }
+    ungrouped(&host, &functions)?;
+    if options.json {
+        let words: Vec<_> = devices
+            .iter()
+            .flat_map(|device| ["-device", device])
+            .collect();
+        output::json(&words)?;
+    } else {
+        let lines: Vec<_> = devices
+            .iter()
+            .map(|device| format!("-device {device}"))
+            .collect();
+        output::print(&lines.join("\n"))?;
+    }
+    Ok(Status::Done)
+}
+
+/// Complains about a function without an IOMMU group, which nothing can pass through.
+fn ungrouped(host: &Host, functions: &[Bdf]) -> Result<()> {
+    let alone = functions.iter().find(|bdf| {
+        host.functions
+            .get(bdf)
+            .is_none_or(|function| function.group.is_none())
+    });
+    match alone {
+        Some(bdf) => bail!(
+            "{bdf} has no IOMMU group, so it can't be passed through: 'nvlink2ctl doctor' says why"
+        ),
+        None => Ok(()),
+    }
+}
+
+/// Prints <hostdev> elements; libvirt gives each IOMMU group a PCI host bridge by itself.
+pub fn libvirt_xml(options: &Options, arguments: &LibvirtXml) -> Result<Status> {
+    let host = host(options)?.with_nvlink2()?;
+    let functions = arguments.selection.functions(&host)?;
+    ungrouped(&host, &functions)?;
+    let elements: Vec<_> = functions
+        .iter()
+        .map(|bdf| hostdev(*bdf, &arguments.managed))
+        .collect::<Result<_>>()?;
+
+    if options.json {
+        output::json(&elements)?;
+    } else {
+        output::print(&elements.join("\n"))?;
+    }
+    Ok(Status::Done)
+}
+
+fn hostdev(bdf: Bdf, managed: &str) -> Result<String> {
+    let mut writer = Writer::new_with_indent(Vec::new(), b' ', 2);
+    let address = [
+        ("domain", format!("{:#06x}", bdf.domain)),
+        ("bus", format!("{:#04x}", bdf.bus)),
+        ("slot", format!("{:#04x}", bdf.slot)),
+        ("function", format!("{:#x}", bdf.function)),
+    ];
+    writer
+        .create_element("hostdev")
+        .with_attributes([("mode", "subsystem"), ("type", "pci"), ("managed", managed)])
+        .write_inner_content(|writer| {
+            writer
+                .create_element("driver")
+                .with_attribute(("name", "vfio"))
+                .write_empty()?;
+            writer
+                .create_element("source")
+                .write_inner_content(|writer| {
+                    writer
+                        .create_element("address")
+                        .with_attributes(
+                            address.iter().map(|(name, value)| (*name, value.as_str())),
+                        )
+                        .write_empty()?;
+                    Ok(())
+                })?;
+            Ok(())
+        })?;
+    String::from_utf8(writer.into_inner()).context("XML")
+}

@@ -1,0 +1,710 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The program on recordings of emulated hosts, and on this machine.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects,
+    reason = "a test that panics has failed"
+)]
+
+use assert_cmd::{Command, assert::Assert};
+use predicates::{prelude::*, str::contains};
+use serde_json::Value;
+use std::{fs, path::PathBuf};
+
+fn recording(name: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(format!("tests/recordings/{name}.json"))
+}
+
+fn program() -> Command {
+    Command::new(env!("CARGO_BIN_EXE_nvlink2ctl"))
+}
+
+/// Runs the program on a recording.
+fn on(host: &str, arguments: &str) -> Assert {
+    program()
+        .arg("--sysfs")
+        .arg(recording(host))
+        .args(arguments.split_whitespace())
+        .assert()
+}
+
+fn output(assert: Assert) -> String {
+    String::from_utf8(assert.get_output().stdout.clone()).unwrap()
+}
+
+fn json(host: &str, arguments: &str) -> Value {
+    serde_json::from_str(&output(on(host, &format!("--json {arguments}")).success())).unwrap()
+}
+
+/// A recording with changes, in a file that goes away with the first value.
+fn changed(host: &str, change: impl FnOnce(&mut Value)) -> (tempfile::TempDir, PathBuf) {
+    let mut recording: Value = serde_json::from_slice(&fs::read(recording(host)).unwrap()).unwrap();
+    change(&mut recording["files"]);
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("recording.json");
+    fs::write(&file, recording.to_string()).unwrap();
+    (folder, file)
+}
+
+fn device<'v>(files: &'v mut Value, bdf: &str) -> &'v mut Value {
+    &mut files["sys"]["bus"]["pci"]["devices"][bdf]
+}
+
+#[test]
+fn list_has_all_gpus_and_bridges() {
+    for (host, gpus, npus) in [("3-gpus", 3, 1), ("6-bound", 6, 2)] {
+        let list = json(host, "list");
+        assert_eq!(list["gpus"].as_array().unwrap().len(), gpus);
+        assert_eq!(list["bridges"].as_array().unwrap().len(), 2 * gpus);
+        assert_eq!(list["npus"].as_array().unwrap().len(), npus);
+        assert!(list["faulty"].as_array().unwrap().is_empty());
+        let text = output(on(host, "list").success());
+        assert_eq!(text.lines().count(), 1 + 3 * gpus);
+    }
+}
+
+#[test]
+fn list_says_what_emulation_is_known_for() {
+    let list = json("6-bound", "list");
+    let gpu = &list["gpus"][4];
+    assert_eq!(gpu["bdf"], "0006:04:00.0");
+    assert_eq!(gpu["id"], "10de:1db1");
+    assert_eq!(gpu["slot"], "GPU4");
+    assert_eq!(gpu["driver"], "nvlink2-vfio-pci");
+    assert_eq!(gpu["aperture"]["base"], "0x7c000000000");
+    assert_eq!(gpu["aperture"]["size"], 128_u64 << 30);
+    assert_eq!(gpu["tgt"], "0x7c000000000");
+    assert_eq!(gpu["lpar"], "none");
+    assert_eq!(
+        gpu["bridges"],
+        serde_json::json!(["000d:00:01.0", "000d:00:01.1"])
+    );
+    assert_eq!(gpu["peers"].as_array().unwrap().len(), 6);
+
+    let bridge = &list["bridges"][9];
+    assert_eq!(bridge["bdf"], "000d:00:01.1");
+    assert_eq!(bridge["gpu"], "0006:04:00.0");
+    assert_eq!((&bridge["link"], &bridge["speed"]), (&3.into(), &9.into()));
+    assert_eq!(bridge["atsd"], "0x6070200830000");
+    assert_eq!(bridge["libvirt_bridge"], true);
+    assert_eq!(list["npus"][1]["chip"], 1);
+}
+
+#[test]
+fn show_knows_every_role() {
+    for (bdf, role) in [
+        ("0000:03:00.0", "gpu"),
+        ("0006:00:00.1", "bridge"),
+        ("0001:01:00.0", "other"),
+    ] {
+        assert_eq!(json("3-gpus", &format!("show {bdf}"))["role"], role);
+    }
+    on("3-gpus", "show 0000:03:00.0")
+        .success()
+        .stdout(contains("0x3e000000000, 128 GiB").and(contains("gpu 0000:04:00.0")));
+    on("3-gpus", "show 0000:03:00.1")
+        .code(2)
+        .stderr(contains("no PCI function 0000:03:00.1"));
+    on("3-gpus", "show 3:00")
+        .code(2)
+        .stderr(contains("is no address of a PCI function"));
+}
+
+#[test]
+fn topology_has_every_link_once() {
+    for (host, gpus) in [("3-gpus", 3), ("6-gpus", 6)] {
+        let topology = json(host, "topology");
+        let links = topology["links"].as_array().unwrap();
+        let count = |to| links.iter().filter(|link| link["to"] == to).count();
+        assert_eq!((count("npu"), count("gpu")), (2 * gpus, 2 * gpus));
+        let dot = output(on(host, "topology --dot").success());
+        assert_eq!(dot.matches(" -- ").count(), 4 * gpus);
+    }
+    on("3-gpus", "topology")
+        .success()
+        .stdout(contains("NPU of chip 0 (/pciex@6030200000000)").and(contains("2 x 0000:05:00.0")));
+    on("3-gpus", "--json topology --dot").code(2);
+}
+
+#[test]
+fn is_bridge_answers_by_exit_status() {
+    on("3-gpus", "is-bridge 0006:00:00.0").success().stdout("");
+    on("3-gpus", "is-bridge 0000:03:00.0").code(1);
+    on("3-gpus", "is-bridge 0006:00:00.7").code(2);
+    assert_eq!(json("3-gpus", "is-bridge 0006:00:00.0")["bridge"], true);
+}
+
+#[test]
+fn is_bridge_wants_all_four_properties() {
+    for property in ["ibm,gpu", "ibm,nvlink", "ibm,nvlink-speed", "memory-region"] {
+        let (_folder, file) = changed("3-gpus", |files| {
+            let node = &mut files["sys"]["firmware"]["devicetree"]["base"]["pciex@6030200000000"]["unknown-bridge@0"];
+            node.as_object_mut().unwrap().remove(property).unwrap();
+        });
+        program()
+            .arg("--sysfs")
+            .arg(file)
+            .args(["is-bridge", "0006:00:00.0"])
+            .assert()
+            .code(1);
+    }
+}
+
+#[test]
+fn wrong_firmware_is_blamed() {
+    let (_folder, file) = changed("3-gpus", |files| {
+        let node = &mut files["sys"]["firmware"]["devicetree"]["base"]["pciex@6030200000000"]["unknown-bridge@0"];
+        node["ibm,device-tgt-addr"] = "#00000000".into();
+    });
+    let blame = "device tree: ibm,device-tgt-addr of /pciex@6030200000000/unknown-bridge@0 has the wrong length";
+    let run = |arguments: &[&str]| program().arg("--sysfs").arg(&file).args(arguments).assert();
+
+    run(&["list"]).success().stdout(contains(blame));
+    run(&["show", "0000:03:00.0"])
+        .success()
+        .stdout(contains(blame));
+    run(&["doctor"])
+        .code(1)
+        .stdout(contains("FAILED  GPUs").and(contains(blame)));
+    run(&["qemu-args", "0000:03:00.0"])
+        .code(2)
+        .stderr(contains(blame));
+    // The others are none the worse for it.
+    run(&["qemu-args", "0000:04:00.0"]).success();
+}
+
+const GUEST: &str = "<domain type='kvm'><memory unit='GiB'>1</memory><os><type arch='ppc64' machine='pseries'>hvm</type></os><devices>";
+
+#[test]
+fn memlock_looks_devices_up() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("guest.xml");
+    for (host, functions, bytes) in [
+        ("3-gpus", "--all", 550_863_110_144_u64),
+        ("6-gpus", "--group 0", 550_863_110_144),
+        ("6-gpus", "--all", 825_745_211_392),
+        ("6-gpus", "000d:00:00.0", 550_863_110_144),
+    ] {
+        let hostdevs = output(on(host, &format!("libvirt-xml {functions}")).success());
+        fs::write(&file, format!("{GUEST}{hostdevs}</devices></domain>")).unwrap();
+        let arguments = format!("memlock --domain {}", file.display());
+        let report = json(host, &arguments);
+
+        assert_eq!(report["bytes"], bytes, "{host} {functions}");
+        assert_eq!(report["kib"], bytes / 1024);
+        assert_eq!(report["inputs"]["mode"], "nvlink2");
+        on(host, &arguments)
+            .success()
+            .stdout(contains(format!("{bytes} bytes\n")).and(contains(format!(
+                "<hard_limit unit=\"KiB\">{}</hard_limit>",
+                bytes / 1024
+            ))));
+    }
+    // The GPU alone is an ordinary device.
+    let hostdev = output(on("3-gpus", "libvirt-xml 0000:03:00.0").success());
+    let first = hostdev.split_inclusive("</hostdev>").next().unwrap();
+    fs::write(&file, format!("{GUEST}{first}</devices></domain>")).unwrap();
+    let arguments = format!("memlock --explain --domain {}", file.display());
+    on("3-gpus", &arguments).success().stdout(
+        contains("4320133120 bytes").and(contains("PCI host bridge 1: isolates devices/hostdev")),
+    );
+    // And this machine has no such device.
+    program()
+        .args(["memlock", "--domain"])
+        .arg(&file)
+        .assert()
+        .code(2)
+        .stderr(contains(
+            "devices/hostdev: the host has no PCI function 0000:03:00.0",
+        ));
+}
+
+#[test]
+fn memlock_from_numbers() {
+    for (arguments, bytes) in [
+        (
+            "--memory 1048576KiB --max-memory 1048576KiB --phbs 2 --mode none",
+            25_165_824_u64,
+        ),
+        ("--memory 1GiB --phbs 1 --mode vfio", 2_168_455_168),
+        ("--memory 1048576 --phbs 1", 275_981_008_896),
+        ("--memory 1GiB --phbs 3 --mode nvlink2", 825_745_211_392),
+        (
+            "--memory 1GiB --max-memory 4GiB --mode nvlink2",
+            279_227_400_192,
+        ),
+    ] {
+        program()
+            .arg("memlock")
+            .args(arguments.split(' '))
+            .assert()
+            .success()
+            .stdout(contains(format!("{bytes} bytes")));
+    }
+    for (arguments, words) in [
+        ("", "--memory"),
+        ("--memory 1Gi", "is no unit"),
+        ("--memory=-1", "is no number"),
+        (
+            "--memory 1GiB --max-memory 1MiB",
+            "--max-memory is less than --memory",
+        ),
+        ("--memory 1GiB --phbs 0", "at least the default"),
+        (
+            "--memory 1GiB --phbs 18446744073709551615",
+            "does not fit into 64 bits",
+        ),
+        ("--memory 1GiB --mode kvm", "none, vfio, nvlink2"),
+        ("--memory 1GiB --domain x", "cannot be used with"),
+        ("--domain /nonexistent", "/nonexistent"),
+    ] {
+        program()
+            .arg("memlock")
+            .args(arguments.split_whitespace())
+            .assert()
+            .code(2)
+            .stderr(contains(words));
+    }
+}
+
+#[test]
+fn memlock_reads_standard_input_and_settings() {
+    for (settings, first) in [
+        (
+            "<memtune><hard_limit unit='GiB'>2</hard_limit></memtune>",
+            "2147483648 bytes",
+        ),
+        (
+            "<memtune><hard_limit>0</hard_limit></memtune>",
+            "0 bytes (libvirt leaves the limit alone)",
+        ),
+        (
+            "<memoryBacking><locked/></memoryBacking>",
+            "9007199254740991 bytes (libvirt's number for no limit)",
+        ),
+        ("", "20971520 bytes"),
+    ] {
+        let xml = format!("{GUEST}</devices>{settings}</domain>");
+        let run = |json: &[&str]| {
+            program()
+                .args(["memlock", "--explain", "--domain", "-"])
+                .args(json)
+                .write_stdin(xml.clone())
+                .assert()
+                .success()
+        };
+        run(&[]).stdout(predicate::str::starts_with(first).and(contains("rule: ")));
+        let _: Value = serde_json::from_str(&output(run(&["--json"]))).unwrap();
+    }
+    program()
+        .args(["memlock", "--domain", "-"])
+        .write_stdin(b"\xff".as_slice())
+        .assert()
+        .code(2);
+}
+
+#[test]
+fn guests_get_a_host_bridge_per_group() {
+    let arguments = output(on("6-gpus", "qemu-args --all").success());
+    assert_eq!(arguments.matches("spapr-pci-host-bridge").count(), 2);
+    assert_eq!(arguments.matches("vfio-pci").count(), 18);
+    assert!(arguments.contains("-device vfio-pci,host=0006:03:00.0,bus=phb2.0,addr=0x1\n"));
+
+    let words = json("6-gpus", "qemu-args 0006:03:00.0 --first-index 5");
+    assert_eq!(
+        words,
+        serde_json::json!([
+            "-device",
+            "spapr-pci-host-bridge,index=5,id=phb5",
+            "-device",
+            "vfio-pci,host=0006:03:00.0,bus=phb5.0,addr=0x1",
+            "-device",
+            "vfio-pci,host=000d:00:00.0,bus=phb5.0,addr=0x2",
+            "-device",
+            "vfio-pci,host=000d:00:00.1,bus=phb5.0,addr=0x3",
+        ])
+    );
+    on("6-gpus", "qemu-args --all --first-index 31")
+        .code(2)
+        .stderr(contains("no PCI host bridge 32"));
+    on("6-gpus", "qemu-args --all --first-index 0").code(2);
+    on("6-gpus", "libvirt-xml --managed yes 0006:03:00.0")
+        .success()
+        .stdout(contains("managed=\"yes\"").count(3));
+}
+
+#[test]
+fn plans_are_made_for_gpus_groups_and_all() {
+    for (arguments, count) in [
+        ("0000:03:00.0", 3),
+        ("0000:03:00.0 000c:00:00.0", 3),
+        ("000c:00:00.0", 1),
+        ("--group 0", 9),
+        ("--group 0 --group 2", 18),
+        ("--all", 18),
+    ] {
+        let plan = json("6-gpus", &format!("bind --dry-run {arguments}"));
+        assert_eq!(
+            plan["changes"].as_array().unwrap().len(),
+            count,
+            "{arguments}"
+        );
+        assert_eq!(plan["changes"][0]["to"], "nvlink2-vfio-pci");
+        on("6-gpus", &format!("unbind --dry-run {arguments}")).success();
+    }
+    for (arguments, words) in [
+        ("", "required"),
+        ("--all --group 0", "cannot be used with"),
+        ("--group 1", "IOMMU group 1 has no GPU"),
+        ("0000:00:00.0", "neither a GPU on NVLink2 nor"),
+        ("0000:00:00.7", "no PCI function"),
+    ] {
+        on("6-gpus", &format!("bind --dry-run {arguments}"))
+            .code(2)
+            .stderr(contains(words));
+    }
+    // A recording cannot be changed.
+    on("6-gpus", "bind --all")
+        .code(2)
+        .stderr(contains("--sysfs"));
+    on("6-bound", "unbind --all")
+        .code(2)
+        .stderr(contains("--sysfs"));
+}
+
+#[test]
+fn a_group_with_a_driver_of_the_host_is_refused() {
+    let (_folder, file) = changed("3-gpus", |files| {
+        device(files, "0000:04:00.0")["driver"] = ">/sys/bus/pci/drivers/nvidia".into();
+    });
+    let run = |arguments: &str| {
+        program()
+            .arg("--sysfs")
+            .arg(&file)
+            .args(arguments.split(' '))
+            .assert()
+    };
+    run("bind --dry-run 0000:03:00.0")
+        .code(4)
+        .stderr(contains("IOMMU group 0: 0000:04:00.0 belongs to nvidia"));
+    run("bind --dry-run --group 0")
+        .success()
+        .stdout(contains("nvidia -> nvlink2-vfio-pci"));
+    run("doctor").code(1).stdout(contains(
+        "FAILED  viability: IOMMU group 0: 0000:04:00.0 belongs to nvidia",
+    ));
+    run("bind --dry-run --driver nvidia --group 0").code(4);
+}
+
+#[test]
+fn other_vfio_drivers_are_told_by_their_modules() {
+    let (_folder, file) = changed("3-bound", |files| {
+        device(files, "0000:04:00.0")["driver"] = ">/sys/bus/pci/drivers/own".into();
+        files["sys"]["bus"]["pci"]["drivers"]["own"] =
+            serde_json::json!({ "module": ">/sys/module/own_vfio" });
+        files["sys"]["module"]["vfio_pci_core"] =
+            serde_json::json!({ "holders": { "own_vfio": {} } });
+    });
+    program()
+        .arg("--sysfs")
+        .arg(file)
+        .arg("doctor")
+        .assert()
+        .code(1)
+        .stdout(contains("ok      viability").and(contains(
+            "FAILED  binding: only some of the functions of 0000:04:00.0",
+        )));
+}
+
+/// A host on which a thing is missing, and what doctor says about it.
+#[test]
+fn doctor_finds_what_is_missing() {
+    type Change = fn(&mut Value);
+    let table: [(Change, &str); 12] = [
+        (
+            |files| {
+                files["sys"]["firmware"]["devicetree"]["base"]["compatible"] = "=ibm,pseries".into()
+            },
+            "FAILED  platform: 'ibm,pseries' is not PowerNV",
+        ),
+        (
+            |files| {
+                files["sys"]["firmware"]["devicetree"]["base"]["ibm,opal"] = serde_json::json!({})
+            },
+            "FAILED  firmware",
+        ),
+        (
+            |files| files["proc"]["cpuinfo"] = "=cpu : POWER8\nMMU : Radix".into(),
+            "FAILED  processor: 'POWER8' is no POWER9",
+        ),
+        (
+            |files| files["proc"]["cpuinfo"] = "=cpu : POWER9\nMMU : Hash".into(),
+            "disable_radix",
+        ),
+        (
+            |files| files["boot"] = serde_json::json!({ "config-7.3.4+": "=CONFIG_VFIO=m\n" }),
+            "lacks CONFIG_PPC_POWERNV_NPU2=y, CONFIG_SPAPR_TCE_IOMMU=y",
+        ),
+        (
+            |files| {
+                device(files, "0006:00:00.0")["iommu_group"] = ">/sys/kernel/iommu_groups/7".into()
+            },
+            "FAILED  IOMMU groups: 0000:03:00.0 is in group 0, its bridge 0006:00:00.0 in 7",
+        ),
+        (
+            |files| {
+                files["sys"]["module"]
+                    .as_object_mut()
+                    .unwrap()
+                    .remove("kvm_hv");
+            },
+            "FAILED  KVM: kvm_hv is not loaded",
+        ),
+        (
+            |files| {
+                files["sys"]["module"]
+                    .as_object_mut()
+                    .unwrap()
+                    .remove("vfio_iommu_spapr_tce");
+            },
+            "FAILED  VFIO: vfio_iommu_spapr_tce is not loaded",
+        ),
+        (
+            |files| {
+                files["dev"]["vfio"].as_object_mut().unwrap().remove("0");
+            },
+            "FAILED  device files: there is no /dev/vfio/0",
+        ),
+        (
+            |files| {
+                files["proc"]["self"] =
+                    serde_json::json!({ "limits": "=Max locked memory 8388608 8388608 bytes" });
+            },
+            "FAILED  locked memory: this user may lock 8388608 bytes, the smallest guest needs 550863110144",
+        ),
+        (
+            |files| {
+                files["sys"]["bus"]["pci"]["devices"]
+                    .as_object_mut()
+                    .unwrap()
+                    .retain(|bdf, _| !bdf.starts_with("0006:"));
+            },
+            "FAILED  NVLink2 bridges",
+        ),
+        (
+            |files| {
+                files["sys"]["firmware"]["devicetree"]["base"]["pciex@6030200000000"]
+                    .as_object_mut()
+                    .unwrap()
+                    .remove("ibm,mmio-atsd");
+            },
+            "ibm,mmio-atsd of /pciex@6030200000000 is missing",
+        ),
+    ];
+
+    on("3-bound", "doctor")
+        .success()
+        .stdout(contains("FAILED").not());
+    for (change, words) in table {
+        let (_folder, file) = changed("3-bound", change);
+        let run = |json: &[&str]| {
+            program()
+                .arg("--sysfs")
+                .arg(&file)
+                .args(json)
+                .arg("doctor")
+                .assert()
+                .code(1)
+        };
+
+        run(&[]).stdout(contains(words).and(contains("-> ")));
+        let findings: Value = serde_json::from_str(&output(run(&["--json"]))).unwrap();
+        assert!(
+            findings
+                .as_array()
+                .unwrap()
+                .iter()
+                .any(|finding| finding["verdict"] == "failed" && finding["remedy"].is_string())
+        );
+    }
+}
+
+#[test]
+fn memory_for_a_user_without_the_capability() {
+    for (limit, verdict) in [
+        ("unlimited", "ok "),
+        ("550863110144", "ok "),
+        ("550863110143", "FAILED "),
+    ] {
+        let (_folder, file) = changed("3-bound", |files| {
+            files["proc"]["self"] = serde_json::json!({
+                "status": "=CapEff:\t0000000000003fff\n",
+                "limits": format!("=Max locked memory         {limit}    {limit}    bytes\n"),
+            });
+        });
+        let status = if verdict == "ok " { 0 } else { 1 };
+        let line = format!("{verdict:8}locked memory: ");
+        program()
+            .arg("--sysfs")
+            .arg(file)
+            .arg("doctor")
+            .assert()
+            .code(status)
+            .stdout(contains(line));
+    }
+}
+
+#[test]
+fn a_recording_of_a_recording_is_the_same() {
+    for host in ["3-gpus", "3-bound", "6-gpus", "6-bound"] {
+        let text = fs::read_to_string(recording(host)).unwrap();
+        on(host, "record").success().stdout(text);
+    }
+}
+
+#[test]
+fn bad_roots_are_named() {
+    let folder = tempfile::tempdir().unwrap();
+    for (root, words) in [
+        (folder.path().join("none"), "none"),
+        (folder.path().to_owned(), "has no folder 'sys'"),
+        (
+            PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("Cargo.toml"),
+            "no recording of nvlink2ctl",
+        ),
+    ] {
+        program()
+            .arg("--sysfs")
+            .arg(root)
+            .arg("list")
+            .assert()
+            .code(2)
+            .stderr(contains(words));
+    }
+}
+
+/// A folder with a sysfs in it, as in a container: the files are the machine's own.
+#[test]
+fn other_roots_are_read() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::create_dir_all(folder.path().join("sys/bus/pci/devices/0000:03:00.0")).unwrap();
+    fs::write(
+        folder
+            .path()
+            .join("sys/bus/pci/devices/0000:03:00.0/vendor"),
+        "0x10de\n",
+    )
+    .unwrap();
+    let run = |arguments: &str| {
+        program()
+            .arg("--sysfs")
+            .arg(folder.path())
+            .args(arguments.split(' '))
+            .assert()
+    };
+    run("list").code(3);
+    run("--json show 0000:03:00.0")
+        .success()
+        .stdout(contains("\"id\": \"10de:\""));
+    run("is-bridge 0000:03:00.0").code(1);
+    run("doctor").code(1).stdout(contains("no device tree"));
+}
+
+/// This machine is no POWER9 host, or the tests would not run on it.
+#[test]
+fn a_machine_without_nvlink_says_so() {
+    for command in [
+        "list",
+        "topology",
+        "bind --all",
+        "unbind --all",
+        "qemu-args --all",
+        "libvirt-xml --all",
+    ] {
+        program()
+            .args(command.split(' '))
+            .assert()
+            .code(3)
+            .stderr(contains("has no GPU with NVLink2").and(contains("doctor")));
+    }
+    program()
+        .args(["--json", "list"])
+        .assert()
+        .code(3)
+        .stdout("")
+        .stderr(contains("\"status\": 3"));
+    program()
+        .arg("doctor")
+        .assert()
+        .code(1)
+        .stdout(contains("FAILED  platform").and(contains("1 check failed")));
+}
+
+#[test]
+fn completions_and_pages_know_every_command() {
+    let help = output(program().arg("help").assert().success());
+    let commands = [
+        "list",
+        "show",
+        "topology",
+        "is-bridge",
+        "memlock",
+        "bind",
+        "unbind",
+        "qemu-args",
+        "libvirt-xml",
+        "doctor",
+        "record",
+        "completions",
+        "man",
+    ];
+    let folder = tempfile::tempdir().unwrap();
+    program()
+        .arg("man")
+        .arg("--out")
+        .arg(folder.path())
+        .assert()
+        .success();
+    for command in commands {
+        assert!(help.contains(&format!("  {command} ")), "{command}");
+        assert!(
+            folder
+                .path()
+                .join(format!("nvlink2ctl-{command}.1"))
+                .exists(),
+            "{command}"
+        );
+    }
+    for shell in ["bash", "zsh", "fish"] {
+        let script = output(program().args(["completions", shell]).assert().success());
+        for command in commands {
+            assert!(script.contains(command), "{shell} {command}");
+        }
+    }
+    program()
+        .arg("man")
+        .assert()
+        .success()
+        .stdout(contains("Exit status"));
+}
+
+/// A reader who goes away is no reason to panic.
+#[test]
+fn closed_pipes_are_no_error() {
+    let run = |command: &str| {
+        let line = format!("{} {command}", env!("CARGO_BIN_EXE_nvlink2ctl"));
+        let script = format!("set -o pipefail; ({line}; echo $? >&3) 3>&1 >/dev/full 2>/dev/full");
+        output(
+            Command::new("bash")
+                .args(["-c", &script])
+                .assert()
+                .success(),
+        )
+    };
+    assert_eq!(run("list"), "3\n");
+    assert_eq!(run("help"), "0\n");
+    assert_eq!(run("memlock --memory 1GiB"), "2\n");
+}
