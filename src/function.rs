@@ -26,7 +26,8 @@ use crate::{
         },
         vfio::{
             Core,
-            Enabled, //
+            Enabled,
+            FIRST_REGION, //
         },
     },
     lpar::{
@@ -318,6 +319,13 @@ impl Driver for Function {
     fn close(&self, _core: &Core) {
         if let Some(gate) = self.role.own_gate() {
             gate.detach();
+        }
+    }
+
+    fn largest_page(&self, index: u64) -> Option<u64> {
+        match &self.role {
+            Role::Gpu(state) if index == FIRST_REGION.into() => state.ram.largest_page.bytes(),
+            _ => None,
         }
     }
 

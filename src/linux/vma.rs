@@ -172,7 +172,7 @@ impl Fault<'_> {
 }
 
 /// Converts a page index to bytes.
-fn file_offset(pgoff: u64) -> Option<u64> {
+pub(super) fn file_offset(pgoff: u64) -> Option<u64> {
     pgoff.checked_mul(1 << bindings::PAGE_SHIFT)
 }
 

@@ -13,10 +13,14 @@ use super::{
         Core,
         Enabled, //
     },
+    vma::file_offset,
 };
 use crate::pure::{
     config::write_may_disable,
-    range::RegionOffset, //
+    range::{
+        region_index,
+        RegionOffset, //
+    },
 };
 use core::{
     mem::offset_of,
@@ -32,6 +36,7 @@ use kernel::{
         c_int,
         c_void, //
     },
+    page::PAGE_SIZE,
     prelude::*,
     str::as_char_ptr_in_const_context,
     sync::Arc,
@@ -175,6 +180,21 @@ impl<T: Driver> Device<T> {
 
     /// # Safety
     ///
+    /// `vdev` must be of an open `Self`.
+    unsafe extern "C" fn mmap_page_size(vdev: *mut bindings::vfio_device, pgoff: usize) -> usize {
+        // SAFETY: VFIO calls its operations with registered devices of the driver that they are of.
+        let (_, data) = unsafe { Self::parts(vdev) };
+        // CAST: `unsigned long` has 64 bits on every machine with this driver.
+        let index = file_offset(pgoff as u64).map(region_index);
+
+        index
+            .and_then(|index| data.largest_page(index))
+            .and_then(|size| usize::try_from(size).ok())
+            .unwrap_or(PAGE_SIZE)
+    }
+
+    /// # Safety
+    ///
     /// `vdev` must be of an open `Self`, `arg` and `argsz` those of a system call.
     unsafe extern "C" fn device_feature(
         vdev: *mut bindings::vfio_device,
@@ -227,6 +247,7 @@ impl<T: Driver> Device<T> {
         read: Some(bindings::vfio_pci_core_read),
         write: Some(Self::write),
         mmap: Some(bindings::vfio_pci_core_mmap),
+        mmap_page_size: Some(Self::mmap_page_size),
         request: Some(bindings::vfio_pci_core_request),
         match_: Some(bindings::vfio_pci_core_match),
         match_token_uuid: Some(bindings::vfio_pci_core_match_token_uuid),

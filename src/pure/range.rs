@@ -32,6 +32,11 @@ impl RegionOffset {
     }
 }
 
+/// Returns the index of the region that a file offset is in.
+pub(crate) fn region_index(file_offset: u64) -> u64 {
+    file_offset >> OFFSET_BITS
+}
+
 /// Returns the file offset at which region `index` starts.
 pub(crate) fn region_file_offset(index: u32) -> u64 {
     u64::from(index) << OFFSET_BITS
@@ -111,6 +116,8 @@ mod tests {
         assert_eq!(RegionOffset::new(region_file_offset(9) + 5).get(), 5);
         assert_eq!(RegionOffset::new(u64::MAX).get(), MAX_REGION_SIZE - 1);
         assert_eq!(region_file_offset(9), 0x900_0000_0000);
+        assert_eq!(region_index(region_file_offset(9)), 9);
+        assert_eq!(region_index(region_file_offset(9) - 1), 8);
     }
 
     #[test]

@@ -2,7 +2,9 @@
 #define _GNU_SOURCE
 #include <endian.h>
 #include <errno.h>
+#include <glob.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
@@ -90,6 +92,43 @@ static const struct program process_store = {
 	PROGRAM_GPA + 0x100, MSR_PROCESS, { STORE, SYSTEM_CALL }
 };
 
+/*
+ * Loads a doubleword at r20, r24 times in all, each r23 bytes behind the last. Then the hypercall
+ * in r25, as for all routines.
+ */
+static const __u32 walk[] = {
+	0x7f0903a6,	/* mtctr	r24 */
+	0xeab40000,	/* 1: ld	r21, 0(r20) */
+	0x7e94ba14,	/* add		r20, r20, r23 */
+	0x4200fff8,	/* bdnz		1b */
+	0x7f23cb78,	/* mr		r3, r25 */
+	HYPERCALL,
+};
+
+/* Loads 64 bytes, r24 times, where the generator in r26 to r28 says: masked by r23, behind r20. */
+static const __u32 wander[] = {
+	0x7f0903a6,	/* mtctr	r24 */
+	0x7f5ad9d2,	/* 1: mulld	r26, r26, r27 */
+	0x7f5ae214,	/* add		r26, r26, r28 */
+	0x7b5d0022,	/* srdi		r29, r26, 32 */
+	0x7fbdb838,	/* and		r29, r29, r23 */
+	0x7fbda214,	/* add		r29, r29, r20 */
+	0xeabd0000,	/* ld		r21, 0(r29) */
+	0xeabd0008,
+	0xeabd0010,
+	0xeabd0018,
+	0xeabd0020,
+	0xeabd0028,
+	0xeabd0030,
+	0xeabd0038,	/* ld		r21, 56(r29) */
+	0x4200ffcc,	/* bdnz		1b */
+	0x7f23cb78,	/* mr		r3, r25 */
+	HYPERCALL,
+};
+
+#define WALK_GPA	0x2000UL
+#define WANDER_GPA	0x2100UL
+
 static void store_be64(struct guest *g, __u64 gpa, __u64 value)
 {
 	store64(g->memory + gpa, htobe64(value));
@@ -134,6 +173,8 @@ static void make_programs(struct guest *g)
 	}
 	for (i = 0; i < ARRAY_SIZE(programs); i++)
 		memcpy(g->memory + programs[i]->gpa, programs[i]->code, sizeof(programs[i]->code));
+	memcpy(g->memory + WALK_GPA, walk, sizeof(walk));
+	memcpy(g->memory + WANDER_GPA, wander, sizeof(wander));
 	guest_map(g, PROGRAM_PAGE, PROGRAM_GPA, PTE_READ_EXECUTE);
 }
 
@@ -232,6 +273,18 @@ void guest_destroy(struct guest *g)
 	*g = (struct guest){ .vcpu = -1 };
 }
 
+/* Runs from @regs on, which are replaced, to the hypercall that says all is well. */
+static int run_until_done(struct guest *g, struct kvm_regs *regs)
+{
+	if (ioctl(g->vcpu, KVM_SET_REGS, regs))
+		return -errno;
+	if (ioctl(g->vcpu, KVM_RUN, 0))
+		return -errno;
+	if (g->run->exit_reason != KVM_EXIT_PAPR_HCALL || g->run->papr_hcall.nr != HCALL_DONE)
+		return -EPROTO;
+	return ioctl(g->vcpu, KVM_GET_REGS, regs) ? -errno : 0;
+}
+
 /*
  * Runs @program, which is at @pc for the vCPU, to its hypercall, for the word at @address.
  * @value is stored and replaced by what was loaded, by programs that do so.
@@ -240,6 +293,7 @@ static int run(struct guest *g, const struct program *program, __u64 pc, __u64 a
 	       __u64 *value)
 {
 	struct kvm_regs regs;
+	int ret;
 
 	if (ioctl(g->vcpu, KVM_GET_REGS, &regs))
 		return -errno;
@@ -247,16 +301,9 @@ static int run(struct guest *g, const struct program *program, __u64 pc, __u64 a
 	regs.msr = program->msr;
 	regs.gpr[GPR_ADDRESS] = address;
 	regs.gpr[GPR_TO_STORE] = *value;
-	if (ioctl(g->vcpu, KVM_SET_REGS, &regs))
-		return -errno;
-	if (ioctl(g->vcpu, KVM_RUN, 0))
-		return -errno;
-	if (g->run->exit_reason != KVM_EXIT_PAPR_HCALL || g->run->papr_hcall.nr != HCALL_DONE)
-		return -EPROTO;
-	if (ioctl(g->vcpu, KVM_GET_REGS, &regs))
-		return -errno;
+	ret = run_until_done(g, &regs);
 	*value = regs.gpr[GPR_LOADED];
-	return 0;
+	return ret;
 }
 
 static int run_real(struct guest *g, const struct program *program, __u64 gpa)
@@ -299,4 +346,75 @@ int guest_process_load(struct guest *g, unsigned int n, __u64 *value)
 int guest_process_store(struct guest *g, unsigned int n, __u64 value)
 {
 	return run_process(g, &process_store, n, &value);
+}
+
+int guest_walk(struct guest *g, __u64 gpa, __u64 step, __u64 count)
+{
+	struct kvm_regs regs;
+
+	if (ioctl(g->vcpu, KVM_GET_REGS, &regs))
+		return -errno;
+	regs.pc = WALK_GPA;
+	regs.msr = MSR_REAL;
+	regs.gpr[20] = gpa;
+	regs.gpr[23] = step;
+	regs.gpr[24] = count;
+	regs.gpr[25] = HCALL_DONE;
+	return run_until_done(g, &regs);
+}
+
+int guest_wander(struct guest *g, __u64 gpa, __u64 size, __u64 count)
+{
+	struct kvm_regs regs;
+
+	if (ioctl(g->vcpu, KVM_GET_REGS, &regs))
+		return -errno;
+	regs.pc = WANDER_GPA;
+	regs.msr = MSR_REAL;
+	regs.gpr[20] = gpa;
+	regs.gpr[23] = (size - 1) & ~63UL;
+	regs.gpr[24] = count;
+	regs.gpr[25] = HCALL_DONE;
+	regs.gpr[26] = 1;
+	regs.gpr[27] = RANDOM_MULTIPLIER;
+	regs.gpr[28] = RANDOM_INCREMENT;
+	return run_until_done(g, &regs);
+}
+
+int guest_set_memory(int vm, __u64 gpa, void *memory, __u64 size)
+{
+	struct kvm_userspace_memory_region slot = {
+		.slot = 1,
+		.guest_phys_addr = gpa,
+		.memory_size = size,
+		.userspace_addr = (uintptr_t)memory,
+	};
+
+	return ioctl(vm, KVM_SET_USER_MEMORY_REGION, &slot) ? -errno : 0;
+}
+
+long guest_host_pages(__u64 gpa, __u64 size, __u64 page)
+{
+	char path[256], line[128];
+	unsigned long at, pte;
+	unsigned int shift;
+	long count = 0;
+	glob_t found;
+	FILE *f;
+
+	/* The kernel names the folder after the process and the VM's file. */
+	snprintf(path, sizeof(path), "/sys/kernel/debug/kvm/%d-*/radix", getpid());
+	if (glob(path, 0, NULL, &found))
+		return -ENOENT;
+	f = fopen(found.gl_pathv[0], "re");
+	globfree(&found);
+	if (!f)
+		return -errno;
+	while (fgets(line, sizeof(line), f)) {
+		if (sscanf(line, " %lx: %lx %u", &at, &pte, &shift) == 3 && at - gpa < size &&
+		    (!page || page == 1UL << shift))
+			count++;
+	}
+	fclose(f);
+	return count;
 }

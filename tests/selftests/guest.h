@@ -27,6 +27,10 @@
 /* Of the memory where the host has it, as long and aligned as a huge page. */
 #define GUEST_MEMORY_SIZE	0x200000UL
 
+/* Where guest_wander() goes: bits 32 and up of x = x * multiplier + increment, from x = 1. */
+#define RANDOM_MULTIPLIER	6364136223846793005UL
+#define RANDOM_INCREMENT	1442695040888963407UL
+
 struct guest {
 	/* All memory, where the host has it; the guest sees the start. */
 	char *memory;
@@ -53,6 +57,21 @@ int guest_load(struct guest *g, unsigned int n);
 /* The process loads or stores the first word of page @n. */
 int guest_process_load(struct guest *g, unsigned int n, __u64 *value);
 int guest_process_store(struct guest *g, unsigned int n, __u64 value);
+
+/*
+ * Gives the guest @size bytes of @memory at @gpa, or takes them away (@size 0). There is one such
+ * memory at a time.
+ */
+int guest_set_memory(int vm, __u64 gpa, void *memory, __u64 size);
+/* The vCPU loads a doubleword in real mode, @count times, at @gpa and each @step behind it. */
+int guest_walk(struct guest *g, __u64 gpa, __u64 step, __u64 count);
+/* It loads 64 bytes, @count times, anywhere in the @size bytes (a power of two) behind @gpa. */
+int guest_wander(struct guest *g, __u64 gpa, __u64 size, __u64 count);
+/*
+ * How many entries the partition's tree has for the @size bytes behind @gpa; with @page, those of
+ * pages of that size only. The process has one VM.
+ */
+long guest_host_pages(__u64 gpa, __u64 size, __u64 page);
 
 __u64 guest_ea(unsigned int n);
 /* Guest real address of page @n, and where the host has it. */
