@@ -10,6 +10,7 @@
 # make deb     Debian packages
 # make intree DIR=<Linux 7.3>  put the driver into a kernel source tree
 # make series OUT=<new folder>  the whole as patches
+# make bench   what mapping and using GPU RAM costs; bench-peer: beside the original C driver
 # make compare what the original C driver leaves behind, and what this one does
 # make KDIR=<build tree of a Linux 7.3 with the series> modules modules_install
 #
@@ -19,7 +20,7 @@ KDIR ?= /lib/modules/$(shell uname -r)/build
 EMU := scripts/emu
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo check check-clients check-intree check-packages docs rustdoc deb intree series compare modules modules_install clean distclean
+.PHONY: help setup demo check check-clients check-intree check-packages docs rustdoc deb intree series compare bench bench-peer modules modules_install clean distclean
 
 help:
 	@sed -n 's/^# \(make.*\)/  \1/p' Makefile
@@ -53,6 +54,12 @@ series:
 
 compare:
 	$(EMU) compare
+
+bench:
+	$(EMU) bench
+
+bench-peer:
+	$(EMU) bench --peer
 
 modules modules_install clean:
 	$(MAKE) -C $(KDIR) M=$(CURDIR) $@

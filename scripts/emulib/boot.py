@@ -51,6 +51,9 @@ class Host:
     disks: list[Path] = field(default_factory=list)
     # Bad firmware to put between OPAL and Linux, by tests/qemu/mutations.py's names.
     mutations: list[str] = field(default_factory=list)
+    # RAM of each GPU, and whether an instruction takes a nanosecond of the machine's time.
+    gpu_ram: str = "16G"
+    icount: bool = False
     timeout: float = 600
     # Where to leave a copy of the whole console (firmware and kernel).
     console: Path | None = None
@@ -114,6 +117,7 @@ def _prepare(host: Host, run: Path, command: list[str] | None) -> str:
         whole.write(added.read_bytes())
     arguments = f"console=hvc0 rdinit=/.emu/init {host.append}".strip()
     emulator = f"{config.ROOT_CACHE}/qemu/qemu-system-ppc64"
+    icount = "--icount" if host.icount else ""
     mutate = ""
     if host.mutations:
         good = tree_step(host.gpus)
@@ -126,7 +130,8 @@ def _prepare(host: Host, run: Path, command: list[str] | None) -> str:
         """
     return f"""
         cd {_inner(run)}
-        mapfile -t machine < <(python3 {MACHINE} args --gpus {host.gpus} {_disk_options(host)})
+        mapfile -t machine < <(python3 {MACHINE} args --gpus {host.gpus} --gpu-ram {shlex.quote(host.gpu_ram)} {icount} \
+            {_disk_options(host)})
         [ ${{#machine[@]}} -gt 0 ]
         machine+=(-L {_inner(sources.firmware())})
         {emulator} "${{machine[@]}}" -machine dumpdtb=base.dtb >dumpdtb.log 2>&1 || {{ cat dumpdtb.log >&2; exit 1; }}

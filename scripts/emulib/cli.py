@@ -7,7 +7,7 @@ import subprocess
 from pathlib import Path
 
 from . import (
-    boot, clients, config, docs, initrd, kernel, module, packages, peer, programs, qemu, root, sources,
+    bench, boot, clients, config, docs, initrd, kernel, module, packages, peer, programs, qemu, root, sources,
 )
 from .config import Failure
 from .step import Step, say
@@ -21,7 +21,7 @@ STEPS: list[Step] = [
 OPTIONAL_STEPS: list[Step] = [
     kernel.DEBUG.step, module.DEBUG_STEP, initrd.DEBUG_STEP, root.DESK_STEP, docs.STEP, docs.RUST_STEP,
     packages.STEP, packages.HOST_STEP, peer.SOURCE_STEP, peer.STEP,
-    clients.IMAGE_STEP, clients.STEP,
+    clients.IMAGE_STEP, clients.STEP, bench.STEP,
 ]
 ALL_STEPS = STEPS + OPTIONAL_STEPS
 FOR_BOOT = [qemu.STEP, initrd.STEP]
@@ -59,6 +59,10 @@ def _host_options(parser: argparse.ArgumentParser) -> None:
                         "see 'emu mutations'")
     parser.add_argument("--disk", type=Path, action="append", default=[], metavar="FILE",
                         help="a raw disk image below the cache; the first is /dev/vda; writes are lost")
+    parser.add_argument("--gpu-ram", default="16G", metavar="SIZE",
+                        help="RAM of each GPU (default 16G)")
+    parser.add_argument("--icount", action="store_true",
+                        help="count instructions: each takes a nanosecond of the emulated host's time")
     parser.add_argument("--no-module", action="store_true",
                         help="don't load nvlink2-vfio-pci.ko")
 
@@ -109,6 +113,15 @@ def _parser() -> argparse.ArgumentParser:
     product = verbs.add_parser("product", help="print where a step's product is")
     product.add_argument("step", metavar="STEP", choices=[step.name for step in ALL_STEPS])
 
+    measuring = verbs.add_parser(
+        "bench", help="print what mapping and using GPU RAM costs",
+        description="Run tests/bench/measure.c in an emulated host that counts instructions, and print its "
+        "results as tables (Markdown). Exit status 1: something is not as it has to be.",
+    )
+    measuring.add_argument("--peer", action="store_true",
+                           help="measure the original C driver on Linux 5.10 too")
+    measuring.add_argument("benchmark", nargs="*", metavar="BENCHMARK", help="only these; see measure.c")
+
     verbs.add_parser(
         "compare", help="print what the original C driver leaves behind, and this one",
         description="Run tests/selftests/left_behind on Linux 5.10 with the original driver and on our "
@@ -128,7 +141,7 @@ def _host(options: argparse.Namespace) -> boot.Host:
         gpus=options.gpus, ours=kernel.DEBUG if options.kernel_debug else kernel.HOST,
         files=options.file, kernel=options.kernel, initrd=options.initrd,
         append=options.append, module=not options.no_module, mutations=options.mutate,
-        disks=options.disk,
+        disks=options.disk, gpu_ram=options.gpu_ram, icount=options.icount,
     )
 
 
@@ -183,6 +196,9 @@ def _dispatch(options: argparse.Namespace) -> int:
         case "compare":
             ensure([*FOR_BOOT, programs.SELFTESTS_STEP, peer.STEP])
             return peer.compare()
+        case "bench":
+            ensure([*FOR_BOOT, programs.SELFTESTS_STEP, bench.STEP, *([peer.STEP] if options.peer else [])])
+            return bench.run(options.peer, options.benchmark)
         case "product":
             (step,) = (step for step in ALL_STEPS if step.name == options.step)
             print(step.products[0])

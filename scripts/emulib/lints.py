@@ -95,9 +95,10 @@ def checkpatch_driver() -> Result:
 
 
 def checkpatch_c() -> Result:
-    """Kernel-style C: the module's helpers and headers, the selftests, the guest's tests."""
+    """Kernel-style C: the module's helpers and headers, the selftests, the guest's tests, what measures."""
     files = [p for p in tracked("*.c", "*.h")
-             if p.parts[0] in ("src", "include") or p.parts[:2] in (("tests", "selftests"), ("tests", "clients"))]
+             if p.parts[0] in ("src", "include") or p.parts[:2] in (("tests", "selftests"), ("tests", "clients"),
+                                                                       ("tests", "bench"))]
     return _checkpatch(LINUX, "--strict --terse --no-tree --file", [f"{SRC}/{p}" for p in files])
 
 
@@ -224,6 +225,7 @@ CHECKS = [
     Check("sparse-series", sparse_series),
     Check("cargo-clients", lambda: _cargo("tests/clients")),
     Check("cargo-demo", lambda: _cargo("tests/demo")),
+    Check("cargo-bench", lambda: _cargo("tests/bench/report")),
     Check("cargo-nvlink2ctl", lambda: _cargo("scripts/nvlink2ctl")),
     Check("checkpatch-series", checkpatch_series),
     Check("checkpatch-driver", checkpatch_driver),

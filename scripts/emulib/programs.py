@@ -7,6 +7,7 @@ from . import config, kernel, root, sources
 from .step import Log, Step, digest
 
 SELFTESTS = config.TREE / "tests/selftests"
+MEASURE = config.TREE / "tests/bench/measure.c"
 DEMO = config.TREE / "tests/demo"
 NVLINK2CTL = config.TREE / "scripts/nvlink2ctl"
 REGISTERS = config.TREE / "tests/qemu/include/nvlink2-v100-regs.h"
@@ -65,7 +66,7 @@ def build_static(log: Log, package: Path) -> None:
 SELFTESTS_STEP = Step(
     "selftests",
     "building the selftests",
-    lambda: digest(SELFTESTS, REGISTERS),
+    lambda: digest(SELFTESTS, MEASURE, REGISTERS),
     _build_selftests,
     [selftests_dir()],
     [kernel.STEP],

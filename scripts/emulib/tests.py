@@ -68,6 +68,23 @@ def selftests_one_chip() -> Result:
     return _selftests(3, "iommu_group", "region_info", "driver_binding")
 
 
+# What maps GPU RAM, and what depends on it.
+MAPPING = ["gpu_ram_mmap", "gpu_ram_rw", "gpu_ram_vma", "gpu_ram_dma", "gpu_ram_reset", "lpar", "driver_binding"]
+
+
+def selftests_orders() -> Result:
+    """The same with pages of 64 KiB only, and with none larger than 2 MiB."""
+    total = Result()
+    for order in (0, 5):
+        run = Emulated(f"selftests-order-{order}", ["--no-module", "--file", str(programs.selftests_dir())],
+                       "env", f"NVLINK2_PARAMETERS=max_order={order}", "/files/selftests/run.sh", *MAPPING)
+        result = run.with_console(Result.tallied(run.status, run.output))
+        if result.failed or result.skipped:
+            result.text = f"max_order={order}:\n{result.text}"
+        total.add(result)
+    return total
+
+
 def firmware_sets(known: str) -> Iterator[list[str]]:
     """Sets of mutations that cover every kind once and don't disturb each other in one boot.
 
@@ -134,6 +151,11 @@ def _cargo_test(package: str) -> Result:
 def host() -> Result:
     """The same logic, on this machine."""
     return _cargo_test("tests/host")
+
+
+def bench_report() -> Result:
+    """What judges the measurements of `make bench`."""
+    return _cargo_test("tests/bench/report")
 
 
 def nvlink2ctl() -> Result:
@@ -207,6 +229,7 @@ CHECKS = [
     Check("bad-firmware", bad_firmware),
     Check("selftests", selftests),
     Check("selftests-1chip", selftests_one_chip),
+    Check("selftests-orders", selftests_orders),
     Check("exit-status", exit_status),
     Check("models", models),
     Check("demo", demo),
@@ -214,6 +237,7 @@ CHECKS = [
     Check("machine", machine),
     Check("iommu-groups", groups),
     Check("host", host),
+    Check("bench-report", bench_report),
     Check("nvlink2ctl", nvlink2ctl),
     Check("nvlink2ctl-host", nvlink2ctl_host),
 ]

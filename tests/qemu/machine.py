@@ -67,9 +67,11 @@ def chips(gpus):
     return gpus // GPUS_PER_CHIP
 
 
-def qemu_args(gpus, memory="4G", gpu_ram="16G", disks=()):
+def qemu_args(gpus, memory="4G", gpu_ram="16G", icount=False, disks=()):
     """QEMU's arguments for GPUS GPUs, without firmware, kernel and tree.
 
+    With ICOUNT an instruction takes a nanosecond of the machine's time, and
+    waiting takes none of ours.
     DISKS are raw images, which are not changed: what is written is lost.
 
     The controller "emu-serial" has ports on bus SERIAL_BUS: add -chardev and
@@ -79,7 +81,8 @@ def qemu_args(gpus, memory="4G", gpu_ram="16G", disks=()):
     count = chips(gpus)
     args = [
         "-M", "powernv9",
-        "-accel", "tcg,thread=multi",
+        *(["-accel", "tcg,thread=single", "-icount", "shift=0,sleep=off"]
+          if icount else ["-accel", "tcg,thread=multi"]),
         "-smp", f"2,sockets={count},cores={2 // count},threads=1",
         "-m", memory,
         "-display", "none",
@@ -269,7 +272,8 @@ def make_shim(kernel, boot_dtb, names, bootargs, initrd=None):
 # -- command line ------------------------------------------------------------
 
 def cmd_args(options):
-    print("\n".join(qemu_args(options.gpus, disks=options.disk)))
+    print("\n".join(qemu_args(options.gpus, gpu_ram=options.gpu_ram,
+                              icount=options.icount, disks=options.disk)))
 
 
 def read(path):
@@ -315,6 +319,10 @@ def parser():
                                help="print QEMU's arguments, one per line")
     args.add_argument("--disk", action="append", default=[], metavar="FILE",
                       help="a raw disk image; may be repeated")
+    args.add_argument("--gpu-ram", default="16G", metavar="SIZE",
+                      help="RAM of each GPU (default: 16G)")
+    args.add_argument("--icount", action="store_true",
+                      help="count instructions, one a nanosecond")
     args.set_defaults(run=cmd_args)
 
     chosen = argparse.ArgumentParser(add_help=False)

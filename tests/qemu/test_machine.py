@@ -96,6 +96,14 @@ class Machine(unittest.TestCase):
             with self.assertRaises(ValueError):
                 machine.qemu_args(count)
 
+    def test_instructions_are_counted_by_one_thread(self):
+        plain, counting = (machine.qemu_args(3, icount=icount)
+                           for icount in (False, True))
+        self.assertNotIn("-icount", plain)
+        self.assertIn("-icount", counting)
+        self.assertIn("tcg,thread=single", counting)
+        self.assertEqual(counting.count("-accel"), 1)
+
     def test_tree(self):
         for count in (3, 6):
             tree = Tree(machine.make_tree(base(count // 3), count, "quiet",

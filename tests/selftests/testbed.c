@@ -28,12 +28,17 @@ int fail(struct testbed *tb, int ret, const char *format, ...)
 	return ret;
 }
 
+static const char *driver_name(void)
+{
+	return getenv("DRIVER") ?: DRIVER;
+}
+
 static int bind_one(struct testbed *tb, const char *bdf)
 {
-	int ret = driver_bind(bdf, DRIVER);
+	int ret = driver_bind(bdf, driver_name());
 
 	if (ret)
-		return fail(tb, ret, "%s does not bind to " DRIVER, bdf);
+		return fail(tb, ret, "%s does not bind to %s", bdf, driver_name());
 	return 0;
 }
 
@@ -51,7 +56,7 @@ int testbed_bind(struct testbed *tb)
 	ret = dt_read_topology(&tb->topo, tb->why, sizeof(tb->why));
 	if (ret)
 		return ret;
-	if (!module_loaded()) {
+	if (!strcmp(driver_name(), DRIVER) && !module_loaded()) {
 		ret = module_load();
 		if (ret)
 			return fail(tb, ret, "loading " DRIVER);

@@ -1,0 +1,72 @@
+# SPDX-License-Identifier: GPL-2.0
+"""What mapping and using GPU RAM costs, in instructions of the emulated host."""
+
+import re
+import subprocess
+from pathlib import Path
+
+from . import boot, config, module, peer, programs, root
+from .config import Failure
+from .step import Log, Step, digest, say
+
+REPORT = config.TREE / "tests/bench/report"
+# 32 GiB are touched, which the smaller of the two kinds of V100 does not have.
+GPU_RAM = "32G"
+# Seconds. Counting instructions, and having only one thread, makes the emulator slow.
+TIMEOUT = 4 * 3600
+
+
+def folder() -> Path:
+    return config.cache_dir() / "bench"
+
+
+def _report() -> Path:
+    return config.cache_dir() / "demo/release/nvlink2-bench-report"
+
+
+def _build(log: Log) -> None:
+    log.run(programs.cargo("tests/bench/report", "build", "--release", "--locked"),
+            remedy="Needed: the crates.io registry within reach.")
+
+
+STEP = Step(
+    "bench-report",
+    "building the program that makes tables and plots (1 min when cold)",
+    lambda: digest(REPORT, repr(programs.CARGO_ENV)),
+    _build,
+    [_report()],
+    [root.STEP],
+)
+
+
+def _measure(linux: Path | None, names: list[str]) -> Path:
+    """Run tests/bench/measure.c on our kernel, or another; return what it printed."""
+    host = boot.Host(kernel=linux, files=[programs.selftests_dir() / "measure"], gpu_ram=GPU_RAM,
+                     icount=True, timeout=TIMEOUT)
+    result = folder() / f"{'peer' if linux else 'ours'}.tsv"
+    with open(result, "wb") as output:
+        status = boot.run(host, ["/files/measure", *names], output)
+    if status:
+        raise Failure(f"measure ended with status {status}; what it printed is in {result}")
+    return result
+
+
+def _code() -> int:
+    """Bytes of code in the module."""
+    sections = subprocess.run(
+        root.inside(["powerpc64le-linux-gnu-size", "-A", "-d",
+                     f"{config.ROOT_CACHE}/{module.binary().relative_to(config.cache_dir())}"]),
+        stdout=subprocess.PIPE, text=True, check=True,
+    ).stdout
+    return sum(int(size) for size in re.findall(r"^\.text\S*\s+(\d+)", sections, re.MULTILINE))
+
+
+def run(with_peer: bool, names: list[str]) -> int:
+    """Measure, and print the report; 1 if something is not as it has to be."""
+    folder().mkdir(exist_ok=True)
+    inputs: list[str | Path] = ["--ours", _measure(None, names)]
+    if with_peer:
+        inputs += ["--peer", _measure(peer.image(), names)]
+    status = subprocess.run([_report(), *inputs, "--text", str(_code()), "--out", folder()], check=False).returncode
+    say(f"{folder()}: bench.md, bench.json, populate.svg")
+    return status
