@@ -2,21 +2,7 @@
 
 //! What the driver knows about its functions, in `/sys/kernel/debug/nvlink2-vfio-pci/<function>/`.
 //!
-//! One value or table per file, numbers in hexadecimal with 0x except small ones:
-//!
-//! - `role`: `gpu`, `bridge` or `ordinary`
-//! - `aperture`: base and size of the GPU's RAM in host physical address space
-//! - `tgt`: `ibm,device-tgt-addr`
-//! - `links`: index of each link in its NPU, one per line
-//! - `speed` (bridge): `ibm,nvlink-speed`
-//! - `atsd` (bridge): physical address of the ATSD registers, or `none`
-//! - `lpar` (GPU and bridge): LPID of the guest for which the NPU translates the GPU's addresses,
-//!   `none`, or the LPID and `retained` (firmware failed to unmap it)
-//! - `mappings` (GPU): per DMA registration user address, size, physical address, and `mapped` or
-//!   `retained` (its mapping is gone, but TCEs or containers still refer to it)
-//! - `faults` (GPU): pages that were inserted, how many of them were huge, and accesses that were
-//!   refused
-//! - `largest-page` (GPU): size of the largest page that the RAM may be mapped with, in bytes
+//! What each file says is in the driver's documentation (abi.rst).
 
 use crate::{
     function::{

@@ -64,7 +64,7 @@ def _judge(done: subprocess.CompletedProcess[str], made: str, wanted: bool = Tru
 def built_in() -> Result:
     """A kernel with VFIO and the driver built in links, binds a GPU and runs its KUnit tests."""
     done = _configured("-e VFIO -e VFIO_IOMMU_SPAPR_TCE -e VFIO_PCI -e VFIO_PCI_NVLINK2 "
-                       "-e VFIO_PCI_NVLINK2_KUNIT_TEST", f"{kernel.MAKE} W=1 {DRIVER}\n{kernel.MAKE} vmlinux")
+                       "-e VFIO_PCI_NVLINK2_KUNIT_TEST", f"{kernel.MAKE} W=1 {DRIVER} arch/powerpc/platforms/powernv/npu2.o\n{kernel.MAKE} vmlinux")
     result = _judge(done, f"{DRIVER}src/nvlink2.o")
     if result.failed:
         return result

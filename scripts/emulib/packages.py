@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0
-"""Debian packages: the module for the emulated host's kernel, its source for DKMS, configuration."""
+"""Debian packages: the module for the emulated host's kernel, its source for DKMS, configuration, nvlink2ctl."""
 
 import shutil
+import subprocess
 from pathlib import Path
 
-from . import config, docs, kernel, module, root, sources
+from . import config, docs, kernel, module, programs, root, sources
 from .config import Failure
 from .step import Log, Step, digest, files_below
 
@@ -44,12 +45,31 @@ def _stage() -> None:
     (tree / "debian/control.in").unlink()
 
 
+def _stage_nvlink2ctl(log: Log) -> None:
+    """Add the tool, and what it says about itself when it runs on this machine."""
+    tree = folder() / "tree/nvlink2ctl"
+    (tree / "bash-completion").mkdir(parents=True)
+    shutil.copy2(programs.nvlink2ctl_binary(), tree)
+    inner = f"{config.ROOT_CACHE}/packages/tree/nvlink2ctl"
+    package = str(programs.NVLINK2CTL.relative_to(config.TREE))
+    log.run(programs.cargo(package, "run", "-q", "--locked", "--", "man", "--out", f"{inner}/man"))
+    script = subprocess.run(
+        programs.cargo(package, "run", "-q", "--locked", "--", "completions", "bash"),
+        stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False,
+    )
+    if script.returncode:
+        raise Failure(f"packages: nvlink2ctl completions bash: {script.stderr}")
+    (tree / "bash-completion/nvlink2ctl").write_text(script.stdout, encoding="utf-8")
+
+
 def _build(log: Log) -> None:
     _stage()
+    _stage_nvlink2ctl(log)
     # A kernel that clang-19 built is to be told so by the names that are clang's own.
     sources.shell(log, f"""
         cd {config.ROOT_CACHE}/packages/tree
         export PATH=/usr/lib/llvm-19/bin:$PATH KDIR={config.ROOT_CACHE}/kernel
+        export DEB_BUILD_OPTIONS=noautodbgsym
         dpkg-buildpackage -a ppc64el -b -d -us -uc -j{config.jobs()}
         mkdir ../debs
         mv ../*.deb ../*.changes ../*.buildinfo ../debs
@@ -64,7 +84,7 @@ STEP = Step(
     lambda: digest(DEBIAN, Path(__file__), *(config.TREE / name for name in INPUTS)),
     _build,
     [debs()],
-    [docs.STEP, kernel.STEP, root.DESK_STEP],
+    [docs.STEP, kernel.STEP, programs.NVLINK2CTL_STEP, root.DESK_STEP],
 )
 
 # Debian's user space for a host that the packages are installed in.

@@ -61,6 +61,7 @@ udevadm settle
 is "udev binds the bridges" bound "$bridges" nvlink2-vfio-pci
 is "udev leaves the GPU alone" bound "$gpu" ''
 
+is "nvlink2ctl finds the GPU's bridges" sh -c "nvlink2ctl show $gpu | grep ${bridges%% *}"
 is "driverctl sets the GPU's driver" driverctl set-override "$gpu" nvlink2-vfio-pci
 is "the GPU is bound" bound "$gpu" nvlink2-vfio-pci
 is "the IOMMU group can be opened" test -c "/dev/vfio/$(basename "$(readlink -f "/sys/bus/pci/devices/$gpu/iommu_group")")"
