@@ -12,7 +12,7 @@
 # make series OUT=<new folder>  the whole as patches
 # make bench   what mapping and using GPU RAM costs; bench-peer: beside the original C driver
 # make compare what the original C driver leaves behind, and what this one does
-# make KDIR=<build tree of a Linux 7.3 with the series> modules modules_install
+# make KDIR=<build tree of a Linux 7.3 with the series> modules install
 #
 # All but the last build what they need (scripts/emu), and none needs POWER hardware.
 
@@ -20,7 +20,8 @@ KDIR ?= /lib/modules/$(shell uname -r)/build
 EMU := scripts/emu
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo check check-clients check-intree check-packages docs rustdoc deb intree series compare bench bench-peer modules modules_install clean distclean
+.PHONY: help setup demo check check-clients check-intree check-packages docs rustdoc deb intree series
+.PHONY: compare bench bench-peer modules modules_install install clean distclean
 
 help:
 	@sed -n 's/^# \(make.*\)/  \1/p' Makefile
@@ -62,7 +63,10 @@ bench-peer:
 	$(EMU) bench --peer
 
 modules modules_install clean:
-	$(MAKE) -C $(KDIR) M=$(CURDIR) $@
+	$(MAKE) -C $(KDIR) M=$(CURDIR) INSTALL_MOD_PATH=$(DESTDIR) $@
+
+install: modules_install
+	install -D -m 644 scripts/debian/nvlink2-vfio.udev $(DESTDIR)/usr/lib/udev/rules.d/60-nvlink2-vfio.rules
 
 distclean:
 	$(EMU) clean
