@@ -26,9 +26,10 @@ def guest() -> Result:
 
 
 def more() -> Result:
-    """All GPUs of a chip, what guests leave behind, and two guests on two chips."""
+    """All GPUs of a chip, what guests leave behind, two guests on two chips, libvirt."""
     result = _clients(3, "three", "leftovers")
     result.add(_clients(6, "two"))
+    result.add(_clients(3, "libvirt"))
     return result
 
 

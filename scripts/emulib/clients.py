@@ -15,7 +15,7 @@ from .step import Log, Step, digest
 TESTS = config.TREE / "tests/clients"
 
 # All of it but its words.
-INPUTS = ["guest", "src", "Cargo.toml", "Cargo.lock", "enter"]
+INPUTS = ["guest", "domains", "src", "Cargo.toml", "Cargo.lock", "enter", "libvirt-hook"]
 
 SUITE = "bookworm"
 PACKAGES = """
@@ -101,8 +101,9 @@ def _build_programs(log: Log) -> None:
         printf '%s\\n' {" ".join(GUEST_MODULES)} > modules/order
         cp {config.ROOT_TREE}/tests/clients/guest/init .
         find . -mindepth 1 | LC_ALL=C sort | cpio --quiet -o -H newc -R 0:0 | gzip -1 > {inner}/programs/guest.cpio.gz
-        cp {busybox} {inner}/guest/vmlinux {inner}/objects/keep_region_info.so \\
-            {config.ROOT_TREE}/tests/clients/enter {inner}/programs
+        cp {busybox} {inner}/guest/vmlinux {inner}/objects/keep_region_info.so {inner}/programs
+        cd {config.ROOT_TREE}/tests/clients
+        cp -r domains enter libvirt-hook {inner}/programs
     """)
     programs.build_static(log, TESTS)
     for program in (programs.binary("nvlink2-clients"), programs.nvlink2ctl_binary()):
@@ -121,7 +122,7 @@ IMAGE_STEP = Step(
 STEP = Step(
     "clients",
     "building the clients' tests (1 min when cold)",
-    lambda: digest(*(TESTS / name for name in INPUTS), programs.SELFTESTS, programs.REGISTERS),
+    lambda: digest(Path(__file__), *(TESTS / name for name in INPUTS), programs.SELFTESTS, programs.REGISTERS),
     _build_programs,
     [programs_dir() / "nvlink2-clients"],
     [IMAGE_STEP, sources.LINUX_STEP, sources.TARGET_STEP, programs.NVLINK2CTL_STEP],

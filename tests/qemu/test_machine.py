@@ -104,6 +104,19 @@ class Machine(unittest.TestCase):
         self.assertIn("tcg,thread=single", counting)
         self.assertEqual(counting.count("-accel"), 1)
 
+    def test_disks(self):
+        args = machine.qemu_args(3, disks=["/a", "/b,c"])
+        drives = [arg for arg in args if arg.startswith("if=none")]
+        self.assertEqual([arg.partition("file=")[2] for arg in drives],
+                         ["/a", "/b,,c"])
+        # Nobody may change the image, which other runs use at the same time.
+        self.assertTrue(all("snapshot=on" in arg for arg in drives))
+        buses = [arg.partition("bus=")[2] for arg in args
+                 if arg.startswith(("virtio-", "x3130"))]
+        self.assertEqual(len(set(buses)), 4)
+        with self.assertRaises(ValueError):
+            machine.qemu_args(3, disks=["/a"] * 3)
+
     def test_tree(self):
         for count in (3, 6):
             tree = Tree(machine.make_tree(base(count // 3), count, "quiet",

@@ -16,9 +16,11 @@
 
 #define BASE		"/sys/firmware/devicetree/base"
 
-/* QEMU's plan of the guest's address space. */
-#define RAM_BASE	(64ULL << 40)
-#define ATSD_BASE	(128ULL << 40)
+/* QEMU's plan of the guest's address space: a part of each range for each virtual PHB. */
+#define RAM_BASE(phb)	((64ULL << 40) + (phb) * (2ULL << 40))
+#define ATSD_BASE(phb)	((128ULL << 40) + (phb) * 18 * PAGE_64K)
+/* Type of a PHB in ibm,my-drc-index; its number follows. */
+#define DRC_PHB		0x20000000
 
 struct expected {
 	__u64 tgt;
@@ -31,12 +33,15 @@ FIXTURE(tree)
 	struct nvlink nv;
 	unsigned int num;
 	struct expected gpu[NVLINK_MAX_GPUS];
+	/* Number of the virtual PHB. */
+	__u64 phb;
 };
 
 FIXTURE_SETUP(tree)
 {
 	const char *text = getenv("EXPECT");
 	struct expected *e = self->gpu;
+	__u32 index;
 	int used;
 
 	ASSERT_NE(NULL, text);
@@ -48,6 +53,9 @@ FIXTURE_SETUP(tree)
 	}
 	ASSERT_LT(0, self->num);
 	ASSERT_EQ(0, nvlink_read(&self->nv));
+	ASSERT_EQ(0, dt_u32(self->nv.phb, "ibm,my-drc-index", 0, &index));
+	ASSERT_EQ(DRC_PHB, index & ~0xffff);
+	self->phb = index & 0xffff;
 }
 
 FIXTURE_TEARDOWN(tree)
@@ -152,7 +160,7 @@ TEST_F(tree, memory_nodes)
 		snprintf(name, sizeof(name), BASE "/memory@%lx", gpu->ram);
 		EXPECT_EQ(0, strcmp(name, memory))
 			TH_LOG("%s has the memory %s", gpu->bdf, memory);
-		EXPECT_EQ(RAM_BASE + i * gpu->ram_size, gpu->ram);
+		EXPECT_EQ(RAM_BASE(self->phb) + i * gpu->ram_size, gpu->ram);
 		EXPECT_EQ(128ULL << 30, gpu->ram_size);
 		EXPECT_EQ(16, length(memory, "reg"));
 		EXPECT_TRUE(is_string(memory, "compatible", "ibm,coherent-device-memory"));
@@ -178,7 +186,8 @@ TEST_F(tree, atsd_registers)
 		links += self->nv.gpu[i].num_links;
 	EXPECT_EQ(8 * links, length(self->nv.phb, "ibm,mmio-atsd"));
 	for (i = 0; i < links; i++)
-		EXPECT_EQ(ATSD_BASE + i * PAGE_64K, pair(self->nv.phb, "ibm,mmio-atsd", i));
+		EXPECT_EQ(ATSD_BASE(self->phb) + i * PAGE_64K,
+			  pair(self->nv.phb, "ibm,mmio-atsd", i));
 }
 
 /* The guest's kernel may not take it for memory before the vendor's driver has trained links. */

@@ -3,7 +3,7 @@
 //! Guests in QEMU 7.2, and what they leave behind.
 
 use crate::{
-    host::Gpu,
+    host::{bind, Gpu},
     npu::{bound_to, physical_word, Pristine},
     qmp::Qmp,
     tally::Tally,
@@ -12,8 +12,14 @@ use crate::{
 use anyhow::{anyhow, bail, ensure, Result};
 use serde_json::json;
 
-/// Test programs in the guest that change nothing for those that follow.
-const TESTS: [&str; 4] = ["guest_tree", "guest_memory", "guest_dma", "guest_ats"];
+/// Test programs in the guest. They may run once a boot: memory that was added stays, offline.
+const TESTS: [&str; 5] = [
+    "guest_tree",
+    "guest_memory",
+    "guest_numa",
+    "guest_dma",
+    "guest_ats",
+];
 
 /// The emulated host that the guests run on.
 pub struct Bench {
@@ -27,11 +33,7 @@ pub struct Bench {
 impl Bench {
     /// Gives all GPUs and bridges to the driver under test: their group must be VFIO's as a whole.
     pub fn new(gpus: Vec<Gpu>) -> Result<Self> {
-        for gpu in &gpus {
-            gpu.functions()
-                .iter()
-                .try_for_each(|function| crate::host::bind(function))?;
-        }
+        bind_all(&gpus)?;
         let mut emulator = Qmp::emulator()?;
         let pristine = Pristine::record(&mut emulator, &gpus)?;
         Ok(Self {
@@ -41,11 +43,22 @@ impl Bench {
         })
     }
 
+    /// Gives what somebody else had to the driver again.
+    pub fn take_back(&self) -> Result<()> {
+        bind_all(&self.gpus)
+    }
+
     /// One test: the host is as it was before any guest.
-    fn clean(&mut self, tally: &mut Tally, after: &str) {
+    pub fn clean(&mut self, tally: &mut Tally, after: &str) {
         let outcome = self.pristine.still(&mut self.emulator, &self.gpus);
         tally.add(&format!("host is clean after {after}"), outcome);
     }
+}
+
+fn bind_all(gpus: &[Gpu]) -> Result<()> {
+    functions(gpus)
+        .iter()
+        .try_for_each(|function| bind(function))
 }
 
 fn functions(gpus: &[Gpu]) -> Vec<String> {
@@ -53,7 +66,7 @@ fn functions(gpus: &[Gpu]) -> Vec<String> {
 }
 
 /// The host's values for guest_tree.
-fn expected(gpus: &[Gpu]) -> String {
+pub fn expected(gpus: &[Gpu]) -> String {
     let each = gpus
         .iter()
         .map(|g| format!("{:x}:{:x}:{:x}", g.tgt, g.bridges.len(), g.speed));
@@ -98,6 +111,21 @@ fn step<T>(tally: &mut Tally, what: &str, outcome: Result<T>) -> Result<T> {
             bail!("{what} failed, so what follows it was left out")
         }
     }
+}
+
+/// Runs command lines in a guest with one GPU, and shows what they print and the guest's console.
+pub fn show(bench: &Bench, commands: &[String]) -> Result<()> {
+    let mut vm = Vm::start(&Setup {
+        name: "show",
+        devices: &functions(&bench.gpus[..1]),
+        options: &[],
+    })?;
+    for command in commands {
+        let (output, status) = vm.run(command)?;
+        println!("$ {command}\n{output}exit status {status}");
+    }
+    println!("{}", vm.console());
+    vm.power_off()
 }
 
 /// One GPU and its bridges: all the guest can do with them, unplugging, reboot, power-off.

@@ -4,8 +4,10 @@
 //!
 //! Prints TAP lines and ends with "N passed, N failed, N skipped".
 
+mod agent;
 mod guests;
 mod host;
+mod libvirt;
 mod lines;
 mod npu;
 mod qmp;
@@ -30,18 +32,26 @@ enum Scenario {
     Three,
     /// Two guests on two chips (emu run --gpus 6).
     Two,
+    /// libvirt's limits of locked memory, and a guest it starts.
+    Libvirt,
 }
 
 /// Runs QEMU 7.2 and libvirt 9.0 as users of nvlink2-vfio-pci.
 #[derive(Parser)]
 struct Arguments {
     /// What to try, one after the other.
-    #[arg(required = true)]
+    #[arg(required_unless_present = "command")]
     scenario: Vec<Scenario>,
+    /// Instead: boot a guest with one GPU, run this in it and show what it prints. May be repeated.
+    #[arg(long, value_name = "COMMAND", conflicts_with = "scenario")]
+    command: Vec<String>,
 }
 
-fn run(scenarios: &[Scenario], tally: &mut Tally) -> Result<()> {
+fn run(scenarios: &[Scenario], commands: &[String], tally: &mut Tally) -> Result<()> {
     let mut bench = Bench::new(host::gpus()?)?;
+    if !commands.is_empty() {
+        guests::show(&bench, commands)?;
+    }
     for scenario in scenarios {
         let outcome = match scenario {
             Scenario::One => guests::one(&mut bench, tally),
@@ -49,6 +59,7 @@ fn run(scenarios: &[Scenario], tally: &mut Tally) -> Result<()> {
             Scenario::Leftovers => guests::leftovers(&mut bench, tally),
             Scenario::Three => guests::three(&mut bench, tally),
             Scenario::Two => guests::two(&mut bench, tally),
+            Scenario::Libvirt => libvirt::libvirt(&mut bench, tally),
         };
         if let Err(error) = outcome {
             tally.add(&format!("{scenario:?} reached its end"), Err(error));
@@ -60,7 +71,7 @@ fn run(scenarios: &[Scenario], tally: &mut Tally) -> Result<()> {
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let mut tally = Tally::default();
-    if let Err(error) = run(&arguments.scenario, &mut tally) {
+    if let Err(error) = run(&arguments.scenario, &arguments.command, &mut tally) {
         tally.add("the emulated host is fit for these tests", Err(error));
     }
     println!("{}", tally.summary());

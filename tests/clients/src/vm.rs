@@ -2,16 +2,11 @@
 
 //! A guest in QEMU 7.2: its start and end, its monitor, and the agent in it that obeys command lines.
 
-use crate::{
-    lines::{within, Lines},
-    qmp::Qmp,
-};
+use crate::{agent::Agent, lines::within, qmp::Qmp};
 use anyhow::{bail, ensure, Context, Result};
 use serde_json::json;
 use std::{
     fs::{self, File},
-    io::Write,
-    os::unix::net::UnixStream,
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus},
     thread::sleep,
@@ -24,11 +19,6 @@ pub const PRELOAD: &str = "/files/keep_region_info.so";
 /// The pseries machine without firmware, and without mitigations that the emulated processor lacks.
 pub const MACHINE: &str =
     "pseries,x-vof=on,cap-cfpc=broken,cap-sbbc=broken,cap-ibs=broken,cap-ccf-assist=off";
-
-/// Seconds for a guest's boot; it takes 5 on an idle machine.
-pub const BOOT: u64 = 300;
-/// Seconds for a command in the guest.
-const COMMAND: u64 = 300;
 
 /// What to start.
 pub struct Setup<'a> {
@@ -131,41 +121,16 @@ impl Vm {
 
     /// Waits for the guest's agent after a start or reboot.
     pub fn await_agent(&mut self) -> Result<()> {
-        let deadline = within(BOOT);
-        while self.line(deadline)? != "agent: ready" {}
-        Ok(())
-    }
-
-    /// The agent's next line. A machine that QEMU has stopped says nothing any more.
-    fn line(&mut self, deadline: Instant) -> Result<String> {
-        loop {
-            let line = self.agent.from.next(deadline.min(within(10)));
-            if line.is_ok() {
-                return line;
-            }
-            let status = self.qmp.execute("query-status", json!({}))?["status"].take();
-            if status != "running" || Instant::now() >= deadline {
-                return line.with_context(|| format!("machine is {status}\n{}", self.story()));
-            }
-        }
+        let Self { agent, qmp, .. } = self;
+        let booted = agent.await_ready(&mut || running(qmp));
+        booted.with_context(|| self.story())
     }
 
     /// Runs a command line in the guest; what it printed, and its exit status.
     pub fn run(&mut self, line: &str) -> Result<(String, u32)> {
-        self.agent.from.waiting();
-        self.send(line)?;
-        let deadline = within(COMMAND);
-        let mut output = String::new();
-        loop {
-            let answer = self
-                .line(deadline)
-                .with_context(|| format!("{line}\n{output}"))?;
-            if let Some(status) = answer.strip_prefix("agent: status ") {
-                return Ok((output, status.parse()?));
-            }
-            output.push_str(&answer);
-            output.push('\n');
-        }
+        let Self { agent, qmp, .. } = self;
+        let done = agent.run(line, &mut || running(qmp));
+        done.with_context(|| self.story())
     }
 
     /// Like `run`, for commands that must succeed.
@@ -234,27 +199,16 @@ impl Vm {
     }
 }
 
+/// QEMU has not stopped the guest, as it does after an error of KVM.
+fn running(qmp: &mut Qmp) -> Result<()> {
+    let status = qmp.execute("query-status", json!({}))?["status"].take();
+    ensure!(status == "running", "the machine is {status}");
+    Ok(())
+}
+
 impl Drop for Vm {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
-    }
-}
-
-/// The guest's second console, on which guest/init takes orders.
-struct Agent {
-    to: UnixStream,
-    from: Lines,
-}
-
-impl Agent {
-    fn connect(path: &Path) -> Result<Self> {
-        let to = UnixStream::connect(path).with_context(|| path.display().to_string())?;
-        let from = Lines::new(to.try_clone()?, "the guest's agent");
-        Ok(Self { to, from })
-    }
-
-    fn send(&mut self, line: &str) -> Result<()> {
-        Ok(self.to.write_all(format!("{line}\n").as_bytes())?)
     }
 }
