@@ -95,8 +95,18 @@ def left_out() -> Result:
     return _judge(done, "nvlink2", wanted=False)
 
 
+def _common_objects() -> str:
+    """Objects of the C files that the series changes and that no architecture owns."""
+    changed = {
+        match[1].removesuffix(".c") + ".o"
+        for patch in kernel.patches()
+        for match in re.finditer(r"^\+\+\+ b/(?!arch/)(\S+\.c)$", patch.read_text(encoding="utf-8"), re.M)
+    }
+    return " ".join(sorted(changed))
+
+
 def x86() -> Result:
-    """What the series changes that x86-64 compiles too: VFIO, and Rust's WARN_ON()."""
+    """What the series changes that x86-64 compiles too. `prepare` compiles Rust's kernel crate."""
     make = f"make ARCH=x86_64 LLVM=-19 O={X86} -j{config.jobs()}"
     done = _run(f"""
         cd {LINUX}
@@ -106,7 +116,8 @@ def x86() -> Result:
         KCONFIG_ALLCONFIG={X86}/wanted {make} allnoconfig
         grep -qx CONFIG_RUST=y {X86}/.config
         grep -qx CONFIG_VFIO_PCI=y {X86}/.config
-        {make} prepare drivers/vfio/
+        {make} prepare
+        {make} W=1 drivers/vfio/ {_common_objects()}
     """, OVER)
     return _judge(done, "nvlink2", wanted=False)
 
