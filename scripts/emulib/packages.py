@@ -11,7 +11,7 @@ from .step import Log, Step, digest, files_below
 
 DEBIAN = config.TREE / "scripts/debian"
 # What goes into the source package besides debian/.
-INPUTS = [*module.INPUTS, "README.md"]
+INPUTS = [*module.INPUTS, "README.md", "tests/clients/libvirt-hook"]
 
 
 def folder() -> Path:
@@ -37,7 +37,7 @@ def _stage() -> None:
         for file in files_below(config.TREE / name):
             into = tree / file.relative_to(config.TREE)
             into.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(file, into)
+            shutil.copy(file, into)
     shutil.copytree(DEBIAN, tree / "debian")
     shutil.copytree(docs.man(), tree / "man")
     control = (DEBIAN / "control.in").read_text(encoding="utf-8")
