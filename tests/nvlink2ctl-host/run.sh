@@ -176,7 +176,7 @@ memlock_looks_host_devices_up "$last" 550863110144
 report memlock_of_a_bridge
 
 doctor_names_the_remedy() {
-	expect 1 doctor && grep -q "^FAILED  binding: no GPU and no bridge" "$tmp/out" &&
+	expect 1 doctor && grep -q "^FAILED  binding: no GPU belongs" "$tmp/out" &&
 		grep -q "'nvlink2ctl bind --all'" "$tmp/out" && [ "$(grep -c ^FAILED "$tmp/out")" = 1 ]
 }
 doctor_names_the_remedy
@@ -298,11 +298,12 @@ rolls_back bind --all
 report bind_rolls_back
 
 torn_gpu_is_found() {
-	expect 0 bind "$last" && expect 1 doctor && grep -q '^FAILED  binding: only some' "$tmp/out" || return
-	expect 0 unbind "$last"
+	expect 0 bind "$first" && expect 0 unbind "${family##* }" || return
+	expect 1 doctor && grep -q "^FAILED  binding: not all bridges of $first" "$tmp/out" || return
+	expect 0 unbind "$first"
 }
 torn_gpu_is_found
-report doctor_finds_a_bridge_without_its_gpu
+report doctor_finds_a_gpu_without_a_bridge
 
 unloaded_driver_is_found() {
 	rmmod nvlink2_vfio_pci || return

@@ -23,6 +23,8 @@ struct Data {
     depth: usize,
     parent: Option<usize>,
     phandle: u32,
+    /// Whether the phandle is in a recording.
+    remembered: OnceCell<()>,
     children: Vec<usize>,
     /// Properties; their values are read when they are asked for.
     properties: BTreeMap<String, OnceCell<Option<Vec<u8>>>>,
@@ -91,6 +93,7 @@ impl<'a> Tree<'a> {
             depth,
             parent,
             phandle,
+            remembered: OnceCell::new(),
             children: Vec::new(),
             properties: BTreeMap::new(),
         });
@@ -101,6 +104,16 @@ impl<'a> Tree<'a> {
     pub fn node<'t>(&'t self, sysfs: &str) -> Option<TreeNode<'t>> {
         let index = *self.paths.get(sysfs.strip_prefix(BASE)?)?;
         Some(TreeNode { tree: self, index })
+    }
+
+    /// Has a recording find the node again: that it was looked at can matter even if it lacks what was
+    /// looked for.
+    fn remember_phandle(&self, index: usize) {
+        if let Some(data) = self.nodes.get(index) {
+            data.remembered.get_or_init(|| {
+                self.source.read(&format!("{BASE}{}/phandle", data.path));
+            });
+        }
     }
 
     /// The root.
@@ -132,11 +145,11 @@ impl<'t> TreeNode<'t> {
     /// The value of a property.
     pub fn bytes(self, name: &str) -> Option<&'t [u8]> {
         let data = self.data()?;
+        self.tree.remember_phandle(self.index);
         let value = data.properties.get(name)?.get_or_init(|| {
-            let source = self.tree.source;
-            // A recording needs the phandles of all nodes that matter.
-            source.read(&format!("{BASE}{}/phandle", data.path));
-            source.read(&format!("{BASE}{}/{name}", data.path))
+            self.tree
+                .source
+                .read(&format!("{BASE}{}/{name}", data.path))
         });
 
         value.as_deref()
@@ -157,6 +170,7 @@ impl<'t> TreeNode<'t> {
     /// The node that has `phandle`.
     pub fn by_phandle(self, phandle: u32) -> Option<Self> {
         let index = *self.tree.phandles.get(&phandle)?;
+        self.tree.remember_phandle(index);
         Some(Self { index, ..self })
     }
 

@@ -462,59 +462,47 @@ fn access(source: &Source, name: &'static str, file: &str, found: &str) -> Findi
 
 fn binding(host: &Host) -> Finding {
     const NAME: &str = "binding";
-    let mut functions: Vec<&Function> = host.gpus.iter().map(|gpu| &gpu.function).collect();
-    functions.extend(host.bridges.iter().map(|bridge| &bridge.function));
-    let others: Vec<_> = functions
+    let ours = |function: &Function| function.driver.as_deref() == Some(DRIVER);
+    let name = |function: &Function| match &function.driver {
+        Some(driver) => format!("{} (has {driver})", function.bdf),
+        None => function.bdf.to_string(),
+    };
+    let (bound, others): (Vec<_>, Vec<_>) = host.gpus.iter().partition(|gpu| ours(&gpu.function));
+    let others: Vec<_> = others.iter().map(|gpu| name(&gpu.function)).collect();
+    // A bridge may wait for its GPU, but a GPU without all of its bridges is of no use to a guest.
+    let torn: Vec<_> = bound
         .iter()
-        .filter(|function| function.driver.as_deref() != Some(DRIVER))
-        .map(|function| match &function.driver {
-            Some(driver) => format!("{} (has {driver})", function.bdf),
-            None => function.bdf.to_string(),
+        .filter(|gpu| {
+            let mut bridges = gpu.bridges.iter().filter_map(|bdf| host.bridge(*bdf));
+            bridges.any(|bridge| !ours(&bridge.function))
         })
+        .map(|gpu| gpu.function.bdf.to_string())
         .collect();
 
-    if others.is_empty() {
-        return ok(NAME, format!("all GPUs and bridges belong to {DRIVER}"));
-    }
-    if others.len() < functions.len() {
-        // Perhaps on purpose; but a GPU without all of its bridges is of no use to a guest.
-        let torn: Vec<_> = host
-            .gpus
-            .iter()
-            .filter(|gpu| {
-                let ours = |function: &Function| function.driver.as_deref() == Some(DRIVER);
-                let bridges = gpu.bridges.iter().filter_map(|bdf| host.bridge(*bdf));
-                let bound: BTreeSet<bool> = bridges
-                    .map(|bridge| ours(&bridge.function))
-                    .chain([ours(&gpu.function)])
-                    .collect();
-                bound.len() > 1
-            })
-            .map(|gpu| gpu.function.bdf.to_string())
-            .collect();
-        if torn.is_empty() {
-            return note(
-                NAME,
-                format!("not bound to {DRIVER}: {}", others.join(", ")),
-            );
-        }
+    if bound.is_empty() {
         return failed(
             NAME,
-            format!(
-                "only some of the functions of {} belong to {DRIVER}",
-                torn.join(", ")
-            ),
+            format!("no GPU belongs to {DRIVER}"),
+            "'nvlink2ctl bind --all', or the GPUs that guests shall have",
+        );
+    }
+    if !torn.is_empty() {
+        return failed(
+            NAME,
+            format!("not all bridges of {} belong to {DRIVER}", torn.join(", ")),
             format!(
                 "'nvlink2ctl bind {}' binds each with its bridges",
                 torn.join(" ")
             ),
         );
     }
-    failed(
-        NAME,
-        format!("no GPU and no bridge belongs to {DRIVER}"),
-        "'nvlink2ctl bind --all', or the GPUs that guests shall have",
-    )
+    if !others.is_empty() {
+        return note(
+            NAME,
+            format!("not bound to {DRIVER}: {}", others.join(", ")),
+        );
+    }
+    ok(NAME, format!("all GPUs and bridges belong to {DRIVER}"))
 }
 
 fn viability(source: &Source, host: &Host) -> Finding {

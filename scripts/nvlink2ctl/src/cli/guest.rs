@@ -27,9 +27,9 @@ pub struct LibvirtXml {
     #[command(flatten)]
     selection: Selection,
 
-    /// Whether libvirt shall bind and give back the functions. libvirt 9.0 knows no driver but vfio-pci then,
-    /// so that the guest would have no NVLink2
-    #[arg(long, value_name = "yes|no", default_value = "no", value_parser = ["yes", "no"])]
+    /// Whether libvirt shall bind and give back the functions; 'no' is for those that 'nvlink2ctl bind' has
+    /// bound, and for libvirt 10 or later
+    #[arg(long, value_name = "yes|no", default_value = "yes", value_parser = ["yes", "no"])]
     managed: String,
 }
 
