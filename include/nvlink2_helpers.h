@@ -24,7 +24,6 @@ struct device_node *nvlink2_of_node_get(struct device_node *node);
 void nvlink2_of_node_put(struct device_node *node);
 struct pci_dev *nvlink2_pci_of_node_find(struct device_node *node);
 
-void nvlink2_init_rwsem(struct rw_semaphore *sem);
 void nvlink2_init_delayed_work(struct delayed_work *work, work_func_t func);
 bool nvlink2_queue_delayed_work(struct delayed_work *work, unsigned int msecs);
 
@@ -33,6 +32,7 @@ void nvlink2_vma_set_uncached(struct vm_area_struct *vma);
 
 unsigned int nvlink2_pmd_order(void);
 unsigned int nvlink2_pud_order(void);
+vm_fault_t nvlink2_vmf_insert_pfn(struct vm_fault *vmf, unsigned long pfn, unsigned int order);
 
 unsigned long nvlink2_copy_from_device(void *dst, const void *src, size_t len);
 void nvlink2_copy_to_device(void *dst, const void *src, size_t len);

@@ -191,6 +191,6 @@ impl Mapping for AtsdMapping {
         self.region
             .gate
             .enter_always_on()
-            .map_or(Outcome::SIGBUS, |_access| fault.insert_always_on(physical))
+            .map_or(Outcome::SIGBUS, |_access| fault.insert(physical))
     }
 }

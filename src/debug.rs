@@ -82,12 +82,12 @@ fn gpu_files<'data>(data: &'data Arc<GpuState>, dir: &ScopedDir<'data, '_>) {
     });
     dir.read_callback_file(c"faults", data, &|state, f| {
         let faults = &state.ram.faults;
+        let huge = faults.huge.load(Relaxed);
 
         writeln!(
             f,
-            "inserted {}\nhuge {}\nrefused {}",
-            faults.inserted.load(Relaxed),
-            faults.huge.load(Relaxed),
+            "inserted {}\nhuge {huge}\nrefused {}",
+            faults.small.load(Relaxed).saturating_add(huge),
             faults.refused.load(Relaxed)
         )
     });

@@ -16,86 +16,128 @@
 //! access that is too early fences that GPU's own links.
 
 use crate::linux::{
-    lock::{
-        MemoryGuard,
-        ReadGuard,
-        RwLock, //
-    },
+    lock::MemoryGuard,
     vfio::{
         Core,
         UserMappings,
         FIRST_REGION, //
     },
 };
-use kernel::prelude::*;
+use kernel::{
+    new_condvar, new_mutex,
+    prelude::*,
+    sync::{
+        atomic::{
+            Acquire,
+            Atomic,
+            Full,
+            Release, //
+        },
+        CondVar,
+        Mutex, //
+    },
+};
 
-struct State {
-    /// How many resets and the like are under way.
-    closed: u32,
-    /// The user mappings of the region, while its device is open.
-    mappings: Option<UserMappings>,
-}
+/// What each end of access adds to [`Gate::state`]; below it are the accesses under way.
+const CLOSED: i64 = 1 << 32;
 
 /// Lets accesses to a region through, or not.
+///
+/// This is on the path of every fault, for which a semaphore costs too much.
 #[pin_data]
 pub(crate) struct Gate {
-    // Taken inside of `memory_lock`. Held for reading during an access, so that closing the gate
-    // waits for those under way.
+    /// The number of accesses under way and, times [`CLOSED`], of the resets and the like.
+    state: Atomic<i64>,
+    /// The user mappings of the region, while its device is open.
+    // Taken inside of `memory_lock`.
     #[pin]
-    state: RwLock<State>,
+    mappings: Mutex<Option<UserMappings>>,
+    /// Signalled with `mappings` held when the last access to a closed region is over.
+    #[pin]
+    idle: CondVar,
+}
+
+/// Proof that a region is not being reset, as long as it exists.
+pub(crate) struct Entered<'a>(&'a Gate);
+
+impl<'a> Entered<'a> {
+    #[inline(always)]
+    fn new(gate: &'a Gate) -> Result<Self> {
+        let before = gate.state.fetch_add(1, Acquire);
+        let entered = Self(gate);
+
+        if before >= CLOSED {
+            return Err(EIO);
+        }
+        Ok(entered)
+    }
+}
+
+impl Drop for Entered<'_> {
+    #[inline(always)]
+    fn drop(&mut self) {
+        let before = self.0.state.fetch_add(-1, Release);
+
+        if before > CLOSED && before % CLOSED == 1 {
+            self.0.wake();
+        }
+    }
 }
 
 /// Proof that a region is usable, as long as it exists.
 pub(crate) struct Access<'a> {
-    /// memory_lock, held for reading.
-    pub(crate) memory: MemoryGuard<'a>,
-    _state: ReadGuard<'a, State>,
+    _memory: MemoryGuard<'a>,
+    _entered: Entered<'a>,
 }
 
 impl Gate {
     /// Makes a gate that lets everybody in.
     pub(crate) fn new() -> impl PinInit<Self> {
         pin_init!(Self {
-            state <- RwLock::new(State {
-                closed: 0,
-                mappings: None,
-            }),
+            state: Atomic::new(0),
+            mappings <- new_mutex!(None),
+            idle <- new_condvar!(),
         })
     }
 
+    /// Tells those who close the gate that the last access is over.
+    #[cold]
+    fn wake(&self) {
+        // Whoever waits has either not looked yet, or is to be woken.
+        let _mappings = self.mappings.lock();
+
+        self.idle.notify_all();
+    }
+
     /// Lets one access through. EIO: the region is not usable.
+    #[inline(always)]
     pub(crate) fn enter<'a>(&'a self, core: &'a Core) -> Result<Access<'a>> {
         let memory = core.lock_memory();
-        let state = self.state.read();
+        let entered = Entered::new(self)?;
 
-        if state.closed != 0 || !memory.enabled() {
+        if !memory.enabled() {
             return Err(EIO);
         }
         Ok(Access {
-            memory,
-            _state: state,
+            _memory: memory,
+            _entered: entered,
         })
     }
 
     /// Lets one access through to what the function's power and decoding do not matter to. EIO: the
     /// region is not usable.
-    pub(crate) fn enter_always_on(&self) -> Result<impl Drop + '_> {
-        let state = self.state.read();
-
-        if state.closed != 0 {
-            return Err(EIO);
-        }
-        Ok(state)
+    pub(crate) fn enter_always_on(&self) -> Result<Entered<'_>> {
+        Entered::new(self)
     }
 
     /// Says whose mappings to remove. The region is the first that `core` has.
     pub(crate) fn attach(&self, core: &Core) {
-        self.state.write().mappings = Some(core.mappings());
+        *self.mappings.lock() = Some(core.mappings());
     }
 
     /// The device was closed: there are no mappings any more.
     pub(crate) fn detach(&self) {
-        let mappings = self.state.write().mappings.take();
+        let mappings = self.mappings.lock().take();
 
         // Not under the lock: dropping an inode may sleep for long.
         drop(mappings);
@@ -103,18 +145,19 @@ impl Gate {
 
     /// Ends all access, until as many calls of [`Gate::open`].
     pub(crate) fn close(&self) {
-        let mut state = self.state.write();
+        self.state.fetch_add(CLOSED, Full);
+        let mut mappings = self.mappings.lock();
 
-        state.closed = state.closed.saturating_add(1);
-        if let Some(mappings) = &state.mappings {
+        while self.state.load(Acquire) % CLOSED != 0 {
+            self.idle.wait(&mut mappings);
+        }
+        if let Some(mappings) = &*mappings {
             mappings.zap(FIRST_REGION);
         }
     }
 
     /// See [`Gate::close`].
     pub(crate) fn open(&self) {
-        let mut state = self.state.write();
-
-        state.closed = state.closed.saturating_sub(1);
+        self.state.fetch_add(-CLOSED, Release);
     }
 }

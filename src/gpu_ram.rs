@@ -63,8 +63,9 @@ const WINDOW: usize = 0x1_0000;
 /// How many faults there were, by outcome.
 pub(crate) struct FaultCounts {
     /// Those that ended in a page.
-    pub(crate) inserted: Atomic<u64>,
-    /// Those of the above that were of huge pages.
+    /// CPU pages inserted.
+    pub(crate) small: Atomic<u64>,
+    /// Huge pages inserted.
     pub(crate) huge: Atomic<u64>,
     /// Those that ended in SIGBUS.
     pub(crate) refused: Atomic<u64>,
@@ -96,7 +97,7 @@ impl GpuRam {
                 gate,
                 ledger,
                 faults: FaultCounts {
-                    inserted: Atomic::new(0),
+                    small: Atomic::new(0),
                     huge: Atomic::new(0),
                     refused: Atomic::new(0),
                 },
@@ -220,6 +221,8 @@ impl RamMapping {
 impl Mapping for RamMapping {
     const HUGE: bool = true;
 
+    // The path of every fault; it has one caller.
+    #[inline(always)]
     fn fault(&self, core: &Core, fault: &Fault<'_>) -> Outcome {
         let order = fault.order();
         let place = fault
@@ -230,22 +233,23 @@ impl Mapping for RamMapping {
             _ if order > Order::BASE => return Outcome::FALLBACK,
             _ => return Outcome::SIGBUS,
         };
-        let outcome = self.ram.gate.enter(core).map_or(Outcome::SIGBUS, |access| {
-            fault.insert(&access.memory, physical)
-        });
+        let outcome = self
+            .ram
+            .gate
+            .enter(core)
+            .map_or(Outcome::SIGBUS, |_access| fault.insert(physical));
         let counts = &self.ram.faults;
 
         if outcome == Outcome::FALLBACK {
             return outcome;
         }
-        if !outcome.is_inserted() {
-            counts.refused.add(1, Relaxed);
-        } else {
-            counts.inserted.add(1, Relaxed);
-            if order > Order::BASE {
-                counts.huge.add(1, Relaxed);
-            }
-        }
+        let count = match (outcome.is_inserted(), order) {
+            (false, _) => &counts.refused,
+            (true, Order::BASE) => &counts.small,
+            (true, _) => &counts.huge,
+        };
+
+        count.add(1, Relaxed);
         trace::gpu_fault(core, physical, user, outcome);
         outcome
     }

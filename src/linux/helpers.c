@@ -45,11 +45,6 @@ struct pci_dev *nvlink2_pci_of_node_find(struct device_node *node)
 	return dev ? to_pci_dev(dev) : NULL;
 }
 
-void nvlink2_init_rwsem(struct rw_semaphore *sem)
-{
-	init_rwsem(sem);
-}
-
 void nvlink2_init_delayed_work(struct delayed_work *work, work_func_t func)
 {
 	INIT_DELAYED_WORK(work, func);
@@ -80,6 +75,18 @@ unsigned int nvlink2_pmd_order(void)
 unsigned int nvlink2_pud_order(void)
 {
 	return radix_enabled() && has_transparent_pud_hugepage() ? PUD_ORDER : 0;
+}
+
+/* The entry is made for reading; a store sets the rest. */
+vm_fault_t nvlink2_vmf_insert_pfn(struct vm_fault *vmf, unsigned long pfn, unsigned int order)
+{
+	if (!order)
+		return vmf_insert_pfn(vmf->vma, vmf->address, pfn);
+	if (IS_ENABLED(CONFIG_ARCH_SUPPORTS_PMD_PFNMAP) && order == PMD_ORDER)
+		return vmf_insert_pfn_pmd(vmf, pfn, false);
+	if (IS_ENABLED(CONFIG_ARCH_SUPPORTS_PUD_PFNMAP) && order == PUD_ORDER)
+		return vmf_insert_pfn_pud(vmf, pfn, false);
+	return VM_FAULT_FALLBACK;
 }
 
 /* Returns the number of bytes not copied: a load from a dead link ends in a machine check. */

@@ -6,7 +6,6 @@
 
 use super::{
     bindings,
-    lock::MemoryGuard,
     vfio::{
         Core,
         MappedCore, //
@@ -127,45 +126,23 @@ impl Fault<'_> {
         })
     }
 
-    /// Inserts the page at `physical`, if the device is enabled.
+    /// Inserts the page at `physical`. That the device is enabled is for the caller to know.
     ///
     /// FALLBACK: there is none of this size at this address.
-    pub(crate) fn insert(&self, memory: &MemoryGuard<'_>, physical: u64) -> Outcome {
-        let pfn = physical >> bindings::PAGE_SHIFT;
-
+    pub(crate) fn insert(&self, physical: u64) -> Outcome {
         if self.order.bytes().and_then(|len| physical.checked_rem(len)) != Some(0) {
-            return Outcome::FALLBACK;
-        }
-        // SAFETY: `memory_lock` of the device is held, as the guard shows. The VMA has VM_PFNMAP
-        // and is not copy-on-write, since `attach` set the one and VFIO demands shared mappings.
-        // The fault is of this order, and the address a multiple of its size.
-        // CAST: As in `page`.
-        Outcome(unsafe {
-            bindings::vfio_pci_vmf_insert_pfn(
-                memory.core().as_raw(),
-                self.vmf,
-                pfn as usize,
-                self.order.0,
-            )
-        })
-    }
-
-    /// Inserts the CPU page at `physical`, whether the device is enabled or not.
-    pub(crate) fn insert_always_on(&self, physical: u64) -> Outcome {
-        if self.order != Order::BASE {
             return Outcome::FALLBACK;
         }
         // SAFETY: By the type invariant the fault is under way, so its VMA stays and its address is
         // in it. The VMA has VM_PFNMAP and is not copy-on-write, since `attach` set the one and
-        // VFIO demands shared mappings.
+        // VFIO demands shared mappings. For a huge page the kernel has prepared the fault for an
+        // entry of this order.
         // CAST: As in `page`.
         Outcome(unsafe {
-            let vmf = &(*self.vmf).__bindgen_anon_1;
-
-            bindings::vmf_insert_pfn(
-                vmf.vma,
-                vmf.address,
+            bindings::nvlink2_vmf_insert_pfn(
+                self.vmf,
                 (physical >> bindings::PAGE_SHIFT) as usize,
+                self.order.0,
             )
         })
     }
@@ -314,6 +291,7 @@ impl<M: Mapping> VmaVTable<M> {
     /// # Safety
     ///
     /// `vmf` must be a fault in a VMA with these operations, for a page of this order.
+    #[inline(never)]
     unsafe extern "C" fn huge_fault(
         vmf: *mut bindings::vm_fault,
         order: c_uint,
