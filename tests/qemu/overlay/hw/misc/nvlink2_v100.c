@@ -109,8 +109,10 @@ static void v100_train(NVLink2V100State *s, uint32_t val)
 static uint64_t v100_regs_read(void *opaque, hwaddr addr, unsigned size)
 {
     NVLink2V100State *s = opaque;
+    unsigned shift = addr % 4 * 8;
     uint64_t val = 0;
 
+    addr -= addr % 4;
     switch (addr) {
     case V100_PMC_BOOT_0:
         val = V100_PMC_BOOT_0_GV100;
@@ -156,7 +158,7 @@ static uint64_t v100_regs_read(void *opaque, hwaddr addr, unsigned size)
                       "\n", addr);
     }
     trace_nvlink2_v100_read(PCI_DEVICE(s)->name, addr, val);
-    return val;
+    return extract64(val, shift, size * 8);
 }
 
 static void v100_regs_write(void *opaque, hwaddr addr, uint64_t val,
@@ -165,6 +167,11 @@ static void v100_regs_write(void *opaque, hwaddr addr, uint64_t val,
     NVLink2V100State *s = opaque;
 
     trace_nvlink2_v100_write(PCI_DEVICE(s)->name, addr, val);
+    if (size < 4) {
+        qemu_log_mask(LOG_GUEST_ERROR, "nvlink2-v100: write of %u bytes of BAR0"
+                      " 0x%" HWADDR_PRIx "\n", size, addr);
+        return;
+    }
     switch (addr) {
     case V100_LINK_TRAIN:
         v100_train(s, val);
@@ -184,9 +191,9 @@ static void v100_regs_write(void *opaque, hwaddr addr, uint64_t val,
 static const MemoryRegionOps v100_regs_ops = {
     .read = v100_regs_read,
     .write = v100_regs_write,
-    .valid.min_access_size = 4,
+    .valid.min_access_size = 1,
     .valid.max_access_size = 8,
-    .impl.min_access_size = 4,
+    .impl.min_access_size = 1,
     .impl.max_access_size = 4,
     .endianness = DEVICE_LITTLE_ENDIAN,
 };

@@ -39,6 +39,13 @@ static void test_identity(void)
     g_assert_cmphex(regl(qts, V100_RAM_SIZE_HI), ==, 0);
     g_assert_cmphex(bswap64(qtest_readq(qts, BAR0 + V100_RAM_SIZE_LO)), ==,
                     RAM_SIZE);
+    /* A part of a register; the write of one is ignored */
+    g_assert_cmphex(qtest_readb(qts, BAR0 + V100_MODEL_ID + 1), ==,
+                    extract32(V100_MODEL_ID_MAGIC, 8, 8));
+    g_assert_cmphex(bswap16(qtest_readw(qts, BAR0 + V100_MODEL_ID + 2)), ==,
+                    extract32(V100_MODEL_ID_MAGIC, 16, 16));
+    qtest_writeb(qts, BAR0 + V100_LINK_TRAIN, V100_LINK_TRAIN_UP);
+    g_assert_cmphex(regl(qts, V100_LINK_STATUS), ==, 0);
     g_assert_cmphex(regl(qts, V100_LINK_MASK), ==, 3);
     g_assert_cmphex(regl(qts, V100_APERTURE_LO), ==, (uint32_t)APERTURE);
     g_assert_cmphex(regl(qts, V100_APERTURE_HI), ==, APERTURE >> 32);

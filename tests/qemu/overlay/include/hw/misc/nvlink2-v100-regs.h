@@ -7,8 +7,9 @@
  * headers.
  *
  * All registers are 32 bits wide, little endian, naturally aligned; a 64-bit
- * access to an aligned pair (lo, hi) is accepted too.  Registers that are not
- * listed read as zero and ignore writes.
+ * access to an aligned pair (lo, hi) is accepted too.  Smaller ones read a part
+ * of a register, and write nothing.  Registers that are not listed read as zero
+ * and ignore writes.
  *
  * A real V100 has nothing at V100_MODEL_BASE and beyond: what lives there is
  * the model's own interface, for tests only.
