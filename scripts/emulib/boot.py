@@ -142,8 +142,9 @@ def _prepare(host: Host, run: Path, command: list[str] | None) -> str:
     """
 
 
-# Not "stdio": its end of input would close the port.
+# Not "stdio": its end of input would close the port. A host that crashed is not to start again.
 PORTS = [
+    "-no-reboot",
     "-chardev", "file,id=emu,path=/dev/fd/1", "-serial", "file:console.log",
     "-device", "virtserialport,bus=emu-serial.0,name=emu,chardev=emu",
     "-chardev", "file,id=status,path=status",
