@@ -11,6 +11,9 @@
 # make intree DIR=<Linux 7.3>  put the driver into a kernel source tree
 # make series OUT=<new folder>  the whole as patches
 # make bench   what mapping and using GPU RAM costs; bench-peer: beside the original C driver
+# make fuzz [OPS=n] [SEED=s] [GPUS=3|6]  random operations of a hostile user; a failure is reduced
+# make fuzz-pure [SECONDS=n]  coverage-guided fuzzing of the module's kernel-free parts
+# make mutate [ONLY=text]  take checks out of the driver, one at a time: a test has to notice each
 # make compare what the original C driver leaves behind, and what this one does
 # make KDIR=<build tree of a Linux 7.3 with the series> modules install
 #
@@ -21,7 +24,7 @@ EMU := scripts/emu
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo check check-clients check-intree check-packages docs rustdoc deb intree series
-.PHONY: compare bench bench-peer modules modules_install install clean distclean
+.PHONY: compare bench bench-peer fuzz fuzz-pure mutate modules modules_install install clean distclean
 
 help:
 	@sed -n 's/^# \(make.*\)/  \1/p' Makefile
@@ -61,6 +64,15 @@ bench:
 
 bench-peer:
 	$(EMU) bench --peer
+
+fuzz:
+	$(EMU) fuzz --minimise --ops $(or $(OPS),20000) --seed $(or $(SEED),0) --gpus $(or $(GPUS),6)
+
+fuzz-pure:
+	$(EMU) fuzz-pure --seconds $(or $(SECONDS),60)
+
+mutate:
+	$(EMU) mutate --only "$(ONLY)"
 
 modules modules_install clean:
 	$(MAKE) -C $(KDIR) M=$(CURDIR) INSTALL_MOD_PATH=$(DESTDIR) $@

@@ -7,7 +7,8 @@ import subprocess
 from pathlib import Path
 
 from . import (
-    bench, boot, clients, config, docs, initrd, kernel, module, packages, peer, programs, qemu, root, sources,
+    bench, boot, clients, config, docs, fuzz, initrd, kernel, module, mutate, packages, peer, programs, qemu,
+    root, sources,
 )
 from .config import Failure
 from .step import Step, say
@@ -15,7 +16,7 @@ from .step import Step, say
 STEPS: list[Step] = [
     root.STEP, sources.LINUX_STEP, sources.QEMU_STEP, sources.TARGET_STEP,
     kernel.STEP, qemu.STEP, module.STEP, initrd.STEP,
-    programs.SELFTESTS_STEP, programs.DEMO_STEP, programs.NVLINK2CTL_STEP,
+    programs.SELFTESTS_STEP, programs.DEMO_STEP, programs.NVLINK2CTL_STEP, programs.FUZZ_STEP,
 ]
 # Made only when named, or by the verb that needs them.
 OPTIONAL_STEPS: list[Step] = [
@@ -128,6 +129,36 @@ def _parser() -> argparse.ArgumentParser:
         "kernel with this one, on the same machine, and print both as a table (reStructuredText).",
     )
 
+    fuzzing = verbs.add_parser(
+        "fuzz", help="do random operations of a hostile user to the driver",
+        description="Run tests/fuzz in an emulated host. Fails for a splat, hang, leak, lost access, or an entry "
+        "point that was not reached.",
+    )
+    _host_options(fuzzing)
+    fuzzing.add_argument("--ops", type=int, default=20000, metavar="N", help="operations (default 20000)")
+    fuzzing.add_argument("--seed", type=int, default=0, metavar="S", help="of the operations (default: by the clock)")
+    fuzzing.add_argument("--processes", type=int, default=4, metavar="N", help="side by side (default 4)")
+    fuzzing.add_argument("--minimise", action="store_true",
+                         help="find the least part of a round that still fails, a boot for each attempt")
+    fuzzing.add_argument("--timeout", type=float, default=36000, metavar="S",
+                         help="stop after S seconds and exit with 124 (default 36000)")
+    fuzzing.add_argument("--console", type=Path, metavar="FILE",
+                         help="keep the whole console (firmware and kernel) in FILE")
+
+    pure = verbs.add_parser(
+        "fuzz-pure", help="coverage-guided fuzzing of the module's kernel-free parts, on this machine",
+        description="Run the targets of tests/fuzz/pure one after the other. Inputs that reach something new are "
+        "kept in the cache.",
+    )
+    pure.add_argument("--seconds", type=int, default=60, metavar="N", help="in all (default 60)")
+
+    mutants = verbs.add_parser(
+        "mutate", help="take checks out of the driver, and see that a test fails for each",
+        description="Build each mutant of tests/mutants.toml and run the tests that have to notice it.",
+    )
+    mutants.add_argument("--only", default="", metavar="TEXT", help="mutants with TEXT in their names")
+    mutants.add_argument("--table", action="store_true", help="print the rows for tests/README.md instead")
+
     clean = verbs.add_parser(
         "clean", help="remove the cache, or the products of steps",
         description="Remove the whole cache, or just forget that the named steps were done.",
@@ -199,6 +230,25 @@ def _dispatch(options: argparse.Namespace) -> int:
         case "bench":
             ensure([*FOR_BOOT, programs.SELFTESTS_STEP, bench.STEP, *([peer.STEP] if options.peer else [])])
             return bench.run(options.peer, options.benchmark)
+        case "fuzz":
+            ensure([*_for_boot(options), programs.FUZZ_STEP])
+
+            def make() -> boot.Host:
+                host = _host(options)
+                host.timeout, host.console = options.timeout, options.console
+                return host
+
+            arguments = ["--ops", str(options.ops), "--seed", str(options.seed), "--processes", str(options.processes)]
+            return fuzz.run(make, arguments, options.minimise)
+        case "fuzz-pure":
+            ensure([])
+            return fuzz.pure(options.seconds)
+        case "mutate" if options.table:
+            print(mutate.table(mutate.load()), end="")
+            return 0
+        case "mutate":
+            ensure([*FOR_BOOT, programs.SELFTESTS_STEP])
+            return mutate.run(options.only)
         case "product":
             (step,) = (step for step in ALL_STEPS if step.name == options.step)
             print(step.products[0])

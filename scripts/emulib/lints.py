@@ -5,7 +5,7 @@ import re
 import subprocess
 from pathlib import Path
 
-from . import config, docs, intree, kernel, module, programs, qemu, root
+from . import config, docs, intree, kernel, module, mutate, programs, qemu, root
 from .report import Check, Result, tail
 from .step import Step
 
@@ -219,6 +219,12 @@ def house_rules() -> Result:
     return Result.one(not complaints, "\n".join(complaints))
 
 
+def mutants() -> Result:
+    """Each mutant still changes something, and is in tests/README.md. Running them is `make mutate`."""
+    complaints = mutate.complaints()
+    return Result.one(not complaints, "\n".join(complaints))
+
+
 CHECKS = [
     Check("clippy", clippy),
     Check("sparse-module", sparse_module),
@@ -226,6 +232,9 @@ CHECKS = [
     Check("cargo-clients", lambda: _cargo("tests/clients")),
     Check("cargo-demo", lambda: _cargo("tests/demo")),
     Check("cargo-bench", lambda: _cargo("tests/bench/report")),
+    Check("cargo-fuzz", lambda: _cargo("tests/fuzz")),
+    Check("cargo-fuzz-pure", lambda: _cargo("tests/fuzz/pure")),
+    Check("mutants", mutants),
     Check("cargo-nvlink2ctl", lambda: _cargo("scripts/nvlink2ctl")),
     Check("checkpatch-series", checkpatch_series),
     Check("checkpatch-driver", checkpatch_driver),

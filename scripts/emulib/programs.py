@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""Programs that run in the emulated host: the selftests (C), the demo and nvlink2ctl (Rust)."""
+"""Programs that run in the emulated host: the selftests (C), the demo, nvlink2ctl and the fuzzer (Rust)."""
 
 from pathlib import Path
 
@@ -10,6 +10,7 @@ SELFTESTS = config.TREE / "tests/selftests"
 MEASURE = config.TREE / "tests/bench/measure.c"
 DEMO = config.TREE / "tests/demo"
 NVLINK2CTL = config.TREE / "scripts/nvlink2ctl"
+FUZZ = config.TREE / "tests/fuzz"
 REGISTERS = config.TREE / "tests/qemu/include/nvlink2-v100-regs.h"
 TARGET = "powerpc64le-unknown-linux-gnu"
 
@@ -46,6 +47,10 @@ def demo_binary() -> Path:
 
 def nvlink2ctl_binary() -> Path:
     return config.cache_dir() / f"demo/{TARGET}/release/nvlink2ctl"
+
+
+def fuzz_binary() -> Path:
+    return config.cache_dir() / f"demo/{TARGET}/release/nvlink2-fuzz"
 
 
 def _build_selftests(log: Log) -> None:
@@ -88,5 +93,14 @@ NVLINK2CTL_STEP = Step(
                    config.TREE / "src/pure", repr(CARGO_ENV)),
     lambda log: build_static(log, NVLINK2CTL),
     [nvlink2ctl_binary()],
+    [root.STEP],
+)
+
+FUZZ_STEP = Step(
+    "fuzz",
+    "building the fuzzer (1 min when cold)",
+    lambda: digest(FUZZ / "src", FUZZ / "Cargo.toml", FUZZ / "Cargo.lock", repr(CARGO_ENV)),
+    lambda log: build_static(log, FUZZ),
+    [fuzz_binary()],
     [root.STEP],
 )

@@ -6,7 +6,7 @@ import sys
 from collections import defaultdict
 from collections.abc import Iterator
 
-from . import boot, config, console, programs, qemu, root
+from . import boot, config, console, fuzz, programs, qemu, root
 from .report import Check, Result, tail
 
 EMU = [sys.executable, str(config.TREE / "scripts/emu"), "run"]
@@ -134,6 +134,21 @@ def demo() -> Result:
     return run.with_console(Result.one(run.status == 0, tail(run.output)))
 
 
+def fuzzer() -> Result:
+    """A short run of what `make fuzz` runs for long, and all that once broke something."""
+    binary = ["--gpus", "6", "--timeout", "400", "--file", str(programs.fuzz_binary())]
+    short = ["/files/nvlink2-fuzz", "run", "--seed", "1", "--ops", "20000", "--seconds", "30", "--partial"]
+    run = Emulated("fuzz", binary, *short)
+    result = run.with_console(Result.one(run.status == 0, tail(run.output, 60)))
+    known = fuzz.reproducers()
+    if known:
+        files = [option for path in known for option in ("--file", str(path))]
+        run = Emulated("fuzz-reproducers", [*binary, *files],
+                       "/files/nvlink2-fuzz", "replay", *(f"/files/{path.name}" for path in known))
+        result.add(run.with_console(Result.one(run.status == 0, tail(run.output, 60))))
+    return result
+
+
 def kunit() -> Result:
     """The module's own tests of its pure logic, in the kernel."""
     run = Emulated("kunit", [], "sh", "-c", "cat /sys/kernel/debug/kunit/*/results")
@@ -233,6 +248,7 @@ CHECKS = [
     Check("exit-status", exit_status),
     Check("models", models),
     Check("demo", demo),
+    Check("fuzz", fuzzer),
     Check("kunit", kunit),
     Check("machine", machine),
     Check("iommu-groups", groups),

@@ -77,6 +77,30 @@ impl Tree {
         self.paths.iter().position(|other| other == path)
     }
 
+    /// Returns a tree with the same values, to be changed.
+    #[allow(dead_code, reason = "for tests/fuzz/pure")]
+    pub fn copy(&self) -> Rc<Self> {
+        Rc::new(Self {
+            paths: self.paths.clone(),
+            properties: self.properties.clone(),
+        })
+    }
+
+    /// Returns how many nodes there are.
+    #[allow(dead_code, reason = "for tests/fuzz/pure")]
+    pub fn len(&self) -> usize {
+        self.paths.len()
+    }
+
+    /// Returns a node by its number, less than [`Tree::len`].
+    #[allow(dead_code, reason = "for tests/fuzz/pure")]
+    pub fn nth(self: &Rc<Self>, index: usize) -> TestNode {
+        TestNode {
+            tree: self.clone(),
+            index,
+        }
+    }
+
     /// Returns the node at `path`, which must exist.
     pub fn node(self: &Rc<Self>, path: &str) -> TestNode {
         TestNode {

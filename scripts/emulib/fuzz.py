@@ -1,0 +1,134 @@
+# SPDX-License-Identifier: GPL-2.0
+"""Fuzzing: of all that user space reaches in the emulated host, and of the kernel-free parts here."""
+
+import io
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from . import boot, config, programs, root
+from .step import say
+
+REPRODUCERS = programs.FUZZ / "reproducers"
+PURE = "tests/fuzz/pure"
+PURE_TARGETS = ["device_tree", "arithmetic", "lpar"]
+PURE_HOME = f"{config.ROOT_CACHE}/fuzz-pure"
+
+# What `cargo fuzz` passes, without a sanitizer: this is safe code, it can panic and no worse.
+COVERAGE = " ".join([
+    "--cfg", "fuzzing", "-Cpasses=sancov-module", "-Ccodegen-units=1",
+    *(f"-Cllvm-args=-sanitizer-coverage-{what}"
+      for what in ("level=4", "inline-8bit-counters", "pc-table", "trace-compares")),
+])
+
+# A boot, the replay, and what a hang takes until it is called one.
+REPLAY_SECONDS = 300
+ROUND = re.compile(r"^round (\d+) of \d+: begins", re.MULTILINE)
+SEED = re.compile(r"^seed (\d+),", re.MULTILINE)
+
+
+class _Tee(io.RawIOBase):
+    """What is written is shown and kept."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.text = b""
+
+    def write(self, data) -> int:  # type: ignore[override]
+        self.text += bytes(data)
+        sys.stdout.buffer.write(data)
+        return len(data)
+
+    def flush(self) -> None:
+        sys.stdout.buffer.flush()
+
+
+def _host(host: boot.Host, *files: Path) -> boot.Host:
+    host.files = [*host.files, programs.fuzz_binary(), *files]
+    return host
+
+
+def run(make: Callable[[], boot.Host], arguments: list[str], minimise: bool) -> int:
+    """Fuzz in a host of `make`'s. If that fails and `minimise` is set, look for the operations that matter."""
+    tee = _Tee()
+    status = boot.run(_host(make()), ["/files/nvlink2-fuzz", "run", *arguments], tee)  # type: ignore[arg-type]
+    said = tee.text.decode(errors="replace")
+    rounds, seed = ROUND.findall(said), SEED.search(said)
+    if status == 0 or not minimise or not rounds or not seed:
+        return status
+    shape = ["--seed", seed[1], "--round", rounds[-1]]
+    for option in ("--processes", "--round-ops"):
+        if option in arguments:
+            shape += [option, arguments[arguments.index(option) + 1]]
+    kept = io.BytesIO()
+    boot.run(_host(make()), ["/files/nvlink2-fuzz", "generate", *shape], kept)  # type: ignore[arg-type]
+    lines = kept.getvalue().decode().splitlines()
+    folder = config.cache_dir() / "fuzz"
+    folder.mkdir(exist_ok=True)
+    best = folder / f"seed-{seed[1]}-round-{rounds[-1]}.jsonl"
+    if not _fails(make, folder, lines):
+        say(f"fuzz: round {rounds[-1]} of seed {seed[1]} does not fail by itself; it is kept as {best}")
+        best.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        return status
+    _reduce(lines, lambda some: _fails(make, folder, some), best)
+    say(f"fuzz: the least that fails is {best}; when it is fixed keep it in {REPRODUCERS.relative_to(config.TREE)}/")
+    return status
+
+
+def _fails(make: Callable[[], boot.Host], folder: Path, lines: list[str]) -> bool:
+    """Whether a host fails that replays these operations."""
+    sequence = folder / "sequence.jsonl"
+    sequence.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    host = _host(make(), sequence)
+    host.timeout = REPLAY_SECONDS
+    status = boot.run(host, ["/files/nvlink2-fuzz", "replay", f"/files/{sequence.name}"], io.BytesIO())  # type: ignore[arg-type]
+    say(f"fuzz: {len(lines)} operations: {'fails' if status else 'all is well'}")
+    return status != 0
+
+
+def _reduce(lines: list[str], fails: Callable[[list[str]], bool], best: Path) -> None:
+    """Leave out ever smaller parts as long as it fails; the least is always in `best`."""
+    best.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    size = len(lines) // 2
+    while size:
+        start = 0
+        while start < len(lines):
+            rest = lines[:start] + lines[start + size:]
+            if rest and fails(rest):
+                lines = rest
+                best.write_text("\n".join(lines) + "\n", encoding="utf-8")
+            else:
+                start += size
+        size //= 2
+
+
+def pure(seconds: int) -> int:
+    """Fuzz the kernel-free parts on this machine; the corpus is kept in the cache."""
+    done = subprocess.run(
+        root.inside(["sh", "-euc", """
+            target=$(rustc -vV | sed -n 's/^host: //p')
+            cargo build --release --locked --target "$target"
+            for name in "$@"; do
+                mkdir -p "$HOME_OF_FUZZ/corpus/$name" "$HOME_OF_FUZZ/crashes"
+                "$CARGO_TARGET_DIR/$target/release/$name" -max_total_time="$SECONDS_EACH" -print_final_stats=1 \\
+                    -timeout=10 -rss_limit_mb=4096 -verbosity=0 \\
+                    -artifact_prefix="$HOME_OF_FUZZ/crashes/$name-" "$HOME_OF_FUZZ/corpus/$name"
+                echo "$name: all is well after $SECONDS_EACH s, $(ls "$HOME_OF_FUZZ/corpus/$name" | wc -l) inputs kept"
+            done
+        """, "fuzz-pure", *PURE_TARGETS], workdir=f"{config.ROOT_TREE}/{PURE}", env={
+            **programs.CARGO_ENV, "RUSTFLAGS": COVERAGE, "CARGO_TARGET_DIR": f"{PURE_HOME}/target",
+            "HOME_OF_FUZZ": PURE_HOME, "SECONDS_EACH": str(max(1, seconds // len(PURE_TARGETS))),
+        }, network=True),
+        stdin=subprocess.DEVNULL, check=False,
+    )
+    if done.returncode:
+        say(f"fuzz: an input that fails is in {config.cache_dir()}/fuzz-pure/crashes")
+    return done.returncode
+
+
+def reproducers() -> list[Path]:
+    """The operations that once broke something."""
+    return sorted(REPRODUCERS.glob("*.jsonl"))
+

@@ -1,0 +1,185 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Offsets, ranges, apertures, ATSD accesses, configuration writes and capabilities, against the same
+//! rules in numbers that cannot overflow.
+
+#![no_main]
+
+#[allow(dead_code, reason = "this target needs a part of it")]
+#[path = "../../../../src/pure/mod.rs"]
+mod pure;
+
+use arbitrary::Arbitrary;
+use libfuzzer_sys::fuzz_target;
+use pure::{
+    alignment::{first_incongruent_shift, MAX_IOMMU_PAGE_SHIFT},
+    aperture::{Aperture, GRANULE},
+    atsd::{registers, Atsd, ATSD_SIZE},
+    capability::Capability,
+    cells,
+    config::write_may_disable,
+    range::{RegionOffset, RegionRange, MAX_REGION_SIZE},
+};
+
+#[derive(Arbitrary, Debug)]
+struct Input<'a> {
+    offset: u64,
+    len: u64,
+    size: u64,
+    base: u64,
+    window: u32,
+    user: u64,
+    pm_cap: Option<u8>,
+    speed: u32,
+    bytes: &'a [u8],
+    index: usize,
+}
+
+fn wide(value: u64) -> u128 {
+    value.into()
+}
+
+fn ranges(input: &Input<'_>) {
+    let start = RegionOffset::new(input.offset);
+    let (at, len, size) = (wide(start.get()), wide(input.len), wide(input.size));
+    assert_eq!(at, wide(input.offset) % wide(MAX_REGION_SIZE));
+
+    let range = RegionRange::new(start, input.len, input.size);
+    assert_eq!(range.is_some(), len != 0 && at + len <= size);
+    let clipped = RegionRange::clipped(start, input.len, input.size);
+    assert_eq!(clipped.is_some(), len != 0 && at < size);
+    let Some(clipped) = clipped else { return };
+    assert_eq!(wide(clipped.end()), (at + len).min(size));
+
+    let mut next = clipped.start();
+    // Small windows of a long range are many.
+    for window in clipped.windows(input.window.into()).take(1000) {
+        assert_eq!(window.start(), next);
+        assert!(window.len() <= u64::from(input.window) && window.len() != 0);
+        assert_eq!(
+            window.start() / u64::from(input.window),
+            (window.end() - 1) / u64::from(input.window)
+        );
+        next = window.end();
+    }
+    assert!(
+        next == clipped.end()
+            || input.window == 0
+            || clipped.len() / u64::from(input.window) >= 998
+    );
+
+    let Ok(aperture) = Aperture::new(input.base, input.size) else {
+        return;
+    };
+    let physical = aperture
+        .physical(clipped)
+        .expect("a range of the region is one of the aperture");
+    assert_eq!(wide(physical), wide(input.base) + at);
+    assert!(wide(physical) + wide(clipped.len()) <= wide(input.base) + size);
+    let end = (wide(input.offset) + len).min(wide(u64::MAX));
+    let overlaps =
+        len != 0 && wide(input.offset) < wide(input.base) + size && wide(input.base) < end;
+    assert_eq!(aperture.overlaps(input.offset, input.len), overlaps);
+}
+
+fn apertures(input: &Input<'_>) {
+    let (base, size) = (wide(input.base), wide(input.size));
+    let granule = wide(GRANULE);
+    let fit = base != 0
+        && size != 0
+        && base % granule == 0
+        && size % granule == 0
+        && base + size <= wide(u64::MAX)
+        && size <= wide(MAX_REGION_SIZE);
+    assert_eq!(Aperture::new(input.base, input.size).is_ok(), fit);
+}
+
+fn atsd(input: &Input<'_>) {
+    let (base, size, at) = (wide(input.base), wide(input.size), wide(input.offset));
+    let fit = at != 0
+        && at % wide(ATSD_SIZE) == 0
+        && at >= base
+        && at + wide(ATSD_SIZE) <= base + size
+        && base + size <= wide(u64::MAX);
+    assert_eq!(
+        Atsd::new(input.offset, input.base, input.size).is_some(),
+        fit
+    );
+
+    let len = wide(input.len);
+    let whole = len != 0 && at % 8 == 0 && len % 8 == 0 && at + len <= wide(ATSD_SIZE);
+    let found = registers(input.offset, input.len);
+    assert_eq!(found.is_some(), whole);
+    if let Some(found) = found {
+        let wanted = (input.offset..input.offset + input.len).step_by(8);
+        assert!(found.eq(wanted));
+    }
+}
+
+fn others(input: &Input<'_>) {
+    match first_incongruent_shift(input.user, input.base) {
+        Some(shift) => {
+            assert!(shift <= MAX_IOMMU_PAGE_SHIFT);
+            assert_ne!(input.user % (1 << shift), input.base % (1 << shift));
+            assert_eq!(
+                input.user % (1 << (shift - 1)),
+                input.base % (1 << (shift - 1))
+            );
+        }
+        None => {
+            assert_eq!(
+                input.user % (1 << MAX_IOMMU_PAGE_SHIFT),
+                input.base % (1 << MAX_IOMMU_PAGE_SHIFT)
+            );
+        }
+    }
+
+    let end = (wide(input.offset) + wide(input.len)).min(wide(u64::MAX));
+    let touches = |at: u64| wide(input.offset) < wide(at) + 2 && wide(at) < end;
+    let wanted = touches(4) || input.pm_cap.is_some_and(|cap| touches(u64::from(cap) + 4));
+    assert_eq!(
+        write_may_disable(input.offset, input.len, input.pm_cap),
+        wanted
+    );
+
+    // As a client takes them apart.
+    let word =
+        |bytes: &[u8; 16], at: usize| u64::from_ne_bytes(bytes[at..at + 8].try_into().unwrap());
+    let bytes = Capability::TargetAddress(input.base).to_bytes();
+    assert_eq!(
+        (bytes[0..8].to_vec(), word(&bytes, 8)),
+        (header(4), input.base)
+    );
+    let bytes = Capability::LinkSpeed(input.speed).to_bytes();
+    assert_eq!(
+        (bytes[0..8].to_vec(), bytes[8..12].to_vec()),
+        (header(5), input.speed.to_ne_bytes().to_vec())
+    );
+    assert_eq!(bytes[12..], [0; 4]);
+}
+
+fn header(id: u16) -> Vec<u8> {
+    [id.to_ne_bytes(), 1u16.to_ne_bytes(), [0; 2], [0; 2]].concat()
+}
+
+fn properties(input: &Input<'_>) {
+    let bytes = input.bytes;
+    assert_eq!(cells::cell(bytes).is_some(), bytes.len() == 4);
+    assert_eq!(cells::wide(bytes).is_some(), bytes.len() == 8);
+    assert_eq!(cells::wide_pair(bytes).is_some(), bytes.len() >= 16);
+    let entry = wide(input.index as u64) * 8 + 8 <= wide(bytes.len() as u64);
+    assert_eq!(cells::nth_wide(bytes, input.index).is_some(), entry);
+    let list = cells::list(bytes).map(Iterator::count);
+    assert_eq!(
+        list,
+        (!bytes.is_empty() && bytes.len() % 4 == 0).then_some(bytes.len() / 4)
+    );
+}
+
+fuzz_target!(|input: Input<'_>| {
+    ranges(&input);
+    apertures(&input);
+    atsd(&input);
+    others(&input);
+    properties(&input);
+});

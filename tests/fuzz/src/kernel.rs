@@ -1,0 +1,308 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What the kernel says and keeps: its log, its memory, and the model's counters.
+
+use crate::{
+    machine::{Machine, DRIVER},
+    sys::milliseconds,
+};
+use anyhow::{bail, ensure, Context, Result};
+use serde_json::{json, Value};
+use std::{
+    collections::BTreeMap,
+    fs::{self, File},
+    io::{ErrorKind, Read, Seek, SeekFrom, Write},
+    os::unix::fs::OpenOptionsExt,
+    thread,
+    time::Duration,
+};
+
+/// What no line of the kernel's log may contain.
+const SPLATS: &[&str] = &[
+    "WARNING:",
+    "BUG:",
+    "BUG at",
+    "Oops",
+    "refcount_t",
+    "Call Trace",
+    "KASAN",
+    "UBSAN",
+    "KFENCE",
+    "possible circular locking",
+    "possible recursive locking",
+    "suspicious RCU usage",
+    "sleeping function called",
+    "ODEBUG",
+    "rust_kernel: panicked",
+    "blocked for more than",
+    "self-detected stall",
+    "detected stalls",
+    "soft lockup",
+    "Machine check",
+    "bad page state",
+    "Bad page",
+    "unable to handle",
+    "Unrecoverable",
+    "kmemleak: ",
+];
+/// What says so and is none: kmemleak's own start and end.
+const HARMLESS: &[&str] = &[
+    "kmemleak: Kernel memory leak detector",
+    "kmemleak: Automatic memory scanning",
+];
+
+/// The kernel's log from the moment this was made.
+pub struct Log(File);
+
+impl Log {
+    /// Forgets what was said before.
+    pub fn open() -> Result<Self> {
+        let mut file = File::options()
+            .read(true)
+            .custom_flags(libc::O_NONBLOCK)
+            .open("/dev/kmsg")
+            .context("/dev/kmsg")?;
+        file.seek(SeekFrom::End(0)).context("/dev/kmsg")?;
+        Ok(Self(file))
+    }
+
+    /// Lines since the last time, and those of them that are splats.
+    pub fn read(&mut self) -> (Vec<String>, Vec<String>) {
+        let mut lines = Vec::new();
+        let mut record = vec![0; 16 << 10];
+        loop {
+            match self.0.read(&mut record) {
+                Ok(0) => break,
+                Ok(len) => {
+                    let text = String::from_utf8_lossy(&record[..len]);
+                    let text = text.split_once(';').map_or(&*text, |(_, text)| text);
+                    lines.push(text.lines().next().unwrap_or_default().to_owned());
+                }
+                // The log was faster than its reader.
+                Err(error) if error.kind() == ErrorKind::BrokenPipe => {
+                    lines.push("(lines were lost)".to_owned())
+                }
+                Err(_) => break,
+            }
+        }
+        let is_splat = |line: &&String| {
+            SPLATS.iter().any(|word| line.contains(word))
+                && !HARMLESS.iter().any(|word| line.contains(word))
+        };
+        let splats = lines.iter().filter(is_splat).cloned().collect();
+        (lines, splats)
+    }
+}
+
+/// The kernel's taint flags: set by warnings and oopses, whether or not the log was read in time.
+pub fn taint() -> u64 {
+    let text = fs::read_to_string("/proc/sys/kernel/tainted").unwrap_or_default();
+    text.trim().parse().unwrap_or(0)
+}
+
+/// Has the console show only what ends the machine: it is slow.
+pub fn quiet_console() {
+    let _ = fs::write("/proc/sys/kernel/printk", "2");
+}
+
+/// The monitor of the machine's own emulator.
+pub struct Monitor {
+    port: File,
+    serial: u64,
+}
+
+impl Monitor {
+    /// `None` on a machine without one.
+    pub fn open() -> Result<Option<Self>> {
+        let Ok(ports) = fs::read_dir("/sys/class/virtio-ports") else {
+            return Ok(None);
+        };
+        for port in ports.flatten() {
+            if fs::read_to_string(port.path().join("name")).is_ok_and(|name| name.trim() == "qmp") {
+                let path = format!("/dev/{}", port.file_name().to_string_lossy());
+                let port = File::options()
+                    .read(true)
+                    .write(true)
+                    .open(&path)
+                    .context(path)?;
+                let mut monitor = Self {
+                    port,
+                    serial: milliseconds(),
+                };
+                // Refused where somebody negotiated before.
+                monitor.execute("qmp_capabilities", json!({}))?;
+                return Ok(Some(monitor));
+            }
+        }
+        Ok(None)
+    }
+
+    fn line(&mut self) -> Result<String> {
+        let mut line = Vec::new();
+        let mut byte = [0];
+        loop {
+            ensure!(self.port.read(&mut byte)? == 1, "the monitor hung up");
+            if byte[0] == b'\n' {
+                return Ok(String::from_utf8_lossy(&line).into_owned());
+            }
+            line.push(byte[0]);
+        }
+    }
+
+    fn execute(&mut self, command: &str, arguments: Value) -> Result<Value> {
+        self.serial += 1;
+        let id = format!("fuzz-{}", self.serial);
+        let request = json!({ "execute": command, "arguments": arguments, "id": id });
+        self.port.write_all(format!("{request}\n").as_bytes())?;
+        loop {
+            let answer: Value = serde_json::from_str(&self.line()?).unwrap_or(Value::Null);
+            if answer["id"] == id.as_str() {
+                return Ok(answer);
+            }
+        }
+    }
+
+    /// Accesses of the CPU to RAM of all GPUs that got no answer, since the machine started.
+    pub fn untrained_accesses(&mut self, machine: &Machine) -> Result<u64> {
+        let mut sum = 0;
+        for gpu in 0..machine.gpus.len() {
+            let property = json!({ "path": format!("/machine/peripheral/gpu{gpu}"), "property": "untrained-accesses" });
+            let answer = self.execute("qom-get", property)?;
+            let count = answer["return"].as_u64();
+            sum += count.with_context(|| {
+                format!("gpu{gpu} has no count of untrained accesses: {answer}")
+            })?;
+        }
+        Ok(sum)
+    }
+}
+
+/// Memory of the kernel that is in use.
+pub struct Usage {
+    /// Objects of each slab cache.
+    objects: BTreeMap<String, u64>,
+    /// KiB of /proc/meminfo's fields.
+    kilobytes: BTreeMap<String, u64>,
+}
+
+/// Fields of /proc/meminfo that a leak shows in.
+const FIELDS: &[&str] = &[
+    "SUnreclaim",
+    "VmallocUsed",
+    "Percpu",
+    "KernelStack",
+    "PageTables",
+    "Unevictable",
+    "Mlocked",
+];
+
+impl Usage {
+    /// Gives up caches first, so that what is left is in use.
+    pub fn read() -> Result<Self> {
+        let _ = fs::write("/proc/sys/vm/drop_caches", "3");
+        // What is freed after a grace period.
+        thread::sleep(Duration::from_millis(300));
+        for cache in fs::read_dir("/sys/kernel/slab")
+            .into_iter()
+            .flatten()
+            .flatten()
+        {
+            let _ = fs::write(cache.path().join("shrink"), "1");
+        }
+        let text = fs::read_to_string("/proc/slabinfo").context("/proc/slabinfo")?;
+        let objects = text
+            .lines()
+            .skip(2)
+            .filter_map(|line| {
+                let mut words = line.split_whitespace();
+                Some((words.next()?.to_owned(), words.next()?.parse().ok()?))
+            })
+            .collect();
+        let text = fs::read_to_string("/proc/meminfo").context("/proc/meminfo")?;
+        let kilobytes = text
+            .lines()
+            .filter_map(|line| {
+                let (name, rest) = line.split_once(':')?;
+                let number = rest.split_whitespace().next()?.parse().ok()?;
+                FIELDS.contains(&name).then(|| (name.to_owned(), number))
+            })
+            .collect();
+        Ok(Self { objects, kilobytes })
+    }
+
+    /// What grew by more than chance since `before`, `rounds` rounds ago: a leak of one object a round
+    /// is one.
+    pub fn growth(&self, before: &Self, rounds: u64) -> Vec<String> {
+        let mut grown = Vec::new();
+        // Caches of files, names and page tables follow what the whole system does.
+        let slack = 64 + rounds / 2;
+        for (name, count) in &self.objects {
+            let was = before.objects.get(name).copied().unwrap_or(0);
+            if count.saturating_sub(was) > slack.max(was / 8) {
+                grown.push(format!("slab {name}: {was} -> {count} objects"));
+            }
+        }
+        for (name, size) in &self.kilobytes {
+            let was = before.kilobytes.get(name).copied().unwrap_or(0);
+            if size.saturating_sub(was) > 4096 + rounds {
+                grown.push(format!("{name}: {was} -> {size} KiB"));
+            }
+        }
+        grown
+    }
+}
+
+/// What kmemleak finds, where the kernel has it.
+pub fn memory_leaks() -> Vec<String> {
+    const FILE: &str = "/sys/kernel/debug/kmemleak";
+    // An object counts as lost when two scans did not find it.
+    for _ in 0..2 {
+        if fs::write(FILE, "scan").is_err() {
+            return Vec::new();
+        }
+        thread::sleep(Duration::from_secs(6));
+    }
+    fs::read_to_string(FILE)
+        .unwrap_or_default()
+        .lines()
+        .map(str::to_owned)
+        .collect()
+}
+
+/// What is left of users that are gone, by the driver's own word.
+pub fn left_behind(machine: &Machine) -> Vec<String> {
+    let mut left = Vec::new();
+    for function in &machine.functions {
+        let folder = format!("/sys/kernel/debug/{DRIVER}/{}", function.bdf);
+        for (file, clean) in [("mappings", ""), ("lpar", "none")] {
+            if let Ok(text) = fs::read_to_string(format!("{folder}/{file}")) {
+                if text.trim() != clean {
+                    left.push(format!(
+                        "{} {file}: {}",
+                        function.bdf,
+                        text.trim().replace('\n', "; ")
+                    ));
+                }
+            }
+        }
+    }
+    left
+}
+
+/// Where a process is in the kernel.
+pub fn stack(pid: i32) -> String {
+    let text = fs::read_to_string(format!("/proc/{pid}/stack")).unwrap_or_default();
+    text.lines().map(|line| format!("    {line}\n")).collect()
+}
+
+/// Looks at a condition until it holds, at most for `seconds`.
+pub fn settle(seconds: u64, what: &str, mut holds: impl FnMut() -> bool) -> Result<()> {
+    let end = milliseconds() + seconds * 1000;
+    while !holds() {
+        if milliseconds() > end {
+            bail!("{what} after {seconds} s");
+        }
+        thread::sleep(Duration::from_millis(20));
+    }
+    Ok(())
+}
