@@ -502,8 +502,6 @@ static void memory_start(void)
 		if (sys_exists(path))
 			check(path, sys_write(path, "1"));
 	}
-	snprintf(path, sizeof(path), "%d", getpid());
-	check("trace filter", sys_write(INSTANCE "/set_event_pid", path));
 }
 
 static void add_block(unsigned long address, unsigned long bytes)
@@ -519,7 +517,10 @@ static void add_block(unsigned long address, unsigned long bytes)
 	fail("more allocations than expected", ENOSPC);
 }
 
-/* Bytes that this process has had allocated since memory_start() and that are still in use. */
+/*
+ * Bytes that were allocated since memory_start() and are still in use, by whatever thread: the
+ * PCI core binds devices in one of its own.
+ */
 static __u64 memory_stop(void)
 {
 	unsigned long address, bytes;
@@ -550,10 +551,22 @@ static __u64 memory_stop(void)
 	return total;
 }
 
+/* What tracing itself leaves behind. */
+static __u64 memory_of_nothing(void)
+{
+	memory_start();
+	return memory_stop();
+}
+
+static __u64 beyond(__u64 bytes, __u64 nothing)
+{
+	return bytes > nothing ? bytes - nothing : 0;
+}
+
 static void memory_of_mapping(const char *variant, const struct vfio_region_info *region,
 			      unsigned int run)
 {
-	__u64 bytes;
+	__u64 bytes, nothing = memory_of_nothing();
 	char *p;
 
 	if (original)
@@ -564,19 +577,19 @@ static void memory_of_mapping(const char *variant, const struct vfio_region_info
 	if (!p)
 		fail("mapping a region", errno);
 	munmap(p, PAGE_64K);
-	result("memory of a mapping", variant, PAGE_64K, run, 0, bytes);
+	result("memory of a mapping", variant, PAGE_64K, run, 0, beyond(bytes, nothing));
 }
 
 static void memory_of_binding(const char *bdf, const char *driver, const char *what,
 			      unsigned int run)
 {
-	__u64 bytes;
+	__u64 bytes, nothing = memory_of_nothing();
 
 	check("unbinding", driver_unbind(bdf));
 	memory_start();
 	check("binding", driver_bind(bdf, driver));
 	bytes = memory_stop();
-	result("memory of a device", what, 0, run, 0, bytes);
+	result("memory of a device", what, 0, run, 0, beyond(bytes, nothing));
 }
 
 /* Small objects of the kernel (slab), without page tables. */

@@ -51,7 +51,7 @@ fn draw(
         .x_label_area_size(36)
         .y_label_area_size(64)
         .build_cartesian_2d(
-            (first as f64..last as f64).log_scale(),
+            (first as f64..last as f64).log_scale().base(4.0),
             (1.0..highest * 2.0).log_scale(),
         )
         .map_err(|error| anyhow!("{error}"))?;
