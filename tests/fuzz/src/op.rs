@@ -888,8 +888,8 @@ fn container(r: &mut Pcg64Mcg) -> Container {
             flags: pick(r, &[0, 0, 0, 0, 0, 0, 1]),
         },
         34..37 => Container::Eeh {
-            // All but hot resets and the injection of errors, see the top of main.rs.
-            op: pick(r, &[0, 1, 2, 3, 4, 4, 5, 7, 8, 10]),
+            // All but resets and the injection of errors, see the top of main.rs.
+            op: pick(r, &[0, 1, 2, 3, 4, 4, 5, 8, 10]),
             flags: pick(r, &[0, 0, 0, 0, 0, 0, 1]),
             argsz: argsz(r),
         },

@@ -58,6 +58,7 @@ struct Map {
 struct Window {
     container: usize,
     start: u64,
+    size: u64,
     shift: u32,
 }
 

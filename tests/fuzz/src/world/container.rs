@@ -109,6 +109,7 @@ impl World<'_> {
             self.windows.push(Window {
                 container,
                 start,
+                size,
                 shift,
             });
         }
@@ -204,6 +205,18 @@ impl World<'_> {
                 let at = at.wrapping_add(u64::from(page) * PAGE as u64);
                 let bytes = sized(argsz, 32, 32).u32(flags).u64(start).u64(at).u64(len);
                 let result = self.ioctl(fd, MAP_DMA, bytes);
+                // The youngest of those that this process made at that address.
+                let window = self.windows.iter().rev().find(|window| {
+                    window.container == index
+                        && (window.start..window.start.saturating_add(window.size)).contains(&at)
+                });
+                if let (Ok(_), Some(window)) = (result, window) {
+                    if at - window.start > window.size.saturating_sub(len) {
+                        shared.violation(&format!(
+                            "{len:#x} bytes were mapped at {at:#x}, beyond a window"
+                        ));
+                    }
+                }
                 let of_device = matches!(memory, Memory::Mapping(_) | Memory::PartOfMapping { .. });
                 shared.count(
                     if of_device {
