@@ -3,7 +3,6 @@
 #include <dirent.h>
 #include <endian.h>
 #include <errno.h>
-#include <ftw.h>
 #include <limits.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -61,28 +60,71 @@ int dt_u64(const char *node, const char *name, unsigned int index, __u64 *value)
 	return ret;
 }
 
-static __u32 wanted_phandle;
-static char found_node[PATH_MAX];
-
-static int match_phandle(const char *path, const struct stat *st, int type, struct FTW *ftw)
-{
+/*
+ * Every phandle of the tree, gathered in one walk before the harness makes a process for each
+ * test: a topology has dozens of references, and on a slow kernel a walk takes seconds.
+ */
+static struct {
 	__u32 phandle;
+	char *node;
+} *nodes;
+static size_t num_nodes;
 
-	(void)st;
-	(void)ftw;
-	if (type != FTW_D || dt_u32(path, "phandle", 0, &phandle) || phandle != wanted_phandle)
+static int add_node(const char *node)
+{
+	__u32 phandle = 0;
+	void *grown;
+
+	if (dt_u32(node, "phandle", 0, &phandle))
 		return 0;
-	snprintf(found_node, sizeof(found_node), "%s", path);
-	return 1;
+	grown = realloc(nodes, (num_nodes + 1) * sizeof(*nodes));
+	if (!grown)
+		return -ENOMEM;
+	nodes = grown;
+	nodes[num_nodes].phandle = phandle;
+	nodes[num_nodes].node = strdup(node);
+	return nodes[num_nodes++].node ? 0 : -ENOMEM;
+}
+
+static int add_nodes_below(const char *folder)
+{
+	char path[PATH_MAX];
+	struct dirent *e;
+	int ret = add_node(folder);
+	DIR *d = opendir(folder);
+	size_t n;
+
+	if (!d)
+		return -errno;
+	while (!ret && (e = readdir(d))) {
+		if (e->d_type != DT_DIR || e->d_name[0] == '.')
+			continue;
+		n = snprintf(path, sizeof(path), "%s/%s", folder, e->d_name);
+		ret = n < sizeof(path) ? add_nodes_below(path) : -ENAMETOOLONG;
+	}
+	closedir(d);
+	return ret;
+}
+
+static int gathered;
+
+__attribute__((constructor))
+static void gather_nodes(void)
+{
+	gathered = add_nodes_below(DT_BASE);
 }
 
 int dt_node_of_phandle(__u32 phandle, char *node, size_t size)
 {
-	wanted_phandle = phandle;
-	if (nftw(DT_BASE, match_phandle, 16, FTW_PHYS) != 1)
-		return -ENOENT;
-	snprintf(node, size, "%s", found_node);
-	return 0;
+	size_t i;
+
+	for (i = 0; i < num_nodes; i++) {
+		if (nodes[i].phandle == phandle) {
+			snprintf(node, size, "%s", nodes[i].node);
+			return 0;
+		}
+	}
+	return gathered ?: -ENOENT;
 }
 
 int dt_node_of_pci(const char *bdf, char node[PATH_MAX])
