@@ -4,6 +4,8 @@
 # make check   every test and every lint
 # make check-clients  more guests of QEMU 7.2, and libvirt 9.0
 # make check-intree  builds of the kernel with the driver in its tree
+# make check-debug  the selftests on a debug kernel (KASAN, lockdep, ...), and every allocation failing once
+# make check-load  1000 cycles of use, 100 resets, 50 unbinds under load: no memory may be gone
 # make check-packages  install the Debian packages and use them
 # make docs    the documents: HTML, manual pages
 # make rustdoc the documentation of the module's code
@@ -23,8 +25,8 @@ KDIR ?= /lib/modules/$(shell uname -r)/build
 EMU := scripts/emu
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo check check-clients check-intree check-packages docs rustdoc deb intree series
-.PHONY: compare bench bench-peer fuzz fuzz-pure mutate modules modules_install install clean distclean
+.PHONY: help setup demo check check-clients check-debug check-intree check-load check-packages docs rustdoc deb
+.PHONY: intree series compare bench bench-peer fuzz fuzz-pure mutate modules modules_install install clean distclean
 
 help:
 	@sed -n 's/^# \(make.*\)/  \1/p' Makefile
@@ -39,7 +41,7 @@ demo:
 check:
 	scripts/check
 
-check-clients check-intree check-packages:
+check-clients check-debug check-intree check-load check-packages:
 	scripts/check $(@:check-%=%)
 
 docs rustdoc:

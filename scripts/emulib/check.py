@@ -5,14 +5,15 @@ import argparse
 import concurrent.futures
 import time
 
-from . import cli, client_tests, config, intree_builds, lints, package_tests, tests
+from . import cli, client_tests, config, debug_tests, intree_builds, lints, package_tests, tests
 from .config import Failure
 from .report import Check, Result
 from .step import duration, say
 
 CHECKS: list[Check] = [*client_tests.CHECKS, *tests.CHECKS, *lints.CHECKS]
 # Too long for each time: these run when they are named.
-LONG_CHECKS: list[Check] = [*client_tests.LONG_CHECKS, *intree_builds.CHECKS, *package_tests.CHECKS]
+LONG_CHECKS: list[Check] = [*client_tests.LONG_CHECKS, *intree_builds.CHECKS, *package_tests.CHECKS,
+                            *debug_tests.LONG_CHECKS]
 
 
 def _run(check: Check) -> tuple[Check, Result, float]:

@@ -11,6 +11,7 @@ NOISE = config.TREE / "tests/known-noise.txt"
 STAMP = re.compile(r"^\[\s*\d+\.\d+(?:,\d)?\]\s?")
 SUSPECT = re.compile(
     r"(?i:error|timed out|warning)|\bBUG\b|Oops|Call Trace|refcount_t|soft lockup|blocked for more than"
+    r"|UBSAN:|ODEBUG|kmemleak: .*(?:disabled|suspected)"
 )
 
 

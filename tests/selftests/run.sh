@@ -7,7 +7,7 @@
 set -u
 cd "$(dirname "$0")" || exit 1
 all='iommu_group region_info gpu_ram_mmap gpu_ram_rw gpu_ram_vma gpu_ram_dma gpu_ram_reset gpu_ram_huge'
-all="$all atsd lpar nvlink_dma ats driver_binding"
+all="$all atsd lpar nvlink_dma ats driver_binding load"
 [ $# -gt 0 ] || eval "set -- $all"
 
 passed=0
@@ -58,12 +58,37 @@ for test in "$@"; do
 done
 
 dmesg >"$log"
-if grep -E 'WARNING:|BUG:|kernel BUG|Oops|refcount_t|Call Trace' "$log"; then
+if grep -E 'WARNING:|BUG:|UBSAN:|ODEBUG|kernel BUG|Oops|refcount_t|Call Trace' "$log"; then
 	echo "not ok - kernel log"
 	failed=$((failed + 1))
 else
 	echo "ok - kernel log has no splat"
 	passed=$((passed + 1))
+fi
+
+# What a debug kernel has found and no message tells. Lockdep says that it gives up, but what comes after that it does
+# not see; kmemleak says nothing before it is asked.
+if [ -e /proc/lockdep_stats ]; then
+	if grep -q 'debug_locks: *1$' /proc/lockdep_stats; then
+		echo "ok - lockdep watched to the end"
+		passed=$((passed + 1))
+	else
+		echo "not ok - lockdep switched itself off"
+		failed=$((failed + 1))
+	fi
+fi
+leaks=/sys/kernel/debug/kmemleak
+if [ -e $leaks ]; then
+	# What is younger than 5 s is no suspect, nor what changed between two scans.
+	sleep 6
+	if echo scan >$leaks && sleep 1 && echo scan >$leaks && [ -z "$(cat $leaks)" ]; then
+		echo "ok - no memory leaked"
+		passed=$((passed + 1))
+	else
+		cat $leaks
+		echo "not ok - memory leaked, or kmemleak switched itself off"
+		failed=$((failed + 1))
+	fi
 fi
 
 echo "$passed passed, $failed failed, $skipped skipped"

@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: GPL-2.0
+"""Tests on the debug kernel, where allocations fail on demand, and tests under load."""
+
+from . import initrd, programs, tests
+from .report import Check, Result
+from .step import say
+
+# How much slower than the everyday kernel it is, generously: for time limits of single tests.
+FACTOR = 10
+# What run.sh has to say in the end, on this kernel.
+VERDICTS = ("ok - lockdep watched to the end", "ok - no memory leaked")
+# Time limit of a boot, in seconds.
+LIMIT = 7200
+# What is said of an operation for which there was no memory (ENOMEM), or no copy (EFAULT).
+INJECTED = r"error:? -1[24]\b"
+# Cycles on the debug kernel; tests/selftests/load.c says what a cycle is.
+CYCLES = 60
+ALL_CYCLES = 1000
+
+
+def _boot(name: str, gpus: int, *tests_to_run: str, mutations: tuple[str, ...] = ()) -> Result:
+    """Selftests in a boot of the debug kernel of their own."""
+    options = ["--kernel-debug", "--gpus", str(gpus), "--timeout", str(LIMIT),
+               "--file", str(programs.selftests_dir())]
+    for mutation in mutations:
+        options += ["--mutate", mutation]
+    run = tests.Emulated(
+        f"debug-{name}", options, "env", f"NVLINK2_TIME_FACTOR={FACTOR}", f"NVLINK2_LOAD={CYCLES}",
+        f"MUTATIONS={','.join(mutations)}", "/files/selftests/run.sh", *tests_to_run,
+    )
+    result = Result.tallied(run.status, run.output)
+    for verdict in VERDICTS:
+        said = f"\n{verdict}\n" in run.output
+        result.add(Result.one(said, f"run.sh did not say: {verdict}"))
+    return run.with_console(result, INJECTED)
+
+
+BOOTS = [
+    ("selftests", 6, (), ()),
+    ("one-chip", 3, ("iommu_group", "region_info", "driver_binding"), ()),
+    ("fault-injection", 3, ("fault_injection",), ()),
+    # One of each kind of device whose node is bad.
+    ("bad-gpu", 3, ("bad_firmware",), ("gpu0-npu-empty", "bridge2-tgt-missing", "mem2-reg-zero")),
+    ("bad-npu", 3, ("bad_firmware",), ("npu0-atsd-missing",)),
+]
+
+
+def debug() -> Result:
+    """All selftests on the debug kernel, one boot after another, each with a line of progress."""
+    initrd.DEBUG_STEP.ensure()
+    total = Result()
+    for name, gpus, names, mutations in BOOTS:
+        result = _boot(name, gpus, *names, mutations=mutations)
+        say(f"debug: {name}: {result.line()}")
+        if result.text:
+            result.text = f"{name}:\n{result.text}"
+        total.add(result)
+    return total
+
+
+def load() -> Result:
+    """The whole load on the everyday kernel."""
+    run = tests.Emulated(
+        "load", ["--gpus", "6", "--timeout", str(LIMIT), "--file", str(programs.selftests_dir())],
+        "env", f"NVLINK2_LOAD={ALL_CYCLES}", f"NVLINK2_TIME_FACTOR={FACTOR}", "/files/selftests/run.sh", "load",
+    )
+    return run.with_console(Result.tallied(run.status, run.output))
+
+
+LONG_CHECKS = [Check("debug", debug), Check("load", load)]

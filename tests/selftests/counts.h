@@ -1,0 +1,34 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * How much memory the kernel has in use: what a load test compares before and after.
+ *
+ * Functions that return int give 0 or a negative errno.
+ */
+#ifndef NVLINK2_SELFTEST_COUNTS_H
+#define NVLINK2_SELFTEST_COUNTS_H
+
+#define COUNTS_CACHES	512
+
+struct counts {
+	/* Pages that nobody has, the processors' own lists included. */
+	long free_pages;
+	unsigned int num_caches;
+	struct {
+		char name[64];
+		/* Objects in use. */
+		long objects;
+	} cache[COUNTS_CACHES];
+};
+
+/*
+ * Counts after all that is merely kept for later was given back: page cache, free objects of
+ * slabs, and what waits for a grace period of RCU.
+ */
+int counts_take(struct counts *c);
+/*
+ * Prints each slab cache that has at least @limit objects more than @before, and the pages if as
+ * many are missing. Returns how many lines that were.
+ */
+unsigned int counts_grown(const struct counts *before, const struct counts *after, long limit);
+
+#endif

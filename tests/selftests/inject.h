@@ -1,0 +1,21 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * The kernel's fault injection (Documentation/fault-injection): the n-th of a task's slab
+ * allocations, page allocations and copies to or from user memory fails. Functions that return
+ * int give 0 or a negative errno.
+ */
+#ifndef NVLINK2_SELFTEST_INJECT_H
+#define NVLINK2_SELFTEST_INJECT_H
+
+#include <stdbool.h>
+
+/* Whether this kernel has all of it. */
+bool inject_available(void);
+/* Allocations that may sleep, of any size, may fail, too, and no report is made of it. */
+int inject_setup(void);
+/* The @nth (from 1) fault site that this thread comes by from now on fails. */
+int inject_begin(unsigned int nth);
+/* No more failures; says whether there was one. */
+bool inject_end(void);
+
+#endif

@@ -1,0 +1,251 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * The same again and again: memory of the kernel is what it was before, in pages and in objects
+ * of every slab cache.
+ *
+ * The environment's NVLINK2_LOAD is the number of cycles, 50 if it is not set; of races there
+ * are a tenth as many, of unbinds a twentieth. The whole load is 1000.
+ */
+#define _GNU_SOURCE
+#include <pthread.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+
+#include "kselftest_harness.h"
+
+#include "bind.h"
+#include "counts.h"
+#include "sys.h"
+#include "testbed.h"
+
+#define DEFAULT_CYCLES	50
+/* What comes and goes for the first time stays in caches: these many rounds are not counted. */
+#define WARM_UP		5
+/* Seconds */
+#define LIMIT		7200
+
+FIXTURE(load)
+{
+	struct testbed tb;
+	struct counts before, after;
+	unsigned int cycles;
+};
+
+FIXTURE_SETUP(load)
+{
+	const char *env = getenv("NVLINK2_LOAD");
+
+	self->cycles = env ? strtoul(env, NULL, 10) : DEFAULT_CYCLES;
+	ASSERT_LE(20U, self->cycles);
+	ASSERT_EQ(0, testbed_bind(&self->tb))
+		TH_LOG("%s", self->tb.why);
+}
+
+FIXTURE_TEARDOWN(load)
+{
+	EXPECT_EQ(0, testbed_close(&self->tb));
+}
+
+/*
+ * By how much a count may grow: what leaks in every other round shows. Fewer than the second
+ * number come and go with whatever else the kernel does, so that short runs see less.
+ */
+static long limit(unsigned int rounds)
+{
+	return rounds / 2 > 25 ? rounds / 2 : 25;
+}
+
+/* The kernel log is read as it comes: it keeps a few dozen rounds only. */
+static void end_round(struct __test_metadata *_metadata, struct testbed *tb, const char *what,
+		      unsigned int i, unsigned int rounds)
+{
+	ASSERT_EQ(0, kmsg_splats(tb->kmsg));
+	if (i && i % 100 == 0)
+		TH_LOG("%u of %u %s", i, rounds, what);
+}
+
+/* Everything that a VM monitor opens, one page of GPU RAM, and everything closed. */
+static void use_in_a_vm(struct __test_metadata *_metadata, struct testbed *tb, unsigned int i)
+{
+	const struct dt_gpu *g = &tb->topo.gpu[i % tb->topo.num_gpus];
+	struct vfio_region_info *ram;
+	struct vfio_group group;
+	struct model model;
+	__u64 value;
+	int dev;
+	void *p;
+
+	ASSERT_EQ(0, vfio_group_open(&group, pci_iommu_group(g->bdf), true));
+	dev = vfio_device_open(&group, g->bdf);
+	ASSERT_LE(0, dev);
+	ASSERT_EQ(0, model_attach(&model, dev));
+	ASSERT_EQ(0, model_train(&model));
+	ASSERT_EQ(0, vfio_find_gpu_ram(dev, &ram));
+	p = vfio_map(dev, ram, i % 64 * PAGE_64K, PAGE_64K);
+	ASSERT_NE(NULL, p);
+	ASSERT_EQ(0, try_write64(p, i));
+	ASSERT_EQ(0, try_read64(p, &value));
+	ASSERT_EQ(i, value);
+	ASSERT_EQ(0, munmap(p, PAGE_64K));
+	free(ram);
+	close(dev);
+	vfio_group_close(&group);
+}
+
+TEST_F_TIMEOUT(load, open_map_fault_close_with_a_vm, LIMIT)
+{
+	unsigned int i;
+
+	for (i = 0; i < WARM_UP; i++)
+		use_in_a_vm(_metadata, &self->tb, i);
+	ASSERT_EQ(0, counts_take(&self->before));
+	for (i = 0; i < self->cycles; i++) {
+		use_in_a_vm(_metadata, &self->tb, i);
+		end_round(_metadata, &self->tb, "cycles", i, self->cycles);
+	}
+	ASSERT_EQ(0, counts_take(&self->after));
+	EXPECT_EQ(0U, counts_grown(&self->before, &self->after, limit(self->cycles)));
+}
+
+struct toucher {
+	char *p;
+	atomic_bool stop, hold, held;
+	atomic_ulong tried, done, refused;
+};
+
+static __thread sigjmp_buf toucher_env;
+
+static void on_sigbus(int sig)
+{
+	siglongjmp(toucher_env, sig);
+}
+
+static void *touch(void *arg)
+{
+	struct toucher *t = arg;
+
+	while (!atomic_load(&t->stop)) {
+		atomic_store(&t->held, atomic_load(&t->hold));
+		if (atomic_load(&t->held))
+			continue;
+		/* Not in a local variable: siglongjmp() may bring an old value back. */
+		atomic_fetch_add(&t->tried, 1);
+		if (!sigsetjmp(toucher_env, 1)) {
+			store64(t->p + (atomic_load(&t->tried) % 16) * PAGE_64K, 1);
+			atomic_fetch_add(&t->done, 1);
+		} else {
+			atomic_fetch_add(&t->refused, 1);
+		}
+	}
+	return NULL;
+}
+
+/*
+ * A reset while a thread faults. Between the reset and the training of the links the thread has
+ * to be kept away, as by the guest's driver: nothing but the guest knows when they are trained.
+ */
+static void reset_while_faulting(struct __test_metadata *_metadata, struct testbed *tb,
+				 struct toucher *t)
+{
+	const unsigned long done = atomic_load(&t->done);
+
+	while (atomic_load(&t->done) < done + 20)
+		usleep(100);
+	ASSERT_EQ(0, vfio_set_memory(tb->dev, false));
+	ASSERT_EQ(0, ioctl(tb->dev, VFIO_DEVICE_RESET));
+	atomic_store(&t->hold, true);
+	while (!atomic_load(&t->held))
+		usleep(100);
+	ASSERT_EQ(0, vfio_set_memory(tb->dev, true));
+	ASSERT_EQ(0, model_train(&tb->model));
+	atomic_store(&t->hold, false);
+}
+
+TEST_F_TIMEOUT(load, reset_while_faulting, LIMIT)
+{
+	struct sigaction sa = { .sa_handler = on_sigbus };
+	const unsigned int races = self->cycles / 10;
+	struct toucher t = {};
+	struct testbed tb;
+	pthread_t thread;
+	unsigned int i;
+	__u32 lost = ~0U;
+
+	ASSERT_EQ(0, testbed_open(&tb, 0, false))
+		TH_LOG("%s", tb.why);
+	ASSERT_EQ(0, model_write32(&tb.model, V100_UNTRAINED_ACCESSES, 0));
+	t.p = vfio_map(tb.dev, tb.ram, 0, 16 * PAGE_64K);
+	ASSERT_NE(NULL, t.p);
+	sigaction(SIGBUS, &sa, NULL);
+	ASSERT_EQ(0, pthread_create(&thread, NULL, touch, &t));
+	reset_while_faulting(_metadata, &tb, &t);
+	ASSERT_EQ(0, counts_take(&self->before));
+	for (i = 0; i < races; i++) {
+		reset_while_faulting(_metadata, &tb, &t);
+		end_round(_metadata, &self->tb, "resets", i, races);
+	}
+	ASSERT_EQ(0, counts_take(&self->after));
+	atomic_store(&t.stop, true);
+	ASSERT_EQ(0, pthread_join(thread, NULL));
+	EXPECT_LT(0UL, atomic_load(&t.refused));
+	ASSERT_EQ(0, model_read32(&tb.model, V100_UNTRAINED_ACCESSES, &lost));
+	EXPECT_EQ(0U, lost);
+	EXPECT_EQ(0U, counts_grown(&self->before, &self->after, limit(races)));
+	ASSERT_EQ(0, munmap(t.p, 16 * PAGE_64K));
+	EXPECT_EQ(0, testbed_close(&tb));
+}
+
+/* The unbind starts while the device is open and mapped, and ends when the user is gone. */
+static void unbind_while_open(struct __test_metadata *_metadata, struct testbed *bound,
+			      unsigned int i)
+{
+	const char *bdf = bound->topo.gpu[i % bound->topo.num_gpus].bdf;
+	struct testbed tb;
+	int status;
+	pid_t child;
+	void *p;
+
+	ASSERT_EQ(0, testbed_open(&tb, i % bound->topo.num_gpus, i & 1))
+		TH_LOG("%s", tb.why);
+	p = vfio_map(tb.dev, tb.ram, 0, PAGE_64K);
+	ASSERT_NE(NULL, p);
+	ASSERT_EQ(0, try_write64(p, i));
+	child = fork();
+	ASSERT_LE(0, child);
+	if (!child) {
+		/* The descriptors are the parent's. */
+		close(tb.dev);
+		vfio_group_close(&tb.group);
+		_exit(!!driver_unbind(bdf));
+	}
+	usleep(200000);
+	ASSERT_EQ(0, waitpid(child, &status, WNOHANG));
+	ASSERT_EQ(0, try_write64(p, i + 1));
+	ASSERT_EQ(0, munmap(p, PAGE_64K));
+	ASSERT_EQ(0, testbed_close(&tb));
+	ASSERT_EQ(child, waitpid(child, &status, 0));
+	ASSERT_EQ(0, status);
+	ASSERT_EQ(0, driver_bind(bdf, DRIVER));
+}
+
+TEST_F_TIMEOUT(load, unbind_while_open, LIMIT)
+{
+	const unsigned int rounds = self->cycles / 20;
+	unsigned int i;
+
+	for (i = 0; i < WARM_UP; i++)
+		unbind_while_open(_metadata, &self->tb, i);
+	ASSERT_EQ(0, counts_take(&self->before));
+	for (i = 0; i < rounds; i++) {
+		unbind_while_open(_metadata, &self->tb, i);
+		end_round(_metadata, &self->tb, "unbinds", i, rounds);
+	}
+	ASSERT_EQ(0, counts_take(&self->after));
+	EXPECT_EQ(0U, counts_grown(&self->before, &self->after, limit(rounds)));
+}
+
+TEST_HARNESS_MAIN
