@@ -14,7 +14,7 @@
 # make series OUT=<new folder>  the whole as patches
 # make bench   what mapping and using GPU RAM costs; bench-peer: beside the original C driver
 # make fuzz [OPS=n] [SEED=s] [GPUS=3|6]  random operations of a hostile user; a failure is reduced
-# make fuzz-pure [SECONDS=n]  coverage-guided fuzzing of the module's kernel-free parts
+# make fuzz-pure [SECONDS=n]  coverage-guided fuzzing of the module's kernel-free parts and of what nvlink2ctl reads
 # make mutate [ONLY=text]  take checks out of the driver, one at a time: a test has to notice each
 # make compare what the original C driver leaves behind, and what this one does
 # make KDIR=<build tree of a Linux 7.3 with the series> modules install

@@ -146,9 +146,9 @@ def _parser() -> argparse.ArgumentParser:
                          help="keep the whole console (firmware and kernel) in FILE")
 
     pure = verbs.add_parser(
-        "fuzz-pure", help="coverage-guided fuzzing of the module's kernel-free parts, on this machine",
-        description="Run the targets of tests/fuzz/pure one after the other. Inputs that reach something new are "
-        "kept in the cache.",
+        "fuzz-pure", help="coverage-guided fuzzing of kernel-free parts and of what nvlink2ctl reads, on this machine",
+        description="Run the targets of tests/fuzz/pure and scripts/nvlink2ctl/fuzz one after the other. Inputs that "
+        "reach something new are kept in the cache.",
     )
     pure.add_argument("--seconds", type=int, default=60, metavar="N", help="in all (default 60)")
 

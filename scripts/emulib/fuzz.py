@@ -12,8 +12,13 @@ from . import boot, config, programs, root
 from .step import say
 
 REPRODUCERS = programs.FUZZ / "reproducers"
-PURE = "tests/fuzz/pure"
-PURE_TARGETS = ["device_tree", "arithmetic", "lpar"]
+# Packages, and for each of their targets the folder of inputs to start from, if there is one.
+PURE: dict[str, dict[str, str]] = {
+    "tests/fuzz/pure": {"device_tree": "", "arithmetic": "", "lpar": ""},
+    "scripts/nvlink2ctl/fuzz": {
+        "domain_xml": "seeds/domain_xml", "recorded_tree": "", "recording": "../tests/recordings",
+    },
+}
 PURE_HOME = f"{config.ROOT_CACHE}/fuzz-pure"
 
 # What `cargo fuzz` passes, without a sanitizer: this is safe code, it can panic and no worse.
@@ -105,27 +110,35 @@ def _reduce(lines: list[str], fails: Callable[[list[str]], bool], best: Path) ->
 
 
 def pure(seconds: int) -> int:
-    """Fuzz the kernel-free parts on this machine; the corpus is kept in the cache."""
-    done = subprocess.run(
+    """Fuzz the kernel-free parts, and what nvlink2ctl reads, on this machine; the corpus is kept in the cache."""
+    each = max(1, seconds // sum(len(targets) for targets in PURE.values()))
+    statuses = [_pure(package, targets, each) for package, targets in PURE.items()]
+    if any(statuses):
+        say(f"fuzz: an input that fails is in {config.cache_dir()}/fuzz-pure/crashes")
+    return 1 if any(statuses) else 0
+
+
+def _pure(package: str, targets: dict[str, str], seconds: int) -> int:
+    words = [word for pair in targets.items() for word in pair]
+    return subprocess.run(
         root.inside(["sh", "-euc", """
             target=$(rustc -vV | sed -n 's/^host: //p')
             cargo build --release --locked --target "$target"
-            for name in "$@"; do
+            while [ $# -gt 0 ]; do
+                name=$1
                 mkdir -p "$HOME_OF_FUZZ/corpus/$name" "$HOME_OF_FUZZ/crashes"
                 "$CARGO_TARGET_DIR/$target/release/$name" -max_total_time="$SECONDS_EACH" -print_final_stats=1 \\
                     -timeout=10 -rss_limit_mb=4096 -verbosity=0 \\
-                    -artifact_prefix="$HOME_OF_FUZZ/crashes/$name-" "$HOME_OF_FUZZ/corpus/$name"
+                    -artifact_prefix="$HOME_OF_FUZZ/crashes/$name-" "$HOME_OF_FUZZ/corpus/$name" ${2:+-max_len=65536 "$2"}
                 echo "$name: all is well after $SECONDS_EACH s, $(ls "$HOME_OF_FUZZ/corpus/$name" | wc -l) inputs kept"
+                shift 2
             done
-        """, "fuzz-pure", *PURE_TARGETS], workdir=f"{config.ROOT_TREE}/{PURE}", env={
+        """, "fuzz-pure", *words], workdir=f"{config.ROOT_TREE}/{package}", env={
             **programs.CARGO_ENV, "RUSTFLAGS": COVERAGE, "CARGO_TARGET_DIR": f"{PURE_HOME}/target",
-            "HOME_OF_FUZZ": PURE_HOME, "SECONDS_EACH": str(max(1, seconds // len(PURE_TARGETS))),
+            "HOME_OF_FUZZ": PURE_HOME, "SECONDS_EACH": str(seconds),
         }, network=True),
         stdin=subprocess.DEVNULL, check=False,
-    )
-    if done.returncode:
-        say(f"fuzz: an input that fails is in {config.cache_dir()}/fuzz-pure/crashes")
-    return done.returncode
+    ).returncode
 
 
 def reproducers() -> list[Path]:

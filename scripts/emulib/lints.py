@@ -234,6 +234,7 @@ CHECKS = [
     Check("cargo-bench", lambda: _cargo("tests/bench/report")),
     Check("cargo-fuzz", lambda: _cargo("tests/fuzz")),
     Check("cargo-fuzz-pure", lambda: _cargo("tests/fuzz/pure")),
+    Check("cargo-nvlink2ctl-fuzz", lambda: _cargo("scripts/nvlink2ctl/fuzz")),
     Check("mutants", mutants),
     Check("cargo-nvlink2ctl", lambda: _cargo("scripts/nvlink2ctl")),
     Check("checkpatch-series", checkpatch_series),
