@@ -3,6 +3,7 @@
 #ifndef _NVLINK2_HELPERS_H
 #define _NVLINK2_HELPERS_H
 
+#include <linux/memory-failure.h>
 #include <linux/mm.h>
 #include <linux/pci.h>
 #include <linux/rwsem.h>
@@ -26,6 +27,9 @@ struct pci_dev *nvlink2_pci_of_node_find(struct device_node *node);
 
 void nvlink2_init_delayed_work(struct delayed_work *work, work_func_t func);
 bool nvlink2_queue_delayed_work(struct delayed_work *work, unsigned int msecs);
+
+int nvlink2_register_pfn_address_space(struct pfn_address_space *space);
+void nvlink2_unregister_pfn_address_space(struct pfn_address_space *space);
 
 void nvlink2_vma_set_flags(struct vm_area_struct *vma);
 void nvlink2_vma_set_uncached(struct vm_area_struct *vma);

@@ -12,7 +12,10 @@ use crate::{
         VENDOR_NVIDIA, //
     },
     gate::Gate,
-    gpu_ram::GpuRam,
+    gpu_ram::{
+        GpuRam,
+        Reported, //
+    },
     linux::{
         driver::Driver,
         kvm::{
@@ -97,6 +100,9 @@ pub(crate) struct Function {
     /// While it is open for a virtual machine: its share of the GPU's binding.
     #[pin]
     hold: Mutex<Option<Hold>>,
+    /// Of a GPU, while it is open.
+    #[pin]
+    reported: Mutex<Option<Pin<KBox<Reported>>>>,
     /// Of a GPU, until it is unbound from the driver.
     #[pin]
     attended: Mutex<Option<Attended>>,
@@ -251,6 +257,7 @@ impl Driver for Function {
                 role,
                 _files: files,
                 hold <- new_mutex!(None),
+                reported <- new_mutex!(None),
                 attended <- new_mutex!(attended),
             }),
             GFP_KERNEL,
@@ -299,6 +306,7 @@ impl Driver for Function {
                     return Err(EBUSY);
                 }
                 enabled.register(ram.clone())?;
+                *self.reported.lock() = ram.report(core)?;
             }
             Role::Bridge(state) => {
                 if let Some(atsd) = state.bridge.atsd.filter(|_| bound) {
@@ -320,6 +328,9 @@ impl Driver for Function {
         if let Some(gate) = self.role.own_gate() {
             gate.detach();
         }
+        let reported = self.reported.lock().take();
+
+        drop(reported);
     }
 
     fn largest_page(&self, index: u64) -> Option<u64> {

@@ -5,20 +5,24 @@
 use crate::{
     driver::VENDOR_NVIDIA,
     gate::Gate,
-    ledger::{
-        Ledger,
-        Registered, //
-    },
+    ledger::Ledger,
     linux::{
         delayed::Retrying,
         device_memory::Window,
+        memory_failure::{
+            self,
+            Locate, //
+        },
         region::{
             vendor_type,
             Region,
             FLAGS_ALL, //
         },
         trace,
-        vfio::Core,
+        vfio::{
+            Core,
+            FIRST_REGION, //
+        },
         vma::{
             attach,
             Caching,
@@ -33,6 +37,7 @@ use crate::{
         aperture::Aperture,
         capability::Capability,
         range::{
+            region_file_offset,
             RegionOffset,
             RegionRange, //
         },
@@ -40,7 +45,11 @@ use crate::{
     },
 };
 use kernel::{
-    mm::virt::VmaNew,
+    mm::{
+        virt::VmaNew,
+        Mm,
+        MmWithUser, //
+    },
     prelude::*,
     sync::{
         atomic::{
@@ -70,6 +79,9 @@ pub(crate) struct FaultCounts {
     /// Those that ended in SIGBUS.
     pub(crate) refused: Atomic<u64>,
 }
+
+/// The kernel knows who maps a GPU's RAM, as long as this exists.
+pub(crate) type Reported = memory_failure::Reported<RamMapping>;
 
 /// A GPU's RAM as a region: its whole aperture, of which the RAM is the lower part.
 pub(crate) struct GpuRam {
@@ -109,6 +121,19 @@ impl GpuRam {
 
     fn aperture(&self) -> Aperture {
         self.gpu.aperture
+    }
+
+    /// Has the kernel know who maps the RAM while `core` is open, so that it can tell them when a
+    /// page fails. [`None`]: it is built without handling that.
+    pub(crate) fn report(&self, core: &Core) -> Result<Option<Pin<KBox<Reported>>>> {
+        let aperture = self.aperture();
+        let reported = Reported::new(core, aperture.base(), aperture.size())?;
+
+        match KBox::pin_init(reported, GFP_KERNEL) {
+            Ok(reported) => Ok(Some(reported)),
+            Err(EOPNOTSUPP) => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     /// Moves the range in pieces of at most [`WINDOW`] bytes. The buffer is between the device and
@@ -189,12 +214,9 @@ impl Region for GpuRam {
         let physical = self.aperture().physical(range).ok_or(EINVAL)?;
         let result =
             Ledger::register(&self.ledger, vma.mm(), extent, physical).and_then(|registered| {
-                let mapping = RamMapping {
-                    ram: self.into(),
-                    _registered: registered,
-                };
-
-                attach(core, vma, Caching::Cached, mapping)
+                attach(core, vma, Caching::Cached, RamMapping { ram: self.into() })?;
+                registered.keep();
+                Ok(())
             });
 
         trace::gpu_mmap(core, physical, extent.user, extent.len, &result);
@@ -203,9 +225,8 @@ impl Region for GpuRam {
 }
 
 /// A user mapping of GPU RAM.
-struct RamMapping {
+pub(crate) struct RamMapping {
     ram: Arc<GpuRam>,
-    _registered: Registered,
 }
 
 impl RamMapping {
@@ -215,6 +236,16 @@ impl RamMapping {
         let range = RegionRange::new(offset, page.len, self.ram.size())?;
 
         self.ram.aperture().physical(range)
+    }
+}
+
+impl Locate for RamMapping {
+    fn file_offset_of(&self, physical: u64) -> Option<u64> {
+        let aperture = self.ram.aperture();
+        let offset = physical.checked_sub(aperture.base())?;
+
+        (offset < aperture.size()).then_some(())?;
+        region_file_offset(FIRST_REGION).checked_add(offset)
     }
 }
 
@@ -252,5 +283,20 @@ impl Mapping for RamMapping {
         count.add(1, Relaxed);
         trace::gpu_fault(core, physical, user, outcome);
         outcome
+    }
+
+    fn split(&self, mm: &MmWithUser, whole: Extent, at: u64) -> Result {
+        self.ram.ledger.split(mm, whole, at)
+    }
+
+    fn moved(&self, mm: &MmWithUser, to: Extent) -> Result {
+        let physical = self.physical(to).ok_or(EINVAL)?;
+
+        Ledger::register(&self.ram.ledger, mm, to, physical)?.keep();
+        Ok(())
+    }
+
+    fn close(&self, mm: &Mm, extent: Extent) {
+        Ledger::close(&self.ram.ledger, mm, extent);
     }
 }

@@ -2,8 +2,8 @@
 
 //! Which ranges of which processes may be used for DMA to a GPU's RAM.
 //!
-//! Every user mapping of GPU RAM is registered for TCE tables of its process. When the mapping
-//! goes, a TCE or a container may still refer to the registration: then it is retained here, and
+//! Every user mapping of GPU RAM is registered for TCE tables of its process, and the registration
+//! follows it when it is split or moved. When the mapping goes, a TCE or a container may still refer to the registration: then it is retained here, and
 //! tried again until the last of them is gone. As long as anything is retained the GPU is not given
 //! to another process, since DMA of the previous one would reach its RAM.
 
@@ -54,10 +54,11 @@ pub(crate) struct Ledger {
     entries: Mutex<Entries>,
 }
 
-/// A registration that lasts as long as its mapping, and longer if it must.
+/// A new registration, which ends when this is dropped.
 pub(crate) struct Registered {
     ledger: Arc<Retrying<Ledger>>,
     id: u64,
+    kept: bool,
 }
 
 impl Ledger {
@@ -88,12 +89,35 @@ impl Ledger {
         let registered = Registered {
             ledger: this.clone(),
             id,
+            kept: false,
         };
         let usable = entries.is_translatable(id);
 
         // `registered` takes the lock when it is dropped.
         drop(entries);
         usable.then_some(registered).ok_or(EINVAL)
+    }
+
+    /// Registers the parts of what is mapped at `whole` in `mm` that are below and above `at` each
+    /// on its own. That may be so already.
+    ///
+    /// EBUSY: it is in use. On failure nothing has changed, unless memory for what there was
+    /// before is missing, too: then nothing is registered.
+    pub(crate) fn split(&self, mm: &MmWithUser, whole: Extent, at: u64) -> Result {
+        self.entries.lock().split(mm, whole, at)
+    }
+
+    /// Ends what is registered of a mapping of `mm` that goes.
+    pub(crate) fn close(this: &Arc<Retrying<Self>>, mm: &Mm, extent: Extent) {
+        let left = this.entries.lock().retire(|entry| {
+            let user = entry.registration.user();
+
+            entry.registration.is_in(mm) && (extent.user..extent.end()).contains(&user)
+        });
+
+        if left != 0 {
+            this.schedule();
+        }
     }
 
     /// Tries to end what is retained; returns how many have to stay.
@@ -185,9 +209,38 @@ impl Entries {
         })
     }
 
-    /// Marks an entry as retained and tries to end it.
-    fn retire(&mut self, id: u64) -> usize {
-        if let Some(entry) = self.list.iter_mut().find(|entry| entry.id == id) {
+    /// See [`Ledger::split`].
+    fn split(&mut self, mm: &MmWithUser, whole: Extent, at: u64) -> Result {
+        // Nothing may fail for want of it when there are two.
+        self.list.reserve(1, GFP_KERNEL)?;
+        let Some(position) = self.list.iter().position(|entry| {
+            let registration = &entry.registration;
+
+            !entry.retained
+                && registration.is_in(mm)
+                && (whole.user..whole.end()).contains(&registration.user())
+                && registration.user() < at
+                && at < registration.end()
+        }) else {
+            return Ok(());
+        };
+        let entry = self.list.get_mut(position).ok_or(EINVAL)?;
+        let id = self.last_id.wrapping_add(1);
+        let upper = Entry {
+            id,
+            registration: entry.registration.split(mm, at)?,
+            retained: false,
+        };
+
+        self.last_id = id;
+
+        // There is room for it.
+        self.list.push_within_capacity(upper).map_err(|_| ENOMEM)
+    }
+
+    /// Marks entries as retained and tries to end all that are.
+    fn retire(&mut self, which: impl Fn(&Entry) -> bool) -> usize {
+        for entry in self.list.iter_mut().filter(|entry| which(entry)) {
             entry.retained = true;
         }
         self.retry()
@@ -201,9 +254,23 @@ impl Entries {
     }
 }
 
+impl Registered {
+    /// The mapping is there: it lasts until [`Ledger::close`], and longer if it must.
+    pub(crate) fn keep(mut self) {
+        self.kept = true;
+    }
+}
+
 impl Drop for Registered {
     fn drop(&mut self) {
-        let left = self.ledger.entries.lock().retire(self.id);
+        if self.kept {
+            return;
+        }
+        let left = self
+            .ledger
+            .entries
+            .lock()
+            .retire(|entry| entry.id == self.id);
 
         if left != 0 {
             self.ledger.schedule();

@@ -20,8 +20,9 @@
 //! GPU, and nobody can open the GPU or its bridges (EIO) until firmware has: every open tries
 //! again.
 //!
-//! Lock order: the state of an [`Lpar`] is taken inside of VFIO's locks and outside of a
-//! [`Gate`]'s.
+//! Lock order: the state of an [`Lpar`] is taken inside of the locks that VFIO holds to open and
+//! close a device, and outside of the mmap lock (beginning to watch a machine's memory takes that)
+//! and of a [`Gate`]'s.
 
 use crate::{
     gate::Gate,

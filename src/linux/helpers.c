@@ -55,6 +55,16 @@ bool nvlink2_queue_delayed_work(struct delayed_work *work, unsigned int msecs)
 	return schedule_delayed_work(work, msecs_to_jiffies(msecs));
 }
 
+int nvlink2_register_pfn_address_space(struct pfn_address_space *space)
+{
+	return register_pfn_address_space(space);
+}
+
+void nvlink2_unregister_pfn_address_space(struct pfn_address_space *space)
+{
+	unregister_pfn_address_space(space);
+}
+
 /* The flags io_remap_pfn_range() would set, and no inheritance by children. */
 void nvlink2_vma_set_flags(struct vm_area_struct *vma)
 {

@@ -84,6 +84,46 @@ impl Registration {
         (self.entries as u64) << bindings::PAGE_SHIFT
     }
 
+    /// Returns the user address behind the range.
+    pub(crate) fn end(&self) -> u64 {
+        self.user().saturating_add(self.len())
+    }
+
+    /// Has this end at user address `at` and returns what is registered of the rest.
+    ///
+    /// EBUSY: a TCE or a container needs it as it is. On failure it is as it was; if there is no
+    /// memory for that either, nothing is registered.
+    pub(crate) fn split(&mut self, mm: &MmWithUser, at: u64) -> Result<Self> {
+        let (user, len, physical) = (self.user(), self.len(), self.physical());
+        let below = at.checked_sub(user).ok_or(EINVAL)?;
+        let above = len.checked_sub(below).ok_or(EINVAL)?;
+        let beyond = physical.checked_add(below).ok_or(EOVERFLOW)?;
+
+        if !self.release() {
+            return Err(EBUSY);
+        }
+        let halves = Self::new(mm, user, below, physical).and_then(|mut lower| {
+            match Self::new(mm, at, above, beyond) {
+                Ok(upper) => Ok((lower, upper)),
+                Err(error) => {
+                    lower.release();
+                    Err(error)
+                }
+            }
+        });
+
+        match halves {
+            Ok((lower, upper)) => {
+                *self = lower;
+                Ok(upper)
+            }
+            Err(error) => {
+                *self = Self::new(mm, user, len, physical)?;
+                Err(error)
+            }
+        }
+    }
+
     /// Whether this is a registration in `mm`.
     pub(crate) fn is_in(&self, mm: &Mm) -> bool {
         ptr::eq(self.mm.as_raw(), mm.as_raw())

@@ -3,8 +3,8 @@
 //! Safe wrappers for the kernel interfaces that the kernel crate lacks.
 //!
 //! This is the only part of the driver with `unsafe` and raw bindings. Lock order, outermost
-//! first: mmap lock, `memory_lock` of a VFIO device ([`lock::MemoryGuard`]), our own locks, page
-//! tables.
+//! first: mmap lock, `memory_lock` of a VFIO device ([`lock::MemoryGuard`]), our own locks (but
+//! that of an LPAR is outside of all of these), page tables.
 
 mod bindings;
 mod vtable;
@@ -14,6 +14,7 @@ pub(crate) mod device_memory;
 pub(crate) mod driver;
 pub(crate) mod kvm;
 pub(crate) mod lock;
+pub(crate) mod memory_failure;
 pub(crate) mod mm_iommu;
 pub(crate) mod mmio;
 pub(crate) mod mmu_notifier;

@@ -104,6 +104,11 @@ unsafe impl Send for UserMappings {}
 unsafe impl Sync for UserMappings {}
 
 impl UserMappings {
+    pub(super) fn as_raw(&self) -> *mut bindings::address_space {
+        // SAFETY: By the type invariant the inode is valid; its mapping never changes.
+        unsafe { (*self.0).i_mapping }
+    }
+
     /// Removes what user space has mapped of region `index`. Accesses fault again afterwards.
     ///
     /// The caller holds a lock that the fault handler takes, or pages come back at once.

@@ -13,12 +13,16 @@ use super::{
 };
 use core::marker::PhantomData;
 use kernel::{
-    error::code::EINVAL,
+    error::from_result,
     ffi::{
         c_int,
         c_uint, //
     },
-    mm::virt::VmaNew,
+    mm::{
+        virt::VmaNew,
+        Mm,
+        MmWithUser, //
+    },
     prelude::*,
     sync::Arc, //
 };
@@ -32,13 +36,29 @@ pub(crate) enum Caching {
     Uncached,
 }
 
-/// A mapping of device memory, dropped with its VMA.
+/// A mapping of device memory, dropped with the last VMA that the one of mmap(2) became. What is
+/// bound to user addresses follows them by the methods.
 pub(crate) trait Mapping: Send + Sync + 'static {
     /// Whether [`Mapping::fault`] is also asked for huge pages, the largest first.
     const HUGE: bool;
 
     /// Makes the page that was touched accessible, or refuses.
     fn fault(&self, core: &Core, fault: &Fault<'_>) -> Outcome;
+
+    /// A VMA of `mm` at `whole` is about to be split at address `at`, which may fail later. An
+    /// error keeps it whole.
+    fn split(&self, _mm: &MmWithUser, _whole: Extent, _at: u64) -> Result {
+        Ok(())
+    }
+
+    /// A VMA of `mm` was moved to `to`. An error moves it back; otherwise [`Mapping::close`] is
+    /// called for where it was.
+    fn moved(&self, _mm: &MmWithUser, _to: Extent) -> Result {
+        Ok(())
+    }
+
+    /// The VMA of `mm` at `extent` goes, perhaps with its process.
+    fn close(&self, _mm: &Mm, _extent: Extent) {}
 }
 
 /// What became of a fault.
@@ -153,7 +173,7 @@ pub(super) fn file_offset(pgoff: u64) -> Option<u64> {
     pgoff.checked_mul(1 << bindings::PAGE_SHIFT)
 }
 
-/// A new VMA's place in its process and its file, in bytes.
+/// A VMA's place in its process and its file, in bytes.
 #[derive(Clone, Copy)]
 pub(crate) struct Extent {
     /// Address in the process.
@@ -189,19 +209,32 @@ impl Range {
 impl Extent {
     /// Reads it from the VMA. EINVAL: it is none that mmap() makes.
     pub(crate) fn of(vma: &VmaNew) -> Result<Self> {
-        let len = vma.end().checked_sub(vma.start()).ok_or(EINVAL)?;
         // SAFETY: The VMA is valid and not shared with anybody yet.
-        let pgoff = unsafe { (*vma.as_ptr()).vm_pgoff };
+        unsafe { Self::of_raw(vma.as_ptr()) }
+    }
+
+    /// # Safety
+    ///
+    /// `vma` must be valid, and not change during the call.
+    pub(super) unsafe fn of_raw(vma: *const bindings::vm_area_struct) -> Result<Self> {
+        // SAFETY: By this function's contract.
+        let (range, pgoff) = unsafe { (Range::of(vma), (*vma).vm_pgoff) };
 
         Ok(Self {
-            user: u64::try_from(vma.start())?,
-            len: u64::try_from(len)?,
+            user: range.start,
+            len: range.end.checked_sub(range.start).ok_or(EINVAL)?,
             file_offset: file_offset(u64::try_from(pgoff)?).ok_or(EOVERFLOW)?,
         })
     }
+
+    /// Returns the user address behind the last byte.
+    pub(crate) fn end(&self) -> u64 {
+        self.user.saturating_add(self.len)
+    }
 }
 
-/// What a VMA owns a reference of; a copy that the kernel makes on the way has another.
+/// What a VMA owns a reference of; a part that is split off, and a copy at the place to which it is
+/// moved, have others.
 struct Attached<M> {
     core: MappedCore,
     mapping: M,
@@ -209,8 +242,8 @@ struct Attached<M> {
 
 /// Makes `vma` a mapping whose pages `mapping` inserts.
 ///
-/// It is neither inherited by children nor dumped, and cannot be expanded, moved or split (so that
-/// a part cannot be unmapped): `mapping` may be bound to the addresses it was made for.
+/// It is neither inherited by children nor dumped, and cannot be expanded. It can be moved and
+/// split, of which `mapping` is told.
 pub(crate) fn attach<M: Mapping>(
     core: &Core,
     vma: &VmaNew,
@@ -242,9 +275,23 @@ pub(crate) fn attach<M: Mapping>(
 }
 
 /// The operations of VMAs whose `vm_private_data` is a reference to an `Arc<Attached<M>>`.
-struct VmaVTable<M: Mapping>(PhantomData<M>);
+pub(super) struct VmaVTable<M: Mapping>(PhantomData<M>);
 
 impl<M: Mapping> VmaVTable<M> {
+    /// Returns what a VMA was made with, [`None`] if that is not an `M`.
+    ///
+    /// # Safety
+    ///
+    /// `vma` must be valid, and locked against going away for `'a`.
+    pub(super) unsafe fn mapping<'a>(vma: *mut bindings::vm_area_struct) -> Option<&'a M> {
+        // SAFETY: By this function's contract. A VMA with these operations, which no others equal,
+        // owns a reference of an `Attached<M>`.
+        unsafe {
+            core::ptr::eq((*vma).vm_ops, Self::build())
+                .then(|| &(*(*vma).vm_private_data.cast_const().cast::<Attached<M>>()).mapping)
+        }
+    }
+
     /// # Safety
     ///
     /// `vma` must have these operations and be a copy of one that has a reference.
@@ -262,22 +309,61 @@ impl<M: Mapping> VmaVTable<M> {
     ///
     /// `vma` must have these operations and be about to go.
     unsafe extern "C" fn close(vma: *mut bindings::vm_area_struct) {
-        // SAFETY: Gives up this VMA's reference; the kernel calls this once per VMA.
-        drop(unsafe { Arc::from_raw((*vma).vm_private_data.cast::<Attached<M>>()) });
+        // SAFETY: Gives up this VMA's reference; the kernel calls this once per VMA, and keeps VMA
+        // and `mm` during the call.
+        let (attached, mm, extent) = unsafe {
+            (
+                Arc::from_raw((*vma).vm_private_data.cast::<Attached<M>>()),
+                Mm::from_raw((*vma).vm_mm),
+                Extent::of_raw(vma),
+            )
+        };
+
+        if let Ok(extent) = extent {
+            attached.mapping.close(mm, extent);
+        }
+    }
+
+    /// Calls `f` with what a VMA has, where it is, and its address space.
+    ///
+    /// # Safety
+    ///
+    /// `vma` must have these operations and be locked, in an address space that has users.
+    unsafe fn tell(
+        vma: *mut bindings::vm_area_struct,
+        f: impl FnOnce(&M, &MmWithUser, Extent) -> Result,
+    ) -> c_int {
+        // SAFETY: By this function's contract; a VMA with these operations owns a reference.
+        let (attached, mm, extent) = unsafe {
+            (
+                &*(*vma).vm_private_data.cast_const().cast::<Attached<M>>(),
+                MmWithUser::from_raw((*vma).vm_mm),
+                Extent::of_raw(vma),
+            )
+        };
+
+        from_result(|| f(&attached.mapping, mm, extent?).map(|()| 0))
     }
 
     /// # Safety
     ///
-    /// `vma` must have these operations.
-    unsafe extern "C" fn may_split(_vma: *mut bindings::vm_area_struct, _addr: usize) -> c_int {
-        EINVAL.to_errno()
+    /// `vma` must have these operations and be about to be split at `addr`.
+    unsafe extern "C" fn may_split(vma: *mut bindings::vm_area_struct, addr: usize) -> c_int {
+        // SAFETY: Whoever splits a VMA has the mmap lock, and the address space in use.
+        // CAST: As in `Fault::page`.
+        unsafe {
+            Self::tell(vma, |mapping, mm, whole| {
+                mapping.split(mm, whole, addr as u64)
+            })
+        }
     }
 
     /// # Safety
     ///
-    /// `vma` must have these operations.
-    unsafe extern "C" fn mremap(_vma: *mut bindings::vm_area_struct) -> c_int {
-        EINVAL.to_errno()
+    /// `vma` must have these operations and be the place to which another was moved.
+    unsafe extern "C" fn mremap(vma: *mut bindings::vm_area_struct) -> c_int {
+        // SAFETY: mremap(2) has the mmap lock, of an address space in use.
+        unsafe { Self::tell(vma, |mapping, mm, to| mapping.moved(mm, to)) }
     }
 
     /// # Safety

@@ -92,7 +92,7 @@ mod tests {
     use crate::pure::range::RegionOffset;
 
     #[test]
-    fn refuses_what_cannot_be_mapped() {
+    fn defect_21_refuses_what_cannot_be_mapped() {
         let table = [
             (0, GRANULE, ApertureError::Zero),
             (GRANULE, 0, ApertureError::Zero),

@@ -531,7 +531,7 @@ TEST_F(ats, nothing_without_a_binding)
 	EXPECT_EQ(pattern(0, 1), seen(&self->p.engine, 0));
 }
 
-TEST_F(ats, nothing_without_kvm)
+TEST_F(ats, defect_9_nothing_without_kvm)
 {
 	struct engine *e = &self->p.engine;
 

@@ -247,7 +247,7 @@ static void check(struct __test_metadata *_metadata, const char *all, const char
 	vfio_group_close(&group);
 }
 
-TEST_F_TIMEOUT(firmware, one_clear_message_and_no_harm, 60)
+TEST_F_TIMEOUT(firmware, defect_19_one_clear_message_and_no_harm, 60)
 {
 	char all[8192], later[1024], bdf[BDF_LEN];
 	unsigned int i, role;

@@ -200,6 +200,102 @@ TEST_F_TIMEOUT(gpu, defect_16_race, 60)
 }
 
 /*
+ * The page at @p that was touched before a reset is not mapped after it: "" if it takes one new
+ * fault, which brings it. The links have to be trained in between.
+ */
+static const char *comes_back(const struct testbed *tb, char *p)
+{
+	static char text[80];
+	__u64 value;
+	int faults;
+
+	if (vfio_set_memory(tb->dev, true) || model_train(&tb->model))
+		return "the links cannot be trained";
+	if (lost_accesses(tb))
+		return "an access was lost";
+	if (trace_start("selftest-reset"))
+		return "no trace";
+	if (try_write64(p, 79) || try_read64(p, &value) || value != 79) {
+		trace_stop("selftest-reset");
+		return "no access";
+	}
+	faults = trace_count("selftest-reset", "vfio_pci_nvgpu_mmap_fault", NULL);
+	trace_stop("selftest-reset");
+	snprintf(text, sizeof(text), "%d faults", faults);
+	return faults == 1 ? "" : text;
+}
+
+static __u32 resets(const struct testbed *tb)
+{
+	__u32 count = 0;
+
+	model_read32(&tb->model, V100_RESETS, &count);
+	return count;
+}
+
+TEST_F(gpu, defect_16_function_level_reset)
+{
+	int cap = vfio_find_pci_cap(self->tb.dev, PCI_CAP_ID_EXP);
+	const __u32 before = resets(&self->tb);
+	__u16 control;
+
+	ASSERT_LT(0, cap);
+	ASSERT_EQ(0, vfio_config_read16(self->tb.dev, cap + PCI_EXP_DEVCTL, &control));
+	ASSERT_EQ(0, vfio_config_write16(self->tb.dev, cap + PCI_EXP_DEVCTL,
+					 control | PCI_EXP_DEVCTL_BCR_FLR));
+	EXPECT_STREQ("", comes_back(&self->tb, self->p));
+	EXPECT_LT(before, resets(&self->tb));
+}
+
+TEST_F(gpu, defect_16_hot_reset)
+{
+	struct {
+		struct vfio_pci_hot_reset reset;
+		__s32 group;
+	} hot = { .reset = { .argsz = sizeof(hot), .count = 1 }, .group = self->tb.group.group };
+	const __u32 before = resets(&self->tb);
+
+	ASSERT_EQ(0, ioctl(self->tb.dev, VFIO_DEVICE_PCI_HOT_RESET, &hot))
+		TH_LOG("%s", strerror(errno));
+	EXPECT_STREQ("", comes_back(&self->tb, self->p));
+	EXPECT_LT(before, resets(&self->tb));
+}
+
+/* By somebody else: whoever may write to sysfs. */
+TEST_F(gpu, defect_16_reset_by_sysfs)
+{
+	const __u32 before = resets(&self->tb);
+	char path[128];
+
+	snprintf(path, sizeof(path), "/sys/bus/pci/devices/%s/reset", self->tb.gpu->bdf);
+	ASSERT_EQ(0, sys_write(path, "1"));
+	EXPECT_STREQ("", comes_back(&self->tb, self->p));
+	EXPECT_LT(before, resets(&self->tb));
+}
+
+static int low_power(int dev, __u32 feature)
+{
+	struct vfio_device_feature f = {
+		.argsz = sizeof(f), .flags = VFIO_DEVICE_FEATURE_SET | feature,
+	};
+
+	return ioctl(dev, VFIO_DEVICE_FEATURE, &f) ? -errno : 0;
+}
+
+TEST_F(gpu, defect_16_low_power)
+{
+	__u64 value;
+
+	ASSERT_EQ(0, low_power(self->tb.dev, VFIO_DEVICE_FEATURE_LOW_POWER_ENTRY));
+	EXPECT_EQ(SIGBUS, try_read64(self->p, &value));
+	EXPECT_EQ(SIGBUS, try_read64(self->p + 2 * PAGE_64K, &value));
+	EXPECT_EQ(-1, pread(self->tb.dev, &value, 8, self->tb.ram->offset));
+	EXPECT_EQ(EIO, errno);
+	ASSERT_EQ(0, low_power(self->tb.dev, VFIO_DEVICE_FEATURE_LOW_POWER_EXIT));
+	EXPECT_STREQ("", comes_back(&self->tb, self->p));
+}
+
+/*
  * The reset of a bridge takes its link down, and with it the GPU's RAM: the mapping goes as
  * with a reset of the GPU.
  */

@@ -28,19 +28,17 @@ FIXTURE_TEARDOWN(gpu)
 	EXPECT_EQ(0, testbed_close(&self->tb));
 }
 
-/*
- * Lines of the driver's table of mappings that hold the address of one, or all lines of
- * mappings.
- */
+/* Lines of the driver's table of mappings that hold the address @p, or all lines. */
 static int count_mappings(const struct testbed *tb, const void *p)
 {
-	char path[256], buf[65536], needle[32], *line;
+	char path[256], buf[65536], needle[32] = "0x", *line;
 	int count = 0;
 
+	if (p)
+		snprintf(needle, sizeof(needle), "%lx", (unsigned long)p);
 	snprintf(path, sizeof(path), DEBUGFS "/%s/mappings", tb->gpu->bdf);
 	if (sys_read(path, buf, sizeof(buf)) < 0)
 		return -1;
-	snprintf(needle, sizeof(needle), "%lx", (unsigned long)p);
 	for (line = strtok(buf, "\n"); line; line = strtok(NULL, "\n")) {
 		if (strstr(line, needle))
 			count++;
@@ -154,82 +152,165 @@ TEST_F(gpu, child_maps_for_itself)
 	EXPECT_EQ(0, vfio_dma_unregister(&self->tb.group, p, PAGE_64K));
 }
 
-/* Defect 12: whatever mremap() is allowed, the registration and the mapping stay at one address. */
+/* The registrations of @size bytes at @p, and nothing else, can be used for DMA. */
+static const char *usable_for_dma(const struct testbed *tb, void *p, size_t size)
+{
+	if (vfio_dma_register(&tb->group, p, size))
+		return "it is not registered";
+	if (vfio_dma_map(&tb->group, p, 0, size))
+		return "no TCE maps it";
+	if (vfio_dma_unmap(&tb->group, 0, size))
+		return "vfio_dma_unmap()";
+	return vfio_dma_unregister(&tb->group, p, size) ? "vfio_dma_unregister()" : "";
+}
+
+/* Ordinary memory, so that the container lets anything be mapped at all. */
+static void *register_something(const struct testbed *tb)
+{
+	void *ram = anonymous(PAGE_64K);
+
+	return ram && !vfio_dma_register(&tb->group, ram, PAGE_64K) ? ram : NULL;
+}
+
+/* Defect 12: the registration moves with the mapping. */
 TEST_F(gpu, defect_12_mremap)
 {
 	const size_t size = 4 * PAGE_64K;
 	void *room = mmap(NULL, 2 * size, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	void *p = vfio_map(self->tb.dev, self->tb.ram, 0, size);
+	char *p = vfio_map(self->tb.dev, self->tb.ram, PAGE_64K, size);
 	__u64 value;
-	void *q;
+	char *q;
 
 	ASSERT_NE(MAP_FAILED, room);
 	ASSERT_NE(NULL, p);
+	ASSERT_NE(NULL, register_something(&self->tb));
 	ASSERT_EQ(0, try_write64(p, 21));
 	/* Growing could reach past what was registered. */
 	EXPECT_EQ(MAP_FAILED, mremap(p, size, 2 * size, MREMAP_MAYMOVE));
 	EXPECT_EQ(MAP_FAILED, mremap(p, size, 2 * size, 0));
+	EXPECT_EQ(MAP_FAILED, mremap(p, 0, size, MREMAP_MAYMOVE));
+	EXPECT_EQ(MAP_FAILED, mremap(p, size, size, MREMAP_MAYMOVE | MREMAP_DONTUNMAP));
+	EXPECT_STREQ("", usable_for_dma(&self->tb, p, size));
 
 	q = mremap(p, size, size, MREMAP_MAYMOVE | MREMAP_FIXED, room);
-	if (q == MAP_FAILED)
-		q = p;
+	ASSERT_EQ(room, q);
 	EXPECT_EQ(0, try_read64(q, &value));
 	EXPECT_EQ(21ULL, value);
-	EXPECT_EQ(0, vfio_dma_register(&self->tb.group, q, size));
-	EXPECT_EQ(0, vfio_dma_map(&self->tb.group, q, 0, size));
-	EXPECT_EQ(0, vfio_dma_unmap(&self->tb.group, 0, size));
-	EXPECT_EQ(0, vfio_dma_unregister(&self->tb.group, q, size));
-	if (q != p) {
-		EXPECT_NE(0, vfio_dma_map(&self->tb.group, p, 0, size))
-			TH_LOG("the old address can be mapped for DMA");
-	}
+	EXPECT_EQ(0, try_write64(q + 3 * PAGE_64K, 22));
+	EXPECT_EQ(SIGSEGV, try_read64(p, &value));
+	EXPECT_STREQ("", usable_for_dma(&self->tb, q, size));
+	EXPECT_NE(0, vfio_dma_map(&self->tb.group, p, 0, size))
+		TH_LOG("the old address can be mapped for DMA");
+	EXPECT_EQ(0, count_mappings(&self->tb, p));
+
+	/* A part of it, and less. */
+	ASSERT_EQ(p, mremap(q + PAGE_64K, PAGE_64K, PAGE_64K, MREMAP_MAYMOVE | MREMAP_FIXED, p));
+	ASSERT_EQ(q + 2 * PAGE_64K, mremap(q + 2 * PAGE_64K, 2 * PAGE_64K, PAGE_64K, 0));
+	EXPECT_EQ(3, count_mappings(&self->tb, NULL));
+	EXPECT_STREQ("", usable_for_dma(&self->tb, q, PAGE_64K));
+	EXPECT_STREQ("", usable_for_dma(&self->tb, p, PAGE_64K));
+	EXPECT_STREQ("", usable_for_dma(&self->tb, q + 2 * PAGE_64K, PAGE_64K));
+	EXPECT_NE(0, vfio_dma_map(&self->tb.group, q + PAGE_64K, 0, PAGE_64K));
+	EXPECT_NE(0, vfio_dma_map(&self->tb.group, q + 3 * PAGE_64K, 0, PAGE_64K));
+	EXPECT_EQ(0, try_write64(p, 23));
+	EXPECT_EQ(0, munmap(p, PAGE_64K));
 	EXPECT_EQ(0, munmap(q, size));
-	EXPECT_EQ(0, count_mappings(&self->tb, q));
-	EXPECT_NE(0, vfio_dma_map(&self->tb.group, q, 0, size));
+	EXPECT_EQ(0, count_mappings(&self->tb, NULL));
+
 	/* And the range can be mapped anew. */
-	p = vfio_map(self->tb.dev, self->tb.ram, 0, size);
+	p = vfio_map(self->tb.dev, self->tb.ram, 2 * PAGE_64K, PAGE_64K);
 	ASSERT_NE(NULL, p);
-	EXPECT_EQ(0, vfio_dma_register(&self->tb.group, p, size));
-	EXPECT_EQ(0, vfio_dma_unregister(&self->tb.group, p, size));
+	EXPECT_EQ(0, try_read64(p, &value));
+	EXPECT_EQ(23ULL, value);
+	EXPECT_STREQ("", usable_for_dma(&self->tb, p, PAGE_64K));
 }
 
-/*
- * Defect 12: punching a hole either is refused and changes nothing, or leaves exactly the
- * rest registered: no address outside a living mapping may be used for DMA.
- */
+/* Defect 12: no address outside a living mapping may be used for DMA, each in one may. */
 TEST_F(gpu, defect_12_partial_munmap)
 {
 	const size_t size = 4 * PAGE_64K;
 	char *p = vfio_map(self->tb.dev, self->tb.ram, 0, size);
-	void *ram = anonymous(PAGE_64K);
 	__u64 value;
 
 	ASSERT_NE(NULL, p);
-	ASSERT_NE(NULL, ram);
-	/* Ordinary memory, so that the container lets anything be mapped at all. */
-	ASSERT_EQ(0, vfio_dma_register(&self->tb.group, ram, PAGE_64K));
+	ASSERT_NE(NULL, register_something(&self->tb));
 	ASSERT_EQ(0, try_write64(p, 31));
-	if (munmap(p + PAGE_64K, PAGE_64K)) {
-		EXPECT_EQ(EINVAL, errno);
-		EXPECT_EQ(0, try_read64(p + PAGE_64K, &value));
-		EXPECT_EQ(0, vfio_dma_map(&self->tb.group, p, 0, size));
-		EXPECT_EQ(0, vfio_dma_unmap(&self->tb.group, 0, size));
-	} else {
-		EXPECT_EQ(SIGSEGV, try_read64(p + PAGE_64K, &value));
-		EXPECT_NE(0, vfio_dma_map(&self->tb.group, p + PAGE_64K, 0, PAGE_64K));
-	}
+	ASSERT_EQ(0, munmap(p + PAGE_64K, PAGE_64K));
+	EXPECT_EQ(2, count_mappings(&self->tb, NULL));
+	EXPECT_EQ(SIGSEGV, try_read64(p + PAGE_64K, &value));
+	EXPECT_NE(0, vfio_dma_map(&self->tb.group, p + PAGE_64K, 0, PAGE_64K));
+	EXPECT_STREQ("", usable_for_dma(&self->tb, p, PAGE_64K));
+	EXPECT_STREQ("", usable_for_dma(&self->tb, p + 2 * PAGE_64K, 2 * PAGE_64K));
+	EXPECT_NE(0, vfio_dma_register(&self->tb.group, p, size));
 	EXPECT_EQ(0, try_read64(p, &value));
 	EXPECT_EQ(31ULL, value);
 	EXPECT_EQ(0, try_write64(p + 2 * PAGE_64K, 32));
 	EXPECT_EQ(0, munmap(p, size));
-	EXPECT_EQ(0, count_mappings(&self->tb, p));
+	EXPECT_EQ(0, count_mappings(&self->tb, NULL));
 	EXPECT_NE(0, vfio_dma_map(&self->tb.group, p, 0, PAGE_64K));
 	EXPECT_NE(0, vfio_dma_map(&self->tb.group, p + 2 * PAGE_64K, 0, PAGE_64K));
 	p = vfio_map(self->tb.dev, self->tb.ram, 0, size);
 	ASSERT_NE(NULL, p);
 	EXPECT_EQ(0, try_read64(p, &value));
 	EXPECT_EQ(31ULL, value);
-	EXPECT_EQ(0, vfio_dma_unregister(&self->tb.group, ram, PAGE_64K));
+	EXPECT_STREQ("", usable_for_dma(&self->tb, p, size));
+}
+
+/* Defect 12: a part that is protected otherwise has a registration of its own. */
+TEST_F(gpu, defect_12_mprotect)
+{
+	const size_t size = 4 * PAGE_64K;
+	char *p = vfio_map(self->tb.dev, self->tb.ram, 0, size);
+	__u64 value;
+
+	ASSERT_NE(NULL, p);
+	ASSERT_EQ(0, try_write64(p, 41));
+	ASSERT_EQ(0, mprotect(p, size, PROT_READ));
+	EXPECT_EQ(SIGSEGV, try_write64(p, 42));
+	EXPECT_EQ(0, try_read64(p, &value));
+	EXPECT_EQ(41ULL, value);
+	EXPECT_STREQ("", usable_for_dma(&self->tb, p, size));
+	EXPECT_STREQ("", vma_missing_flag(p));
+
+	ASSERT_EQ(0, mprotect(p + PAGE_64K, PAGE_64K, PROT_READ | PROT_WRITE));
+	EXPECT_EQ(SIGSEGV, try_write64(p, 43));
+	EXPECT_EQ(0, try_write64(p + PAGE_64K, 44));
+	EXPECT_EQ(SIGSEGV, try_write64(p + 2 * PAGE_64K, 45));
+	EXPECT_STREQ("", usable_for_dma(&self->tb, p, PAGE_64K));
+	EXPECT_STREQ("", usable_for_dma(&self->tb, p + PAGE_64K, PAGE_64K));
+	EXPECT_STREQ("", usable_for_dma(&self->tb, p + 2 * PAGE_64K, 2 * PAGE_64K));
+	ASSERT_EQ(0, mprotect(p, size, PROT_NONE));
+	EXPECT_EQ(SIGSEGV, try_read64(p, &value));
+	ASSERT_EQ(0, mprotect(p, size, PROT_READ | PROT_WRITE));
+	EXPECT_EQ(0, try_read64(p + PAGE_64K, &value));
+	EXPECT_EQ(44ULL, value);
+	EXPECT_EQ(0, munmap(p, size));
+	EXPECT_EQ(0, count_mappings(&self->tb, NULL));
+}
+
+/* Defect 12: what a TCE or a container needs stays as it is, and so does the mapping. */
+TEST_F(gpu, defect_12_in_use)
+{
+	const size_t size = 2 * PAGE_64K;
+	char *p = vfio_map(self->tb.dev, self->tb.ram, 0, size);
+
+	ASSERT_NE(NULL, p);
+	ASSERT_EQ(0, vfio_dma_register(&self->tb.group, p, size));
+	EXPECT_EQ(-1, munmap(p, PAGE_64K));
+	EXPECT_EQ(EBUSY, errno);
+	EXPECT_EQ(-1, mprotect(p, PAGE_64K, PROT_READ));
+	EXPECT_EQ(EBUSY, errno);
+	EXPECT_EQ(MAP_FAILED, mremap(p, size, PAGE_64K, 0));
+	EXPECT_EQ(EBUSY, errno);
+	ASSERT_EQ(0, vfio_dma_map(&self->tb.group, p, 0, size));
+	EXPECT_EQ(-1, munmap(p, PAGE_64K));
+	EXPECT_EQ(EBUSY, errno);
+	ASSERT_EQ(0, vfio_dma_unmap(&self->tb.group, 0, size));
+	ASSERT_EQ(0, vfio_dma_unregister(&self->tb.group, p, size));
+	EXPECT_EQ(0, try_write64(p, 51));
+	EXPECT_STREQ("", usable_for_dma(&self->tb, p, size));
+	EXPECT_EQ(0, munmap(p, PAGE_64K));
+	EXPECT_STREQ("", usable_for_dma(&self->tb, p + PAGE_64K, PAGE_64K));
 }
 
 struct mapper {

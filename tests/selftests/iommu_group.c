@@ -104,7 +104,7 @@ TEST_F(group, eeh_finds_a_gpu_first)
 }
 
 /* The group's page sizes are what both kinds of PHB can do. */
-TEST_F(group, windows_of_4k_and_64k_pages_only)
+TEST_F(group, defect_22_windows_of_4k_and_64k_pages_only)
 {
 	struct vfio_iommu_spapr_tce_info info = { .argsz = sizeof(info) };
 	struct vfio_iommu_spapr_tce_create create = { .argsz = sizeof(create) };

@@ -351,7 +351,7 @@ TEST_F(lpar, second_vm_is_refused)
 }
 
 /* Without a KVM everything else works. */
-TEST_F(lpar, without_kvm_nothing_is_bound)
+TEST_F(lpar, defect_9_without_kvm_nothing_is_bound)
 {
 	struct bed *bed = &self->bed;
 	struct vfio_region_info *info;
@@ -514,6 +514,29 @@ TEST_F(lpar, unplugged_gpu_takes_the_binding_with_it)
 	device_close(bed, 0);
 	device_close(bed, 1);
 	EXPECT_STREQ("", not_bound(bed->gpu, driver_lpid(device_bdf(bed, 2))));
+}
+
+/*
+ * Defect 20: no reference to a GPU is kept when it goes. The kernel gives its PE back then, and
+ * sets it up anew when the GPU is found again.
+ */
+TEST_F(lpar, defect_20_unplugged_gpu_is_let_go)
+{
+	struct bed *bed = &self->bed;
+	char path[128];
+	unsigned int i;
+
+	for (i = 0; i < bed->num_devices; i++)
+		ASSERT_EQ(0, device_open(bed, i));
+	for (i = 0; i < bed->num_devices; i++)
+		device_close(bed, i);
+	kmsg_count(bed->tb.kmsg, "");
+	snprintf(path, sizeof(path), "/sys/bus/pci/devices/%s/remove", bed->gpu->bdf);
+	ASSERT_EQ(0, sys_write(path, "1"));
+	ASSERT_EQ(0, sys_write("/sys/bus/pci/rescan", "1"));
+	EXPECT_EQ(1, kmsg_count(bed->tb.kmsg, "Configured PE#"))
+		TH_LOG("the GPU's PE was still there");
+	ASSERT_EQ(0, driver_bind(bed->gpu->bdf, DRIVER));
 }
 
 /*

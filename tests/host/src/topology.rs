@@ -257,7 +257,7 @@ fn one_bad_entry_takes_the_other_links_along() {
 }
 
 #[test]
-fn links_of_one_gpu_must_agree() {
+fn defect_21_links_of_one_gpu_must_agree() {
     let table = [
         (c"ibm,device-tgt-addr", set(&[0x3c0, 0])),
         (
