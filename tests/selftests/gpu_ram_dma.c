@@ -6,6 +6,7 @@
 #define _GNU_SOURCE
 #include <signal.h>
 #include <sys/ioctl.h>
+#include <sys/wait.h>
 
 #include "kselftest_harness.h"
 
@@ -228,6 +229,34 @@ TEST_F(dma, defect_14_munmap_with_a_live_tce)
 	EXPECT_LT(0U, found);
 	EXPECT_EQ(0, vfio_dma_unmap(&self->tb.group, 0, MAP_SIZE));
 	EXPECT_EQ(0, vfio_dma_unregister(&self->tb.group, p, MAP_SIZE));
+}
+
+/* Unbinding the driver waits for the last TCE of a mapping, even if nobody has the device open. */
+TEST_F_TIMEOUT(dma, unbinding_waits_for_a_live_tce, 60)
+{
+	void *p = vfio_map(self->tb.dev, self->tb.ram, MAP_OFFSET, MAP_SIZE);
+	pid_t child;
+	int status;
+
+	ASSERT_NE(NULL, p);
+	ASSERT_EQ(0, vfio_dma_map(&self->tb.group, p, 0, MAP_SIZE));
+	ASSERT_EQ(0, munmap(p, MAP_SIZE));
+	ASSERT_EQ(0, close(self->tb.dev));
+	self->tb.dev = -1;
+	child = fork();
+	ASSERT_LE(0, child);
+	if (!child) {
+		/* The descriptors are the parent's. */
+		vfio_group_close(&self->tb.group);
+		_exit(!!driver_unbind(self->tb.gpu->bdf));
+	}
+	sleep(3);
+	EXPECT_EQ(0, waitpid(child, &status, WNOHANG))
+		TH_LOG("the driver went, and left a TCE of its GPU's RAM");
+	EXPECT_EQ(0, vfio_dma_unmap(&self->tb.group, 0, MAP_SIZE));
+	ASSERT_EQ(child, waitpid(child, &status, 0));
+	EXPECT_EQ(0, status);
+	EXPECT_EQ(0, driver_bind(self->tb.gpu->bdf, DRIVER));
 }
 
 /* The same address and memory again, while a TCE of the first mapping lives. */

@@ -158,6 +158,7 @@ impl World<'_> {
                 shared.count(Point::ContainerSetIommu, &result);
             }
             Container::Info(argsz, at) => {
+                let _access = self.pointer_is_usable(at)?;
                 let good = self.arena.argument(&sized(argsz, 32, 16).0);
                 let at = if matches!(at, Pointer::Good) {
                     good

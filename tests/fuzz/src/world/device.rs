@@ -93,8 +93,10 @@ impl World<'_> {
 
     pub(super) fn open_nonsense(&mut self, group: u8, name: Pointer) -> Option<()> {
         let (_, group) = self.group(group);
+        let access = self.pointer_is_usable(name)?;
         self.arena.argument(b"0000:00:00.0\0");
         let result = sys::ioctl(group, vfio(6), self.pointer(name));
+        drop(access);
         if let Ok(fd) = result {
             drop(sys::adopt(fd));
             self.shared
@@ -155,6 +157,7 @@ impl World<'_> {
         let shared = self.shared;
         let (point, result) = match request {
             Device::Info(argsz, at) => {
+                let _access = self.pointer_is_usable(at)?;
                 let good = self.arena.argument(&sized(argsz, 20, 16).0);
                 let at = if matches!(at, Pointer::Good) {
                     good
@@ -164,6 +167,7 @@ impl World<'_> {
                 (Point::DeviceInfo, sys::ioctl(fd, vfio(GET_INFO), at))
             }
             Device::Region { index, argsz, at } => {
+                let _access = self.pointer_is_usable(at)?;
                 let good = self
                     .arena
                     .argument(&sized(argsz, 32, 32).u32(0).u32(index).0);

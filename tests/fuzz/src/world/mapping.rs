@@ -109,6 +109,16 @@ impl World<'_> {
         Some(())
     }
 
+    /// Makes sure that memory behind a pointer may be accessed, whatever it points to.
+    pub(super) fn pointer_is_usable(&self, pointer: Pointer) -> Option<Option<Accessing<'_>>> {
+        match pointer {
+            Pointer::Mapping(number) if self.own_mapping(number).is_some() => {
+                self.buffer_is_usable(pointer).map(Some)
+            }
+            _ => Some(None),
+        }
+    }
+
     /// Makes sure that memory behind a pointer to a mapping may be accessed.
     pub(super) fn buffer_is_usable(&self, pointer: Pointer) -> Option<Accessing<'_>> {
         let Pointer::Mapping(number) = pointer else {
