@@ -97,26 +97,23 @@ impl Point {
     /// Whether success has to be seen, and whether a refusal.
     pub fn needs(self) -> (bool, bool) {
         use Point::{
-            AtsdInChild, AtsdRemap, AtsdUnmap, Bind, BindToVfioPci, CloseBridge, CloseGpu,
-            ConfigMemory, ConfigPower, ContainerExtension, GpuRamAdvise, GpuRamAsBuffer,
-            GpuRamAsGuestMemory, GpuRamInChild, GpuRamLock, GpuRamProtect, GpuRamProtectOfPart,
-            GpuRamRemap, GpuRamRetained, GpuRamUnmap, GpuRamUnmapOfPart, GroupOpen, IoEvent,
-            KvmCreate, OpenByName, ResetBridge, ResetByConfig, ResetGpu, ResetWhileAccessed,
-            Unbind, UnknownRequest,
+            AtsdInChild, AtsdUnmap, Bind, BindToVfioPci, CloseBridge, CloseGpu, ConfigMemory,
+            ConfigPower, ContainerExtension, GpuRamAdvise, GpuRamAsBuffer, GpuRamAsGuestMemory,
+            GpuRamInChild, GpuRamLock, GpuRamProtect, GpuRamProtectOfPart, GpuRamRetained,
+            GpuRamUnmap, GpuRamUnmapOfPart, GroupOpen, IoEvent, KvmCreate, OpenByName, ResetBridge,
+            ResetByConfig, ResetGpu, ResetWhileAccessed, Unbind, UnknownRequest,
         };
         match self {
             // Never to succeed.
-            AtsdInChild | AtsdRemap | GpuRamInChild | GpuRamProtectOfPart | GpuRamRemap
-            | GpuRamUnmapOfPart | GroupOpen | IoEvent | OpenByName | UnknownRequest => {
+            AtsdInChild | GpuRamInChild | GroupOpen | IoEvent | OpenByName | UnknownRequest => {
                 (false, true)
             }
             // Nothing that user space does makes them fail, or nothing that can be relied on.
             AtsdUnmap | Bind | BindToVfioPci | CloseBridge | CloseGpu | ConfigMemory
             | ConfigPower | ContainerExtension | GpuRamAdvise | GpuRamAsBuffer
-            | GpuRamAsGuestMemory | GpuRamLock | GpuRamProtect | GpuRamRetained | GpuRamUnmap
-            | KvmCreate | ResetBridge | ResetByConfig | ResetGpu | ResetWhileAccessed | Unbind => {
-                (true, false)
-            }
+            | GpuRamAsGuestMemory | GpuRamLock | GpuRamProtect | GpuRamProtectOfPart
+            | GpuRamRetained | GpuRamUnmap | GpuRamUnmapOfPart | KvmCreate | ResetBridge
+            | ResetByConfig | ResetGpu | ResetWhileAccessed | Unbind => (true, false),
             _ => (true, true),
         }
     }

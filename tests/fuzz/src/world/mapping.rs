@@ -217,7 +217,7 @@ impl World<'_> {
 
     pub(super) fn unmap(&mut self, number: u8, what: Part) -> Option<()> {
         let index = self.mapping(number)?;
-        let (function, region) = (self.maps[index].function, self.maps[index].region);
+        let function = self.maps[index].function;
         // It may hold the last reference to the device.
         let guard = self.untraining(function);
         let map = &self.maps[index];
@@ -227,12 +227,6 @@ impl World<'_> {
         if result.is_ok() {
             // Nobody else is to come here.
             let _ = sys::reserve(map.at + offset, len);
-            if !whole && region == OWN {
-                self.shared.violation(&format!(
-                    "a part of a mapping of {} was unmapped",
-                    self.info(function).bdf
-                ));
-            }
         }
         let point = if whole {
             self.of(map, Some(Point::GpuRamUnmap), Some(Point::AtsdUnmap), None)
@@ -271,18 +265,24 @@ impl World<'_> {
         let point = self.of(map, Some(Point::GpuRamRemap), Some(Point::AtsdRemap), None);
         if let Some(point) = point {
             self.shared.count(point, &result);
-            if result.is_ok() {
+            if result.is_ok() && grow {
                 self.shared.violation(&format!(
-                    "a mapping of {} was moved",
+                    "a mapping of {} was expanded",
                     self.info(function).bdf
                 ));
             }
         }
-        if result.is_ok() {
-            let _ = sys::unmap(target, new);
+        if result.is_err() {
+            let _ = sys::reserve(target, new);
+        } else {
             let _ = sys::reserve(map.at + offset, len);
+            if (offset, new) == (0, map.len) {
+                self.maps[index].at = target;
+            } else {
+                let _ = sys::unmap(target, new);
+                let _ = sys::reserve(target, new);
+            }
         }
-        let _ = sys::reserve(target, new);
         self.look_at_links(function, &guard);
         Some(())
     }
