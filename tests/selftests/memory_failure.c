@@ -6,6 +6,8 @@
 #define _GNU_SOURCE
 #include <setjmp.h>
 #include <signal.h>
+#include <stdatomic.h>
+#include <stdint.h>
 
 #include "kselftest_harness.h"
 
@@ -18,14 +20,14 @@
 #define NOT_BUILT "needs CONFIG_MEMORY_FAILURE and CONFIG_MEMORY_HOTPLUG"
 
 static sigjmp_buf env;
-static volatile sig_atomic_t code;
-static void *volatile where;
+static atomic_int code;
+static atomic_uintptr_t where;
 
 static void on_sigbus(int sig, siginfo_t *info, void *context)
 {
 	(void)context;
-	code = info->si_code;
-	where = info->si_addr;
+	atomic_store(&code, info->si_code);
+	atomic_store(&where, (uintptr_t)info->si_addr);
 	siglongjmp(env, sig);
 }
 
@@ -34,8 +36,8 @@ static int poison(__u64 pa)
 {
 	char text[32];
 
-	code = 0;
-	where = NULL;
+	atomic_store(&code, 0);
+	atomic_store(&where, 0);
 	snprintf(text, sizeof(text), "%#lx", (unsigned long)pa);
 	if (sigsetjmp(env, 1))
 		return SIGBUS;
@@ -74,8 +76,8 @@ TEST_F(gpu, who_maps_the_page_is_told)
 	for (n = 0; n < 4; n++) {
 		store64(self->p + n * PAGE_64K, n);
 		EXPECT_EQ(SIGBUS, poison(self->tb.gpu->aperture + (n + 1) * PAGE_64K));
-		EXPECT_EQ(BUS_MCEERR_AR, code);
-		EXPECT_EQ(self->p + n * PAGE_64K, where);
+		EXPECT_EQ(BUS_MCEERR_AR, atomic_load(&code));
+		EXPECT_EQ((uintptr_t)(self->p + n * PAGE_64K), atomic_load(&where));
 	}
 	/* The host is well, and so is the rest of the GPU's RAM. */
 	EXPECT_EQ(8, pread(self->tb.dev, &value, 8, self->tb.ram->offset + 8 * PAGE_64K));
@@ -92,10 +94,10 @@ TEST_F(gpu, mappings_are_followed)
 			       MREMAP_MAYMOVE | MREMAP_FIXED, room));
 	ASSERT_EQ(0, munmap(self->p + 2 * PAGE_64K, PAGE_64K));
 	EXPECT_EQ(SIGBUS, poison(self->tb.gpu->aperture + 2 * PAGE_64K));
-	EXPECT_EQ(room, where);
+	EXPECT_EQ((uintptr_t)room, atomic_load(&where));
 	EXPECT_EQ(0, poison(self->tb.gpu->aperture + 3 * PAGE_64K));
 	EXPECT_EQ(SIGBUS, poison(self->tb.gpu->aperture + 4 * PAGE_64K));
-	EXPECT_EQ(self->p + 3 * PAGE_64K, where);
+	EXPECT_EQ((uintptr_t)(self->p + 3 * PAGE_64K), atomic_load(&where));
 }
 
 TEST_F(gpu, who_does_not_map_the_page_is_not_told)
