@@ -3,9 +3,10 @@
 //! Which ranges of which processes may be used for DMA to a GPU's RAM.
 //!
 //! Every user mapping of GPU RAM is registered for TCE tables of its process, and the registration
-//! follows it when it is split or moved. When the mapping goes, a TCE or a container may still refer to the registration: then it is retained here, and
-//! tried again until the last of them is gone. As long as anything is retained the GPU is not given
-//! to another process, since DMA of the previous one would reach its RAM.
+//! follows it when it is split or moved. When the mapping goes, a TCE or a container may still
+//! refer to the registration: then it is retained here, and tried again until the last of them is
+//! gone. As long as anything is retained the GPU is not given to another process, since DMA of the
+//! previous one would reach its RAM.
 
 use crate::{
     linux::{
