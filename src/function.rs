@@ -75,8 +75,7 @@ pub(crate) enum Role {
 pub(crate) struct GpuState {
     /// What the region shows.
     pub(crate) ram: Arc<GpuRam>,
-    /// Shared with the bridges of the GPU.
-    /// Shared with the bridges of the GPU.
+    /// What it is bound to; shared with the bridges of the GPU.
     pub(crate) lpar: Arc<Lpar>,
 }
 
