@@ -30,6 +30,8 @@ struct expectation {
 	char property[64], problem[64];
 	/* The function has no region of the driver's own. */
 	bool plain;
+	/* Why it cannot be opened for a virtual machine, 0 if it can. */
+	int refused;
 };
 
 /* As long as nothing is entered, a function has to work. */
@@ -59,7 +61,7 @@ static int program_folder(char *path, size_t size)
  * Whether @who of a row means a function, given the GPU and the link of it that was mutated:
  * "gpu", "link" (that link), "other" (the GPU's other links), "links" (all of the GPU),
  * "above" (everything of the GPU whose aperture is the next higher); of the whole NPU
- * "every-link", "first-link" and "later-links".
+ * "every-gpu", "every-link", "first-link" and "later-links".
  */
 static bool concerns(const char *who, unsigned int gpu, unsigned int link, unsigned int g,
 		     unsigned int role)
@@ -76,6 +78,8 @@ static bool concerns(const char *who, unsigned int gpu, unsigned int link, unsig
 		return g == gpu && role;
 	if (!strcmp(who, "above"))
 		return g + 1 == gpu;
+	if (!strcmp(who, "every-gpu"))
+		return !role;
 	if (!strcmp(who, "every-link"))
 		return role;
 	if (!strcmp(who, "first-link"))
@@ -135,7 +139,9 @@ static int look_up(const char *mutation)
 			continue;
 		rows++;
 		e.plain = !strcmp(outcome, "plain");
-		if ((!e.plain && strcmp(outcome, "region")) || expect(who, gpu, link, &e)) {
+		e.refused = strcmp(outcome, "no-lpar") ? 0 : -ENXIO;
+		if ((!e.plain && !e.refused && strcmp(outcome, "region")) ||
+		    expect(who, gpu, link, &e)) {
 			rows = -EINVAL;
 			break;
 		}
@@ -220,9 +226,29 @@ static int count_complaints(const char *all, const char *bdf, const struct expec
 	return count;
 }
 
+/* Opening the function for a virtual machine fails, and says so in one line. */
+static void check_refusal(struct __test_metadata *_metadata, int log, const char *bdf, int error)
+{
+	const struct expectation not_bound = { .property = "LPID", .problem = "not bound" };
+	struct vfio_group group;
+	char all[8192];
+	int good, ret;
+
+	ret = vfio_group_open(&group, pci_iommu_group(bdf), true);
+	ASSERT_EQ(0, ret)
+		TH_LOG("opening the group of %s: %s", bdf, strerror(-ret));
+	EXPECT_EQ(error, vfio_device_open(&group, bdf))
+		TH_LOG("opening %s", bdf);
+	vfio_group_close(&group);
+	read_complaints(log, all, sizeof(all));
+	EXPECT_EQ(1, count_complaints(all, bdf, &not_bound, &good) ?:
+		  count_complaints(all, "", &not_bound, &good));
+	EXPECT_EQ(1, good);
+}
+
 /* The kernel may have left a GPU with a bad tree in a group of its own. */
-static void check(struct __test_metadata *_metadata, const char *all, const char *bdf,
-		  const struct expectation *e)
+static void check(struct __test_metadata *_metadata, int log, const char *all, const char *bdf,
+		  unsigned int role, const struct expectation *e)
 {
 	struct vfio_region_info *info;
 	struct vfio_group group;
@@ -234,14 +260,17 @@ static void check(struct __test_metadata *_metadata, const char *all, const char
 	EXPECT_EQ(count, good)
 		TH_LOG("%s: no message names %s and says \"%s\"", bdf, e->property, e->problem);
 
-	ret = vfio_group_open(&group, pci_iommu_group(bdf), true);
+	if (e->refused)
+		check_refusal(_metadata, log, bdf, e->refused);
+	ret = vfio_group_open(&group, pci_iommu_group(bdf), !e->refused);
 	ASSERT_EQ(0, ret)
 		TH_LOG("opening the group of %s: %s", bdf, strerror(-ret));
 	dev = vfio_device_open(&group, bdf);
 	ASSERT_LE(0, dev)
 		TH_LOG("opening %s: %s", bdf, strerror(-dev));
 	ret = vfio_region(dev, REGION_FIRST_OWN, &info);
-	EXPECT_EQ(e->plain ? -EINVAL : 0, ret)
+	/* Without a virtual machine a bridge has none. */
+	EXPECT_EQ(e->plain || (e->refused && role) ? -EINVAL : 0, ret)
 		TH_LOG("%s: region %d: %d", bdf, REGION_FIRST_OWN, ret);
 	close(dev);
 	vfio_group_close(&group);
@@ -264,8 +293,13 @@ TEST_F_TIMEOUT(firmware, defect_19_one_clear_message_and_no_harm, 60)
 
 	for (i = 0; i < NUM_GPUS; i++) {
 		for (role = 0; role < NUM_ROLES; role++) {
+			struct expectation *e = &expected[i][role];
+
 			bdf_of(i, role, bdf);
-			check(_metadata, all, bdf, &expected[i][role]);
+			/* A bridge is bound with its GPU, or not at all. */
+			if (role && !e->plain && expected[i][0].plain)
+				e->refused = -ENODEV;
+			check(_metadata, self->log, all, bdf, role, e);
 		}
 	}
 

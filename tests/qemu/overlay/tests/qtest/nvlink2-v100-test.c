@@ -5,6 +5,7 @@
  */
 
 #include "qemu/osdep.h"
+#include "qemu/bitops.h"
 #include "nvlink2-v100.h"
 
 static QTestState *start(void)
