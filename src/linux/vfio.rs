@@ -104,6 +104,7 @@ unsafe impl Send for UserMappings {}
 unsafe impl Sync for UserMappings {}
 
 impl UserMappings {
+    /// Returns the mapping of the inode, which is valid as long as `self`.
     pub(super) fn as_raw(&self) -> *mut bindings::address_space {
         // SAFETY: By the type invariant the inode is valid; its mapping never changes.
         unsafe { (*self.0).i_mapping }
