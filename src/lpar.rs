@@ -237,8 +237,8 @@ impl State {
         if self.gpus == 0 {
             dev_err!(
                 core.device(),
-                "LPID {} not bound: nvlink2-vfio-pci does not have the GPU {}, bind it first, or see \
-                 what the driver said of its firmware\n",
+                "LPID {} not bound: nvlink2-vfio-pci does not have the GPU {}, bind it first, or \
+                 see what the driver said of its firmware\n",
                 lpid.get(),
                 gpu.name()
             );
