@@ -71,7 +71,6 @@ const WINDOW: usize = 0x1_0000;
 
 /// How many faults there were, by outcome.
 pub(crate) struct FaultCounts {
-    /// Those that ended in a page.
     /// CPU pages inserted.
     pub(crate) small: Atomic<u64>,
     /// Huge pages inserted.

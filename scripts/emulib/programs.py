@@ -46,7 +46,7 @@ def demo_binary() -> Path:
 
 
 def nvlink2ctl_binary() -> Path:
-    return config.cache_dir() / f"demo/{TARGET}/release/nvlink2ctl"
+    return binary("nvlink2ctl")
 
 
 def fuzz_binary() -> Path:

@@ -153,11 +153,10 @@ impl Fault<'_> {
         if self.order.bytes().and_then(|len| physical.checked_rem(len)) != Some(0) {
             return Outcome::FALLBACK;
         }
-        // SAFETY: By the type invariant the fault is under way, so its VMA stays and its address is
-        // in it. The VMA has VM_PFNMAP and is not copy-on-write, since `attach` set the one and
-        // VFIO demands shared mappings. For a huge page the kernel has prepared the fault for an
-        // entry of this order.
         // CAST: As in `page`.
+        // SAFETY: By the type invariant the fault is under way, so its VMA stays and the kernel has
+        // prepared it for an entry of this order. `attach` made the VMA VM_PFNMAP, and VFIO's
+        // demand for shared mappings keeps it from being copy-on-write.
         Outcome(unsafe {
             bindings::nvlink2_vmf_insert_pfn(
                 self.vmf,
