@@ -30,6 +30,7 @@ HOST_DIED = 125
 TAIL = 40
 
 MACHINE = f"{config.ROOT_TREE}/tests/qemu/machine.py"
+EMULATOR = f"{config.ROOT_CACHE}/qemu/qemu-system-ppc64"
 BEGIN = "emu: command starts"
 END = re.compile(r"^emu: command ended with status (\d+)\s*$", re.MULTILINE)
 
@@ -39,6 +40,8 @@ class Host:
     """What to boot. Paths are of this machine."""
 
     gpus: int = 3
+    # No emulated host but a pseries guest, where there is neither OPAL nor a GPU.
+    pseries: bool = False
     # Which of our kernels.
     ours: Kernel = HOST
     files: list[Path] = field(default_factory=list)
@@ -116,7 +119,28 @@ def _prepare(host: Host, run: Path, command: list[str] | None) -> str:
         whole.write(bytes(-whole.tell() % 4))
         whole.write(added.read_bytes())
     arguments = f"console=hvc0 rdinit=/.emu/init {host.append}".strip()
-    emulator = f"{config.ROOT_CACHE}/qemu/qemu-system-ppc64"
+    return (_pseries if host.pseries else _witherspoon)(host, run, arguments)
+
+
+def _start(machine: str, options: str) -> str:
+    """The end of the shell script: `machine` prints QEMU's arguments, a line each."""
+    return f"""
+        mapfile -t machine < <({machine})
+        [ ${{#machine[@]}} -gt 0 ]
+        exec {EMULATOR} "${{machine[@]}}" -L {_inner(sources.firmware())} -kernel vmlinux -initrd initrd {options} \\
+            "$@" 2>qemu.log
+    """
+
+
+def _pseries(host: Host, run: Path, arguments: str) -> str:
+    """The shell script of a pseries guest."""
+    if host.mutations or host.disks or host.icount:
+        raise Failure("--pseries: a guest has no OPAL firmware (--mutate), no disks (--disk) and no --icount")
+    return f"cd {_inner(run)}\n" + _start(f"python3 {MACHINE} guest-args", f"-append {shlex.quote(arguments)}")
+
+
+def _witherspoon(host: Host, run: Path, arguments: str) -> str:
+    """The shell script of an emulated host."""
     icount = "--icount" if host.icount else ""
     mutate = ""
     if host.mutations:
@@ -128,18 +152,17 @@ def _prepare(host: Host, run: Path, command: list[str] | None) -> str:
                 --append {shlex.quote(arguments)} --initrd initrd mutated
             mv mutated vmlinux
         """
+    machine = f"python3 {MACHINE} args --gpus {host.gpus} --gpu-ram {shlex.quote(host.gpu_ram)} {icount} " \
+        + _disk_options(host)
     return f"""
         cd {_inner(run)}
-        mapfile -t machine < <(python3 {MACHINE} args --gpus {host.gpus} --gpu-ram {shlex.quote(host.gpu_ram)} {icount} \
-            {_disk_options(host)})
-        [ ${{#machine[@]}} -gt 0 ]
-        machine+=(-L {_inner(sources.firmware())})
-        {emulator} "${{machine[@]}}" -machine dumpdtb=base.dtb >dumpdtb.log 2>&1 || {{ cat dumpdtb.log >&2; exit 1; }}
+        mapfile -t machine < <({machine})
+        {EMULATOR} "${{machine[@]}}" -L {_inner(sources.firmware())} -machine dumpdtb=base.dtb >dumpdtb.log 2>&1 ||
+            {{ cat dumpdtb.log >&2; exit 1; }}
         python3 {MACHINE} tree --gpus {host.gpus} --append {shlex.quote(arguments)} \\
             --initrd initrd base.dtb machine.dtb
         {mutate}
-        exec {emulator} "${{machine[@]}}" -kernel vmlinux -initrd initrd -dtb machine.dtb "$@" 2>qemu.log
-    """
+    """ + _start(machine, "-dtb machine.dtb")
 
 
 # Not "stdio": its end of input would close the port. A host that crashed is not to start again.

@@ -44,6 +44,8 @@ exit status:
 def _host_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--gpus", type=int, default=3, choices=(3, 6), metavar="N",
                         help="3 (one chip, the default) or 6 (two chips)")
+    parser.add_argument("--pseries", action="store_true",
+                        help="boot a pseries guest without OPAL and GPUs instead")
     parser.add_argument("--file", type=Path, action="append", default=[], metavar="PATH",
                         help="put this file or folder at /files/<name>; may be repeated")
     parser.add_argument("--kernel-debug", action="store_true",
@@ -169,7 +171,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _host(options: argparse.Namespace) -> boot.Host:
     return boot.Host(
-        gpus=options.gpus, ours=kernel.DEBUG if options.kernel_debug else kernel.HOST,
+        gpus=options.gpus, pseries=options.pseries, ours=kernel.DEBUG if options.kernel_debug else kernel.HOST,
         files=options.file, kernel=options.kernel, initrd=options.initrd,
         append=options.append, module=not options.no_module, mutations=options.mutate,
         disks=options.disk, gpu_ram=options.gpu_ram, icount=options.icount,

@@ -72,6 +72,13 @@ def selftests_one_chip() -> Result:
     return _selftests(3, "iommu_group", "region_info", "driver_binding")
 
 
+def pseries() -> Result:
+    """In a guest the driver refuses to bind."""
+    run = Emulated("pseries", ["--pseries", "--file", str(programs.selftests_dir())],
+                   "/files/selftests/run.sh", "pseries")
+    return run.with_console(Result.tallied(run.status, run.output))
+
+
 # What maps GPU RAM, and what depends on it.
 MAPPING = ["gpu_ram_mmap", "gpu_ram_rw", "gpu_ram_vma", "gpu_ram_dma", "gpu_ram_reset", "lpar", "driver_binding"]
 
@@ -251,6 +258,7 @@ CHECKS = [
     Check("selftests-orders", selftests_orders),
     Check("exit-status", exit_status),
     Check("models", models),
+    Check("pseries", pseries),
     Check("demo", demo),
     Check("fuzz", fuzzer),
     Check("kunit", kunit),

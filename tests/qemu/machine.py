@@ -8,6 +8,7 @@ the switch and the GPUs on the command line and what Hostboot would tell OPAL
 in the device tree.  Both are tables in this file.
 
     machine.py args --gpus 3                      one argument per line
+    machine.py guest-args                         the same of a pseries guest
     machine.py tree --gpus 3 --append TEXT [--initrd FILE] IN.dtb OUT.dtb
 
 OPAL makes the NVLink2 nodes itself.  To show Linux bad ones, take the tree of a
@@ -114,6 +115,26 @@ def qemu_args(gpus, memory="4G", gpu_ram="16G", icount=False, disks=()):
                 f"ram-size={gpu_ram}",
             ]
     return args
+
+
+def guest_args(memory="2G"):
+    """QEMU's arguments for a pseries guest, in which there is no NVLink2.
+
+    It has a PCI function that no driver takes by itself.  What the caller adds is
+    as for qemu_args(), but for -dtb: the hypervisor makes the tree.
+    """
+    return [
+        "-M", "pseries,x-vof=on,cap-cfpc=broken,cap-sbbc=broken,cap-ibs=broken,"
+              "cap-ccf-assist=off",
+        "-accel", "tcg,thread=multi",
+        "-smp", "2",
+        "-m", memory,
+        "-display", "none",
+        "-vga", "none",
+        "-nic", "none",
+        "-device", "virtio-serial-pci,id=emu-serial",
+        "-device", "virtio-rng-pci",
+    ]
 
 
 # -- device tree -------------------------------------------------------------
@@ -276,6 +297,10 @@ def cmd_args(options):
                               icount=options.icount, disks=options.disk)))
 
 
+def cmd_guest_args(_):
+    print("\n".join(guest_args()))
+
+
 def read(path):
     with open(path, "rb") as file:
         return file.read()
@@ -324,6 +349,10 @@ def parser():
     args.add_argument("--icount", action="store_true",
                       help="count instructions, one a nanosecond")
     args.set_defaults(run=cmd_args)
+
+    guest = commands.add_parser(
+        "guest-args", help="print QEMU's arguments for a pseries guest")
+    guest.set_defaults(run=cmd_guest_args)
 
     chosen = argparse.ArgumentParser(add_help=False)
     chosen.add_argument("--append", default="", metavar="TEXT",

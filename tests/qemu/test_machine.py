@@ -104,6 +104,12 @@ class Machine(unittest.TestCase):
         self.assertIn("tcg,thread=single", counting)
         self.assertEqual(counting.count("-accel"), 1)
 
+    def test_guests_have_no_firmware_of_ours(self):
+        args = machine.guest_args()
+        self.assertNotIn("powernv9", " ".join(args))
+        self.assertTrue(args[args.index("-M") + 1].startswith("pseries"))
+        self.assertNotIn("-dtb", args)
+
     def test_disks(self):
         args = machine.qemu_args(3, disks=["/a", "/b,c"])
         drives = [arg for arg in args if arg.startswith("if=none")]
