@@ -105,10 +105,13 @@ def qemu_args(gpus, memory="4G", gpu_ram="16G", icount=False, disks=()):
         for index in range(GPUS_PER_CHIP):
             gpu = chip * GPUS_PER_CHIP + index
             bricks = ((1 << LINKS_PER_GPU) - 1) << (index * LINKS_PER_GPU)
+            # A socket has no switch of its own. Had it one, OPAL would use it for a fundamental
+            # reset, and QEMU takes a card out of a slot that is switched off.
             args += [
                 "-device",
                 f"xio3130-downstream,id=slot{gpu},bus=plx{chip},port={index},"
-                f"chassis={SWITCH_CHASSIS + chip},slot={index},addr={index}",
+                f"chassis={SWITCH_CHASSIS + chip},slot={index},addr={index},"
+                f"power_controller_present=off",
                 "-device",
                 f"nvlink2-v100,id=gpu{gpu},bus=slot{gpu},"
                 f"npu=/machine/chip[{chip}]/npu,bricks={bricks:#x},"
