@@ -76,6 +76,7 @@ fn gpu_files<'data>(data: &'data Arc<GpuState>, dir: &ScopedDir<'data, '_>) {
             .try_for_each(|link| writeln!(f, "{link}"))
     });
     dir.read_callback_file(c"lpar", data, &|state, f| state.lpar.show(f));
+    dir.read_callback_file(c"closed", data, &|state, f| state.ram.gate.show(f));
     dir.read_callback_file(c"mappings", data, &|state, f| state.ram.ledger.show(f));
     dir.read_callback_file(c"largest-page", data, &|state, f| {
         writeln!(f, "{:#x}", state.ram.largest_page.bytes().unwrap_or(0))
@@ -111,6 +112,7 @@ fn bridge_files<'data>(data: &'data Arc<BridgeState>, dir: &ScopedDir<'data, '_>
         Some(atsd) => writeln!(f, "{:#x}", atsd.address()),
         None => writeln!(f, "none"),
     });
+    dir.read_callback_file(c"closed", data, &|state, f| state.gate.show(f));
     dir.read_callback_file(c"lpar", data, &|state, f| state.lpar.show(f));
 }
 

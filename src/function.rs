@@ -11,7 +11,11 @@ use crate::{
         VENDOR_IBM,
         VENDOR_NVIDIA, //
     },
-    gate::Gate,
+    gate::{
+        Attached,
+        Closed,
+        Gate, //
+    },
     gpu_ram::{
         GpuRam,
         Reported, //
@@ -40,6 +44,10 @@ use crate::{
     },
     pure::{
         devicetree::Fault,
+        gate::{
+            Cause,
+            Spanning, //
+        },
         topology::{
             self,
             Bridge, //
@@ -84,7 +92,7 @@ pub(crate) struct BridgeState {
     /// As firmware describes it.
     pub(crate) bridge: Bridge,
     /// Of its own registers.
-    gate: Arc<Gate>,
+    pub(crate) gate: Arc<Gate>,
     /// Of the RAM of the GPU behind the link, which a reset of the bridge cuts off.
     gpu_gate: Arc<Gate>,
     /// Of the GPU behind the link.
@@ -99,12 +107,29 @@ pub(crate) struct Function {
     /// While it is open for a virtual machine: its share of the GPU's binding.
     #[pin]
     hold: Mutex<Option<Hold>>,
-    /// Of a GPU, while it is open.
+    /// While it is open.
     #[pin]
-    reported: Mutex<Option<Pin<KBox<Reported>>>>,
+    opened: Mutex<Option<Opened>>,
+    /// While it is being reset. It outlives a close, as the reset may.
+    // Taken inside of `memory_lock`, and outside of a `Gate`'s.
+    #[pin]
+    resetting: Mutex<Spanning<Resetting>>,
     /// Of a GPU, until it is unbound from the driver.
     #[pin]
     attended: Mutex<Option<Attended>>,
+}
+
+/// What ends with the device's last user.
+struct Opened {
+    _attached: Option<Attached>,
+    /// Of a GPU.
+    _reported: Option<Pin<KBox<Reported>>>,
+}
+
+/// What a reset makes inaccessible is so, as long as this exists.
+struct Resetting {
+    _own: Option<Closed<Arc<Gate>>>,
+    _behind_link: Option<Closed<Arc<Gate>>>,
 }
 
 impl Role {
@@ -172,7 +197,7 @@ impl Role {
     }
 
     /// Returns the gate of the region that the function itself has.
-    fn own_gate(&self) -> Option<&Gate> {
+    fn own_gate(&self) -> Option<&Arc<Gate>> {
         match self {
             Self::Ordinary => None,
             Self::Gpu(state) => Some(&state.ram.gate),
@@ -196,14 +221,24 @@ impl Role {
         }
     }
 
-    /// Returns the gates of what a reset of the function makes unusable.
-    fn gates(&self) -> impl Iterator<Item = &Gate> {
-        let other = match self {
-            Self::Bridge(state) => Some(&*state.gpu_gate),
+    /// Returns the gate of what is reached through the function.
+    fn gate_behind_link(&self) -> Option<&Arc<Gate>> {
+        match self {
+            Self::Bridge(state) => Some(&state.gpu_gate),
             Self::Ordinary | Self::Gpu(_) => None,
-        };
+        }
+    }
 
-        [self.own_gate(), other].into_iter().flatten()
+    /// Closes what a reset of the function makes unusable.
+    fn close_for_reset(&self) -> Resetting {
+        let close = |gate: &Arc<Gate>, cause| Closed::new(gate.clone(), cause);
+
+        Resetting {
+            _own: self.own_gate().map(|gate| close(gate, Cause::Reset)),
+            _behind_link: self
+                .gate_behind_link()
+                .map(|gate| close(gate, Cause::LinkReset)),
+        }
     }
 }
 
@@ -221,6 +256,8 @@ impl Driver for Function {
     const IDS: &'static dyn IdTable<OverrideId, ()> = ID_TABLE;
 
     type Shared = Shared;
+
+    type Disabling<'a> = Option<Closed<&'a Gate>>;
 
     fn shared() -> Result<Shared> {
         Shared::new()
@@ -256,7 +293,8 @@ impl Driver for Function {
                 role,
                 _files: files,
                 hold <- new_mutex!(None),
-                reported <- new_mutex!(None),
+                opened <- new_mutex!(None),
+                resetting <- new_mutex!(Spanning::new()),
                 attended <- new_mutex!(attended),
             }),
             GFP_KERNEL,
@@ -292,8 +330,8 @@ impl Driver for Function {
         if let Some(lpar) = self.role.lpar().filter(|_| !bound) {
             lpar.settle()?;
         }
-        match &self.role {
-            Role::Ordinary => {}
+        let reported = match &self.role {
+            Role::Ordinary => None,
             Role::Gpu(state) => {
                 let ram = &state.ram;
 
@@ -305,7 +343,7 @@ impl Driver for Function {
                     return Err(EBUSY);
                 }
                 enabled.register(ram.clone())?;
-                *self.reported.lock() = ram.report(core)?;
+                ram.report(core)?
             }
             Role::Bridge(state) => {
                 if let Some(atsd) = state.bridge.atsd.filter(|_| bound) {
@@ -313,23 +351,24 @@ impl Driver for Function {
 
                     enabled.register(region)?;
                 }
+                None
             }
-        }
+        };
+
         // Last: nothing fails behind it.
-        if let Some(gate) = self.role.own_gate() {
-            gate.attach(core);
-        }
+        *self.opened.lock() = Some(Opened {
+            _attached: self.role.own_gate().map(|gate| Gate::attach(gate, core)),
+            _reported: reported,
+        });
         Ok(())
     }
 
     // The binding, if any, lasts until `clear_kvm`.
     fn close(&self, _core: &Core) {
-        if let Some(gate) = self.role.own_gate() {
-            gate.detach();
-        }
-        let reported = self.reported.lock().take();
+        let opened = self.opened.lock().take();
 
-        drop(reported);
+        // Not under the lock: dropping an inode may sleep for long.
+        drop(opened);
     }
 
     fn largest_page(&self, index: u64) -> Option<u64> {
@@ -339,27 +378,21 @@ impl Driver for Function {
         }
     }
 
-    fn reset_prepare(&self, _core: &Core) {
-        for gate in self.role.gates() {
-            gate.close();
-        }
+    fn reset_prepare(&self) {
+        self.resetting.lock().begin(|| self.role.close_for_reset());
     }
 
-    fn reset_done(&self, _core: &Core) {
-        for gate in self.role.gates() {
-            gate.open();
-        }
+    fn reset_done(&self) {
+        let over = self.resetting.lock().end();
+
+        drop(over);
     }
 
-    fn disable_begin(&self, _core: &Core) {
-        if let Some(gate) = self.role.own_gate() {
-            gate.close();
-        }
-    }
-
-    fn disable_end(&self, _core: &Core) {
-        if let Some(gate) = self.role.own_gate() {
-            gate.open();
+    fn disabling(&self) -> Self::Disabling<'_> {
+        match &self.role {
+            Role::Gpu(state) => Some(Closed::new(&*state.ram.gate, Cause::Disabling)),
+            // ATSD registers depend neither on power nor on decoding.
+            Role::Ordinary | Role::Bridge(_) => None,
         }
     }
 }

@@ -15,16 +15,23 @@
 //! machine checks, and no mapping outlasts a reset or the loss of power or memory decoding. An
 //! access that is too early fences that GPU's own links.
 
-use crate::linux::{
-    lock::MemoryGuard,
-    vfio::{
-        Core,
-        UserMappings,
-        FIRST_REGION, //
+use crate::{
+    linux::{
+        lock::MemoryGuard,
+        vfio::{
+            Core,
+            UserMappings,
+            FIRST_REGION, //
+        },
+    },
+    pure::gate::{
+        Cause,
+        Causes, //
     },
 };
+use core::ops::Deref;
 use kernel::{
-    new_condvar, new_mutex,
+    fmt, new_condvar, new_mutex,
     prelude::*,
     sync::{
         atomic::{
@@ -33,12 +40,13 @@ use kernel::{
             Full,
             Release, //
         },
+        Arc,
         CondVar,
         Mutex, //
     },
 };
 
-/// What each end of access adds to [`Gate::state`]; below it are the accesses under way.
+/// What a closed gate has in [`Gate::accesses`] beside the accesses under way.
 const CLOSED: i64 = 1 << 32;
 
 /// Lets accesses to a region through, or not.
@@ -46,15 +54,21 @@ const CLOSED: i64 = 1 << 32;
 /// This is on the path of every fault, for which a semaphore costs too much.
 #[pin_data]
 pub(crate) struct Gate {
-    /// The number of accesses under way and, times [`CLOSED`], of the resets and the like.
-    state: Atomic<i64>,
-    /// The user mappings of the region, while its device is open.
+    /// The number of accesses under way, and [`CLOSED`] if there is a cause.
+    accesses: Atomic<i64>,
     // Taken inside of `memory_lock`.
     #[pin]
-    mappings: Mutex<Option<UserMappings>>,
-    /// Signalled with `mappings` held when the last access to a closed region is over.
+    state: Mutex<State>,
+    /// Signalled with `state` held when the last access to a closed region is over.
     #[pin]
     idle: CondVar,
+}
+
+struct State {
+    /// Why it is closed.
+    causes: Causes,
+    /// The user mappings of the region, while its device is open.
+    mappings: Option<UserMappings>,
 }
 
 /// Proof that a region is not being reset, as long as it exists.
@@ -63,7 +77,7 @@ pub(crate) struct Entered<'a>(&'a Gate);
 impl<'a> Entered<'a> {
     #[inline(always)]
     fn new(gate: &'a Gate) -> Result<Self> {
-        let before = gate.state.fetch_add(1, Acquire);
+        let before = gate.accesses.fetch_add(1, Acquire);
         let entered = Self(gate);
 
         if before >= CLOSED {
@@ -76,7 +90,7 @@ impl<'a> Entered<'a> {
 impl Drop for Entered<'_> {
     #[inline(always)]
     fn drop(&mut self) {
-        let before = self.0.state.fetch_add(-1, Release);
+        let before = self.0.accesses.fetch_add(-1, Release);
 
         if before > CLOSED && before % CLOSED == 1 {
             self.0.wake();
@@ -94,8 +108,11 @@ impl Gate {
     /// Makes a gate that lets everybody in.
     pub(crate) fn new() -> impl PinInit<Self> {
         pin_init!(Self {
-            state: Atomic::new(0),
-            mappings <- new_mutex!(None),
+            accesses: Atomic::new(0),
+            state <- new_mutex!(State {
+                causes: Causes::new(),
+                mappings: None,
+            }),
             idle <- new_condvar!(),
         })
     }
@@ -104,7 +121,7 @@ impl Gate {
     #[cold]
     fn wake(&self) {
         // Whoever waits has either not looked yet, or is to be woken.
-        let _mappings = self.mappings.lock();
+        let _state = self.state.lock();
 
         self.idle.notify_all();
     }
@@ -130,34 +147,81 @@ impl Gate {
         Entered::new(self)
     }
 
-    /// Says whose mappings to remove. The region is the first that `core` has.
-    pub(crate) fn attach(&self, core: &Core) {
-        *self.mappings.lock() = Some(core.mappings());
+    /// Says whose mappings to remove, while its device is open. The region is the first that `core`
+    /// has.
+    pub(crate) fn attach(this: &Arc<Self>, core: &Core) -> Attached {
+        this.state.lock().mappings = Some(core.mappings());
+        Attached(this.clone())
     }
 
-    /// The device was closed: there are no mappings any more.
-    pub(crate) fn detach(&self) {
-        let mappings = self.mappings.lock().take();
+    /// Ends all access. All those who close wait for accesses under way, not only who came first.
+    fn begin(&self, cause: Cause) {
+        let mut state = self.state.lock();
 
-        // Not under the lock: dropping an inode may sleep for long.
-        drop(mappings);
-    }
-
-    /// Ends all access, until as many calls of [`Gate::open`].
-    pub(crate) fn close(&self) {
-        self.state.fetch_add(CLOSED, Full);
-        let mut mappings = self.mappings.lock();
-
-        while self.state.load(Acquire) % CLOSED != 0 {
-            self.idle.wait(&mut mappings);
+        if state.causes.begin(cause) {
+            // Either an access comes before this in the order of changes, and is waited for, or
+            // behind it, and is refused.
+            self.accesses.fetch_add(CLOSED, Full);
         }
-        if let Some(mappings) = &*mappings {
+        // What was done in accesses that are over comes before what follows.
+        while self.accesses.load(Acquire) % CLOSED != 0 {
+            self.idle.wait(&mut state);
+        }
+        if let Some(mappings) = &state.mappings {
             mappings.zap(FIRST_REGION);
         }
     }
 
-    /// See [`Gate::close`].
-    pub(crate) fn open(&self) {
-        self.state.fetch_add(-CLOSED, Release);
+    /// See [`Gate::begin`].
+    fn end(&self, cause: Cause) {
+        if self.state.lock().causes.end(cause) {
+            // Who is let in finds what was done before.
+            self.accesses.fetch_add(-CLOSED, Release);
+        }
+    }
+
+    /// Writes each cause for which it is closed, and how many of it there are, or `none`.
+    pub(crate) fn show(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let state = self.state.lock();
+        let mut causes = state.causes.iter().peekable();
+
+        if causes.peek().is_none() {
+            return writeln!(f, "none");
+        }
+        causes.try_for_each(|(cause, count)| writeln!(f, "{} {count}", cause.name()))
+    }
+}
+
+/// A gate is closed for a cause, as long as this exists: nobody accesses the region, and nobody has
+/// it mapped.
+pub(crate) struct Closed<G: Deref<Target = Gate>> {
+    gate: G,
+    cause: Cause,
+}
+
+impl<G: Deref<Target = Gate>> Closed<G> {
+    /// Closes `gate`; sleeps until accesses under way are over. `memory_lock` may be held for
+    /// writing, and must not be for reading.
+    pub(crate) fn new(gate: G, cause: Cause) -> Self {
+        gate.begin(cause);
+        Self { gate, cause }
+    }
+}
+
+impl<G: Deref<Target = Gate>> Drop for Closed<G> {
+    fn drop(&mut self) {
+        self.gate.end(self.cause);
+    }
+}
+
+/// A gate knows the mappings of an open device, as long as this exists.
+pub(crate) struct Attached(Arc<Gate>);
+
+impl Drop for Attached {
+    fn drop(&mut self) {
+        let mappings = self.0.state.lock().mappings.take();
+
+        // Not under the lock: dropping an inode may sleep for long.
+        drop(mappings);
     }
 }

@@ -25,7 +25,10 @@
 //! and of a [`Gate`]'s.
 
 use crate::{
-    gate::Gate,
+    gate::{
+        Closed,
+        Gate, //
+    },
     linux::{
         kvm::Kvm,
         npu::GpuFunction,
@@ -33,11 +36,14 @@ use crate::{
         trace,
         vfio::Core, //
     },
-    pure::lpar::{
-        Left,
-        Lpid,
-        Share,
-        Shared, //
+    pure::{
+        gate::Cause,
+        lpar::{
+            Left,
+            Lpid,
+            Share,
+            Shared, //
+        }, //
     },
     tenant::{
         Tenant,
@@ -187,6 +193,19 @@ impl Drop for Binding {
     }
 }
 
+/// What a guest may access only while the GPU is bound for it.
+struct Gated {
+    gate: Arc<Gate>,
+    revoked: Option<Closed<Arc<Gate>>>,
+}
+
+impl Gated {
+    fn revoke(&mut self) {
+        self.revoked
+            .get_or_insert_with(|| Closed::new(self.gate.clone(), Cause::Revoked));
+    }
+}
+
 struct State {
     binding: Shared<Binding>,
     /// How often this driver has the GPU itself: it may not be bound while that is 0.
@@ -196,8 +215,8 @@ struct State {
     /// A machine whose memory went while the GPU was bound to it, until there is an occasion to
     /// drop it.
     departed: Option<Tenant>,
-    /// Of the devices that share it: what a guest may access only while it is bound.
-    gates: KVec<Arc<Gate>>,
+    /// Of the devices that have a share in it, or had one when it was revoked.
+    gates: KVec<Gated>,
 }
 
 impl State {
@@ -251,8 +270,8 @@ impl State {
     fn revoke(&mut self) -> Option<Tenant> {
         let binding = self.binding.revoke()?;
 
-        for gate in self.gates.drain_all() {
-            gate.close();
+        for gated in &mut *self.gates {
+            gated.revoke();
         }
         self.end(binding)
     }
@@ -386,7 +405,10 @@ impl Lpar {
 
         if let Some(gate) = gate {
             // There is room for it.
-            let _ = state.gates.push_within_capacity(gate.clone());
+            let _ = state.gates.push_within_capacity(Gated {
+                gate: gate.clone(),
+                revoked: None,
+            });
         }
         Ok(Bound {
             lpar: this.clone(),
@@ -515,10 +537,7 @@ impl Drop for Bound {
             let left = state.binding.leave(self.share);
 
             if let Some(gate) = &self.gate {
-                if matches!(left, Left::Revoked) {
-                    gate.open();
-                }
-                state.gates.retain(|other| !Arc::ptr_eq(other, gate));
+                state.gates.retain(|other| !Arc::ptr_eq(&other.gate, gate));
             }
             let tenant = match left {
                 Left::Last(binding) => state.end(binding),

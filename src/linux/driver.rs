@@ -57,6 +57,11 @@ pub(crate) trait Driver: KvmNotifier + Send + Sync + Sized + 'static {
     /// The functions that the driver may be bound to.
     const IDS: &'static dyn IdTable<OverrideId, ()>;
 
+    /// See [`Driver::disabling`].
+    type Disabling<'a>
+    where
+        Self: 'a;
+
     /// State that all functions share, from before the first probe until after the last remove.
     type Shared: Send + Sync + 'static;
 
@@ -81,17 +86,15 @@ pub(crate) trait Driver: KvmNotifier + Send + Sync + Sized + 'static {
     fn largest_page(&self, index: u64) -> Option<u64>;
 
     /// The function is about to be reset, whoever wants it. May be called with `memory_lock` held
-    /// for writing.
-    fn reset_prepare(&self, core: &Core);
+    /// for writing, and within another reset.
+    fn reset_prepare(&self);
 
     /// The reset is over.
-    fn reset_done(&self, core: &Core);
+    fn reset_done(&self);
 
-    /// The user is about to do what may take the function's memory or power away.
-    fn disable_begin(&self, core: &Core);
-
-    /// It is done, with whatever outcome.
-    fn disable_end(&self, core: &Core);
+    /// Keeps what needs the function's memory or power inaccessible until it is dropped: the user
+    /// is about to do what may take these away.
+    fn disabling(&self) -> Self::Disabling<'_>;
 }
 
 /// A `struct pci_driver` and what its functions share.

@@ -172,7 +172,7 @@ impl<T: Driver> Device<T> {
         // SAFETY: VFIO calls its operations with registered devices of the driver that they are of,
         // and with a pointer to this call's position.
         let ((core, data), offset) = unsafe { (Self::parts(vdev), *ppos) };
-        let _disabling = disables(core, offset, count).then(|| Disabling::new(core, data));
+        let _disabling = disables(core, offset, count).then(|| data.disabling());
 
         // SAFETY: `vdev` is at the start of an open core device; the rest is passed on unchanged.
         unsafe { bindings::vfio_pci_core_write(vdev, buf, count, ppos) }
@@ -203,13 +203,13 @@ impl<T: Driver> Device<T> {
         argsz: usize,
     ) -> c_int {
         // SAFETY: VFIO calls its operations with registered devices of the driver that they are of.
-        let (core, data) = unsafe { Self::parts(vdev) };
+        let (_, data) = unsafe { Self::parts(vdev) };
         let _disabling = matches!(
             flags & bindings::VFIO_DEVICE_FEATURE_MASK,
             bindings::VFIO_DEVICE_FEATURE_LOW_POWER_ENTRY
                 | bindings::VFIO_DEVICE_FEATURE_LOW_POWER_ENTRY_WITH_WAKEUP
         )
-        .then(|| Disabling::new(core, data));
+        .then(|| data.disabling());
 
         // SAFETY: `vdev` is at the start of an open core device; the rest is passed on unchanged.
         unsafe { bindings::vfio_pci_core_ioctl_feature(vdev, flags, arg, argsz) }
@@ -219,20 +219,21 @@ impl<T: Driver> Device<T> {
     ///
     /// `pdev` must be bound to this driver.
     unsafe extern "C" fn reset_prepare(pdev: *mut bindings::pci_dev) {
-        // SAFETY: The PCI core holds the device lock, so the device stays bound.
-        let (core, data) = unsafe { Self::parts_of_pci(pdev) };
+        // SAFETY: The device stays bound: the PCI core holds its lock, and EEH calls this while it
+        // is open, whose end `remove` waits for.
+        let (_, data) = unsafe { Self::parts_of_pci(pdev) };
 
-        data.reset_prepare(core);
+        data.reset_prepare();
     }
 
     /// # Safety
     ///
     /// `pdev` must be bound to this driver.
     unsafe extern "C" fn reset_done(pdev: *mut bindings::pci_dev) {
-        // SAFETY: The PCI core holds the device lock, so the device stays bound.
-        let (core, data) = unsafe { Self::parts_of_pci(pdev) };
+        // SAFETY: As in `reset_prepare`.
+        let (_, data) = unsafe { Self::parts_of_pci(pdev) };
 
-        data.reset_done(core);
+        data.reset_done();
     }
 
     const OPS: bindings::vfio_device_ops = bindings::vfio_device_ops {
@@ -281,24 +282,4 @@ fn disables(core: &Core, file_offset: bindings::loff_t, count: usize) -> bool {
             u64::try_from(count).unwrap_or(u64::MAX),
             core.pm_cap(),
         )
-}
-
-/// Keeps a driver's regions inaccessible while VFIO may take the device's memory or power away:
-/// the core removes only mappings of BARs when it does that.
-struct Disabling<'a, T: Driver> {
-    core: &'a Core,
-    data: &'a T,
-}
-
-impl<'a, T: Driver> Disabling<'a, T> {
-    fn new(core: &'a Core, data: &'a T) -> Self {
-        data.disable_begin(core);
-        Self { core, data }
-    }
-}
-
-impl<T: Driver> Drop for Disabling<'_, T> {
-    fn drop(&mut self) {
-        self.data.disable_end(self.core);
-    }
 }

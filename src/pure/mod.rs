@@ -12,6 +12,7 @@ pub(crate) mod capability;
 pub(crate) mod cells;
 pub(crate) mod config;
 pub(crate) mod devicetree;
+pub(crate) mod gate;
 pub(crate) mod lpar;
 pub(crate) mod range;
 pub(crate) mod topology;
