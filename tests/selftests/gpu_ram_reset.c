@@ -6,16 +6,15 @@
  */
 #define _GNU_SOURCE
 #include <linux/pci_regs.h>
-#include <pthread.h>
-#include <setjmp.h>
 #include <signal.h>
-#include <stdatomic.h>
 #include <sys/ioctl.h>
 
 #include "kselftest_harness.h"
 
+#include "reset.h"
 #include "sys.h"
 #include "testbed.h"
+#include "toucher.h"
 
 FIXTURE(gpu)
 {
@@ -27,7 +26,7 @@ FIXTURE_SETUP(gpu)
 {
 	ASSERT_EQ(0, testbed_open(&self->tb, 0, false))
 		TH_LOG("%s", self->tb.why);
-	self->p = vfio_map(self->tb.dev, self->tb.ram, 0, 16 * PAGE_64K);
+	self->p = vfio_map(self->tb.dev, self->tb.ram, 0, TOUCHER_PAGES * PAGE_64K);
 	ASSERT_NE(NULL, self->p);
 	ASSERT_EQ(0, try_write64(self->p, 77));
 	ASSERT_EQ(0, model_write32(&self->tb.model, V100_UNTRAINED_ACCESSES, 0));
@@ -36,14 +35,6 @@ FIXTURE_SETUP(gpu)
 FIXTURE_TEARDOWN(gpu)
 {
 	EXPECT_EQ(0, testbed_close(&self->tb));
-}
-
-static __u32 lost_accesses(const struct testbed *tb)
-{
-	__u32 count = ~0U;
-
-	model_read32(&tb->model, V100_UNTRAINED_ACCESSES, &count);
-	return count;
 }
 
 TEST_F(gpu, defect_16_memory_space_off)
@@ -141,96 +132,28 @@ TEST_F(gpu, defect_16_reset)
 	EXPECT_EQ(0U, lost_accesses(&self->tb));
 }
 
-struct toucher {
-	char *p;
-	atomic_bool stop;
-	atomic_ulong tried, done, refused;
-};
-
-static __thread sigjmp_buf toucher_env;
-
-static void on_sigbus(int sig)
-{
-	siglongjmp(toucher_env, sig);
-}
-
-static void *touch(void *arg)
-{
-	struct toucher *t = arg;
-
-	while (!atomic_load(&t->stop)) {
-		/* Not in a local variable: siglongjmp() may bring an old value back. */
-		atomic_fetch_add(&t->tried, 1);
-		if (!sigsetjmp(toucher_env, 1)) {
-			store64(t->p + (atomic_load(&t->tried) % 16) * PAGE_64K, 1);
-			atomic_fetch_add(&t->done, 1);
-		} else {
-			atomic_fetch_add(&t->refused, 1);
-		}
-	}
-	return NULL;
-}
-
 /* Accesses that race with memory space going off and on: refused or answered, never lost. */
 TEST_F_TIMEOUT(gpu, defect_16_race, 60)
 {
-	struct sigaction sa = { .sa_handler = on_sigbus };
-	struct toucher t = { .p = self->p };
-	pthread_t thread;
+	struct toucher t;
 	int i;
 
 	/* All of them are there at the start: without a zap nothing would be refused. */
-	for (i = 0; i < 16; i++) {
+	for (i = 0; i < TOUCHER_PAGES; i++) {
 		ASSERT_EQ(0, try_write64(self->p + i * PAGE_64K, i))
 			TH_LOG("page %d", i);
 	}
-	sigaction(SIGBUS, &sa, NULL);
-	ASSERT_EQ(0, pthread_create(&thread, NULL, touch, &t));
+	ASSERT_EQ(0, toucher_start(&t, self->p));
 	for (i = 0; i < 200; i++) {
 		EXPECT_EQ(0, vfio_set_memory(self->tb.dev, false));
 		usleep(500);
 		EXPECT_EQ(0, vfio_set_memory(self->tb.dev, true));
 		usleep(500);
 	}
-	atomic_store(&t.stop, true);
-	ASSERT_EQ(0, pthread_join(thread, NULL));
+	toucher_stop(&t);
 	EXPECT_LT(0UL, atomic_load(&t.done));
 	EXPECT_LT(0UL, atomic_load(&t.refused));
 	EXPECT_EQ(0U, lost_accesses(&self->tb));
-}
-
-/*
- * The page at @p that was touched before a reset is not mapped after it: "" if it takes one new
- * fault, which brings it. The links have to be trained in between.
- */
-static const char *comes_back(const struct testbed *tb, char *p)
-{
-	static char text[80];
-	__u64 value;
-	int faults;
-
-	if (vfio_set_memory(tb->dev, true) || model_train(&tb->model))
-		return "the links cannot be trained";
-	if (lost_accesses(tb))
-		return "an access was lost";
-	if (trace_start("selftest-reset"))
-		return "no trace";
-	if (try_write64(p, 79) || try_read64(p, &value) || value != 79) {
-		trace_stop("selftest-reset");
-		return "no access";
-	}
-	faults = trace_count("selftest-reset", "vfio_pci_nvgpu_mmap_fault", NULL);
-	trace_stop("selftest-reset");
-	snprintf(text, sizeof(text), "%d faults", faults);
-	return faults == 1 ? "" : text;
-}
-
-static __u32 resets(const struct testbed *tb)
-{
-	__u32 count = 0;
-
-	model_read32(&tb->model, V100_RESETS, &count);
-	return count;
 }
 
 TEST_F(gpu, defect_16_function_level_reset)

@@ -7,10 +7,6 @@
  * are a tenth as many, of unbinds a twentieth. The whole load is 1000.
  */
 #define _GNU_SOURCE
-#include <pthread.h>
-#include <setjmp.h>
-#include <signal.h>
-#include <stdatomic.h>
 #include <stdlib.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
@@ -21,6 +17,7 @@
 #include "counts.h"
 #include "sys.h"
 #include "testbed.h"
+#include "toucher.h"
 
 #define DEFAULT_CYCLES	50
 /* What comes and goes for the first time stays in caches: these many rounds are not counted. */
@@ -111,39 +108,6 @@ TEST_F_TIMEOUT(load, open_map_fault_close_with_a_vm, LIMIT)
 	EXPECT_EQ(0U, counts_grown(&self->before, &self->after, limit(self->cycles)));
 }
 
-struct toucher {
-	char *p;
-	atomic_bool stop, hold, held;
-	atomic_ulong tried, done, refused;
-};
-
-static __thread sigjmp_buf toucher_env;
-
-static void on_sigbus(int sig)
-{
-	siglongjmp(toucher_env, sig);
-}
-
-static void *touch(void *arg)
-{
-	struct toucher *t = arg;
-
-	while (!atomic_load(&t->stop)) {
-		atomic_store(&t->held, atomic_load(&t->hold));
-		if (atomic_load(&t->held))
-			continue;
-		/* Not in a local variable: siglongjmp() may bring an old value back. */
-		atomic_fetch_add(&t->tried, 1);
-		if (!sigsetjmp(toucher_env, 1)) {
-			store64(t->p + (atomic_load(&t->tried) % 16) * PAGE_64K, 1);
-			atomic_fetch_add(&t->done, 1);
-		} else {
-			atomic_fetch_add(&t->refused, 1);
-		}
-	}
-	return NULL;
-}
-
 /*
  * A reset while a thread faults. Between the reset and the training of the links the thread has
  * to be kept away, as by the guest's driver: nothing but the guest knows when they are trained.
@@ -157,31 +121,27 @@ static void reset_while_faulting(struct __test_metadata *_metadata, struct testb
 		usleep(100);
 	ASSERT_EQ(0, vfio_set_memory(tb->dev, false));
 	ASSERT_EQ(0, ioctl(tb->dev, VFIO_DEVICE_RESET));
-	atomic_store(&t->hold, true);
-	while (!atomic_load(&t->held))
-		usleep(100);
+	toucher_hold(t);
 	ASSERT_EQ(0, vfio_set_memory(tb->dev, true));
 	ASSERT_EQ(0, model_train(&tb->model));
-	atomic_store(&t->hold, false);
+	toucher_release(t);
 }
 
 TEST_F_TIMEOUT(load, reset_while_faulting, LIMIT)
 {
-	struct sigaction sa = { .sa_handler = on_sigbus };
 	const unsigned int races = self->cycles / 10;
-	struct toucher t = {};
 	struct testbed tb;
-	pthread_t thread;
+	struct toucher t;
 	unsigned int i;
 	__u32 lost = ~0U;
+	void *p;
 
 	ASSERT_EQ(0, testbed_open(&tb, 0, false))
 		TH_LOG("%s", tb.why);
 	ASSERT_EQ(0, model_write32(&tb.model, V100_UNTRAINED_ACCESSES, 0));
-	t.p = vfio_map(tb.dev, tb.ram, 0, 16 * PAGE_64K);
-	ASSERT_NE(NULL, t.p);
-	sigaction(SIGBUS, &sa, NULL);
-	ASSERT_EQ(0, pthread_create(&thread, NULL, touch, &t));
+	p = vfio_map(tb.dev, tb.ram, 0, TOUCHER_PAGES * PAGE_64K);
+	ASSERT_NE(NULL, p);
+	ASSERT_EQ(0, toucher_start(&t, p));
 	reset_while_faulting(_metadata, &tb, &t);
 	ASSERT_EQ(0, counts_take(&self->before));
 	for (i = 0; i < races; i++) {
@@ -189,13 +149,12 @@ TEST_F_TIMEOUT(load, reset_while_faulting, LIMIT)
 		end_round(_metadata, &self->tb, "resets", i, races);
 	}
 	ASSERT_EQ(0, counts_take(&self->after));
-	atomic_store(&t.stop, true);
-	ASSERT_EQ(0, pthread_join(thread, NULL));
+	toucher_stop(&t);
 	EXPECT_LT(0UL, atomic_load(&t.refused));
 	ASSERT_EQ(0, model_read32(&tb.model, V100_UNTRAINED_ACCESSES, &lost));
 	EXPECT_EQ(0U, lost);
 	EXPECT_EQ(0U, counts_grown(&self->before, &self->after, limit(races)));
-	ASSERT_EQ(0, munmap(t.p, 16 * PAGE_64K));
+	ASSERT_EQ(0, munmap(p, TOUCHER_PAGES * PAGE_64K));
 	EXPECT_EQ(0, testbed_close(&tb));
 }
 
