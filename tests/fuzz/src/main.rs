@@ -17,9 +17,8 @@
 //!   machine check; under which circumstances is not understood yet;
 //! - VFIO_EEH_PE_INJECT_ERR, and madvise() with MADV_HWPOISON: they break hardware and memory of the
 //!   host by design;
-//! - VFIO_EEH_PE_RESET_HOT and _FUNDAMENTAL (the end of a reset, _DEACTIVATE, is not): for the one the
-//!   kernel waits a minute for a device whose configuration space it has itself blocked, and for the
-//!   other firmware turns the slot's power off, whereupon the emulator takes the GPU out of the machine;
+//! - VFIO_EEH_PE_RESET_HOT and _FUNDAMENTAL (the end of a reset, _DEACTIVATE, is not): all wait for each
+//!   of them for several seconds; the selftest `eeh` does them;
 //! - closing a KVM with a group that never got a table: the kernel's own code warns.
 //!
 //! GPUs copy ([`op::Op::Engine`]) from and to any address: the IOMMU and the NPU have to confine them.

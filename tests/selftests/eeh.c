@@ -1,0 +1,306 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Defect 16, with the resets of EEH: those that a user asserts and deactivates by
+ * VFIO_EEH_PE_OP, in whatever order, and that of the host when it recovers the switch above the
+ * GPU. While one of them lasts nobody reaches the GPU's RAM.
+ */
+#define _GNU_SOURCE
+#include <linux/pci_regs.h>
+#include <stdlib.h>
+#include <sys/ioctl.h>
+#include <time.h>
+
+#include "kselftest_harness.h"
+
+#include "bind.h"
+#include "reset.h"
+#include "sys.h"
+#include "testbed.h"
+#include "toucher.h"
+
+/* EEH_PE_CFG_BLOCKED of arch/powerpc/include/asm/eeh.h */
+#define CFG_BLOCKED	4U
+/* Seconds. Without an answer in configuration space the PCI core gives up after 60. */
+#define PROMPT		30
+
+static int eeh(const struct testbed *tb, __u32 op)
+{
+	struct vfio_eeh_pe_op arg = { .argsz = sizeof(arg), .op = op };
+	int ret = ioctl(tb->group.container, VFIO_EEH_PE_OP, &arg);
+
+	return ret < 0 ? -errno : ret;
+}
+
+/* Whether the kernel keeps everybody else from the GPU's configuration space. */
+static bool blocked(const struct testbed *tb)
+{
+	unsigned int hardware, state = 0;
+	char path[128], text[64];
+
+	snprintf(path, sizeof(path), "/sys/bus/pci/devices/%s/eeh_pe_state", tb->gpu->bdf);
+	if (sys_read(path, text, sizeof(text)) < 0 || sscanf(text, "%x %x", &hardware, &state) != 2)
+		return false;
+	return state & CFG_BLOCKED;
+}
+
+/* Why the driver lets nobody at the GPU's RAM. */
+static const char *closed(const struct testbed *tb)
+{
+	static char text[128];
+	char path[128];
+
+	snprintf(path, sizeof(path), "/sys/kernel/debug/" DRIVER "/%s/closed", tb->gpu->bdf);
+	return sys_read(path, text, sizeof(text)) < 0 ? "no such file" : text;
+}
+
+/*
+ * Opens the GPU whose PE the ioctl acts on: that of the group's first device, which depends on
+ * who was plugged in last. 0 or a negative errno with @why set.
+ */
+static int open_first(struct testbed *tb)
+{
+	unsigned int i = 0;
+	bool found;
+	int ret;
+
+	do {
+		ret = testbed_open(tb, i, false);
+		if (ret)
+			return ret;
+		ret = eeh(tb, VFIO_EEH_PE_RESET_HOT);
+		found = blocked(tb);
+		ret = ret ?: eeh(tb, VFIO_EEH_PE_RESET_DEACTIVATE);
+		if (!ret && found)
+			return vfio_set_memory(tb->dev, true) ?: model_train(&tb->model);
+		testbed_close(tb);
+	} while (!ret && ++i < 3);
+	snprintf(tb->why, sizeof(tb->why), "EEH resets no GPU: %s", strerror(-ret));
+	return ret ?: -ENODEV;
+}
+
+/* Opens the GPU that EEH resets, and touches its RAM's first page, which holds 77 then. */
+static int open_and_touch(struct testbed *tb, char **p)
+{
+	int ret = open_first(tb);
+
+	if (ret)
+		return ret;
+	*p = vfio_map(tb->dev, tb->ram, 0, TOUCHER_PAGES * PAGE_64K);
+	if (!*p || try_write64(*p, 77))
+		return -EFAULT;
+	return model_write32(&tb->model, V100_UNTRAINED_ACCESSES, 0);
+}
+
+FIXTURE(eeh)
+{
+	struct testbed tb;
+	char *p;
+};
+
+FIXTURE_SETUP(eeh)
+{
+	ASSERT_EQ(0, open_and_touch(&self->tb, &self->p))
+		TH_LOG("%s", self->tb.why);
+}
+
+FIXTURE_TEARDOWN(eeh)
+{
+	EXPECT_EQ(0, testbed_close(&self->tb));
+}
+
+FIXTURE(recovery)
+{
+	struct testbed tb;
+	char *p;
+};
+
+FIXTURE_SETUP(recovery)
+{
+	ASSERT_EQ(0, open_and_touch(&self->tb, &self->p))
+		TH_LOG("%s", self->tb.why);
+}
+
+FIXTURE_TEARDOWN(recovery)
+{
+	EXPECT_EQ(0, testbed_close(&self->tb));
+}
+
+FIXTURE_VARIANT(eeh)
+{
+	__u32 op;
+	/* The model is reset. */
+	bool observed;
+};
+
+FIXTURE_VARIANT_ADD(eeh, hot)
+{
+	.op = VFIO_EEH_PE_RESET_HOT,
+	.observed = true,
+};
+
+/* OPAL switches the slot off and on, which the emulated one takes no notice of. */
+FIXTURE_VARIANT_ADD(eeh, fundamental)
+{
+	.op = VFIO_EEH_PE_RESET_FUNDAMENTAL,
+};
+
+/* "" if no page of the RAM can be had, touched before or not, nor the RAM be read. */
+static const char *out_of_reach(const struct testbed *tb, char *p)
+{
+	__u64 value;
+
+	if (try_read64(p, &value) != SIGBUS || try_write64(p, 1) != SIGBUS)
+		return "the page that was touched is there";
+	if (try_read64(p + 3 * PAGE_64K, &value) != SIGBUS)
+		return "there is a new page";
+	if (pread(tb->dev, &value, 8, tb->ram->offset) != -1 || errno != EIO)
+		return "read() does not fail with EIO";
+	return "";
+}
+
+TEST_F_TIMEOUT(eeh, defect_16_eeh_reset, 60)
+{
+	const __u32 before = resets(&self->tb);
+
+	ASSERT_EQ(0, eeh(&self->tb, variant->op));
+	EXPECT_STREQ("reset 1", closed(&self->tb));
+	EXPECT_STREQ("", out_of_reach(&self->tb, self->p));
+	ASSERT_EQ(0, eeh(&self->tb, VFIO_EEH_PE_RESET_DEACTIVATE));
+	EXPECT_STREQ("none", closed(&self->tb));
+	EXPECT_STREQ("", comes_back(&self->tb, self->p));
+	if (variant->observed)
+		EXPECT_LT(before, resets(&self->tb));
+}
+
+/* The page goes before the reset begins: no access is lost, whenever it comes. */
+TEST_F_TIMEOUT(eeh, defect_16_eeh_race, 60)
+{
+	struct toucher t;
+	int i;
+
+	ASSERT_EQ(0, toucher_start(&t, self->p));
+	for (i = 0; i < 3; i++) {
+		const unsigned long done = atomic_load(&t.done);
+
+		while (atomic_load(&t.done) < done + 20)
+			usleep(100);
+		ASSERT_EQ(0, eeh(&self->tb, variant->op));
+		toucher_hold(&t);
+		ASSERT_EQ(0, eeh(&self->tb, VFIO_EEH_PE_RESET_DEACTIVATE));
+		ASSERT_EQ(0, vfio_set_memory(self->tb.dev, true));
+		ASSERT_EQ(0, model_train(&self->tb.model));
+		toucher_release(&t);
+	}
+	toucher_stop(&t);
+	EXPECT_LT(0UL, atomic_load(&t.refused));
+	EXPECT_EQ(0U, lost_accesses(&self->tb));
+}
+
+/* Nobody else can end the reset of a user who leaves. The next one finds a GPU as any other. */
+TEST_F_TIMEOUT(eeh, defect_16_eeh_close_in_reset, 120)
+{
+	const unsigned int gpu = self->tb.gpu - self->tb.topo.gpu;
+	struct timespec from, to;
+	__u64 value;
+
+	ASSERT_EQ(0, eeh(&self->tb, variant->op));
+	EXPECT_TRUE(blocked(&self->tb));
+	ASSERT_EQ(0, munmap(self->p, TOUCHER_PAGES * PAGE_64K));
+	clock_gettime(CLOCK_MONOTONIC, &from);
+	EXPECT_EQ(0, testbed_close(&self->tb));
+	clock_gettime(CLOCK_MONOTONIC, &to);
+	EXPECT_GT(from.tv_sec + PROMPT, to.tv_sec);
+
+	ASSERT_EQ(0, testbed_open(&self->tb, gpu, false))
+		TH_LOG("%s", self->tb.why);
+	EXPECT_FALSE(blocked(&self->tb));
+	EXPECT_STREQ("none", closed(&self->tb));
+	self->p = vfio_map(self->tb.dev, self->tb.ram, 0, TOUCHER_PAGES * PAGE_64K);
+	ASSERT_NE(NULL, self->p);
+	EXPECT_EQ(0, try_write64(self->p, 78));
+	EXPECT_EQ(8, pread(self->tb.dev, &value, 8, self->tb.ram->offset));
+	EXPECT_EQ(78ULL, value);
+}
+
+/* Ends that nothing began, and begins within each other, leave all other reasons as they are. */
+TEST_F_TIMEOUT(eeh, defect_16_eeh_unbalanced, 60)
+{
+	__u64 value;
+
+	ASSERT_EQ(0, eeh(&self->tb, VFIO_EEH_PE_RESET_DEACTIVATE));
+	ASSERT_EQ(0, eeh(&self->tb, VFIO_EEH_PE_RESET_DEACTIVATE));
+	EXPECT_STREQ("none", closed(&self->tb));
+	EXPECT_EQ(0, try_read64(self->p, &value));
+	EXPECT_EQ(77ULL, value);
+
+	ASSERT_EQ(0, vfio_set_memory(self->tb.dev, false));
+	ASSERT_EQ(0, eeh(&self->tb, VFIO_EEH_PE_RESET_DEACTIVATE));
+	EXPECT_STREQ("", out_of_reach(&self->tb, self->p));
+
+	ASSERT_EQ(0, eeh(&self->tb, variant->op));
+	ASSERT_EQ(0, eeh(&self->tb, variant->op));
+	EXPECT_STREQ("reset 1", closed(&self->tb));
+	EXPECT_STREQ("", out_of_reach(&self->tb, self->p));
+	ASSERT_EQ(0, eeh(&self->tb, VFIO_EEH_PE_RESET_DEACTIVATE));
+	EXPECT_STREQ("none", closed(&self->tb));
+	EXPECT_STREQ("", comes_back(&self->tb, self->p));
+}
+
+/* Has the host recover from an error of the PE above the GPU's, the switch, in its own time. */
+static int recover_switch(const struct testbed *tb)
+{
+	char path[128], text[64];
+	unsigned int domain;
+	__u64 pe;
+
+	snprintf(path, sizeof(path), "/sys/bus/pci/devices/%s/../eeh_pe_config_addr",
+		 tb->gpu->bdf);
+	if (sys_read_u64(path, &pe) || sscanf(tb->gpu->bdf, "%x:%*x", &domain) != 1)
+		return -ENODEV;
+	snprintf(text, sizeof(text), "%x:%llx", domain, (unsigned long long)pe);
+	return sys_write("/sys/kernel/debug/powerpc/eeh_force_recover", text);
+}
+
+/* For at most a minute; the reset itself takes some seconds. */
+static bool becomes_closed(const struct testbed *tb, const char *why)
+{
+	int i;
+
+	for (i = 0; i < 6000 && strcmp(closed(tb), why); i++)
+		usleep(10000);
+	return i < 6000;
+}
+
+/*
+ * The host resets the switch, and what is below, since no driver there but the GPU's says that
+ * less would do. The GPU's user is told nothing, finds its PE frozen and its page gone, and goes
+ * on when it has dealt with both.
+ */
+TEST_F_TIMEOUT(recovery, defect_16_eeh_recovery, 180)
+{
+	const struct dt_topology *topo = &self->tb.topo;
+	const __u32 before = resets(&self->tb);
+	unsigned int i;
+	int log;
+
+	for (i = 0; i < topo->num_gpus; i++) {
+		if (&topo->gpu[i] != self->tb.gpu)
+			ASSERT_EQ(0, driver_unbind(topo->gpu[i].bdf));
+	}
+	log = kmsg_open();
+	ASSERT_LE(0, log);
+	ASSERT_EQ(0, recover_switch(&self->tb));
+	ASSERT_TRUE(becomes_closed(&self->tb, "reset 1"));
+	EXPECT_STREQ("", out_of_reach(&self->tb, self->p));
+	ASSERT_TRUE(becomes_closed(&self->tb, "none"));
+	for (i = 0; i < 60 && !kmsg_count(log, "EEH: Recovery successful."); i++)
+		sleep(1);
+	ASSERT_GT(60U, i);
+	close(log);
+	ASSERT_EQ(0, eeh(&self->tb, VFIO_EEH_PE_UNFREEZE_IO));
+	ASSERT_EQ(0, eeh(&self->tb, VFIO_EEH_PE_UNFREEZE_DMA));
+	EXPECT_STREQ("", comes_back(&self->tb, self->p));
+	EXPECT_LT(before, resets(&self->tb));
+}
+
+TEST_HARNESS_MAIN
