@@ -37,10 +37,11 @@ impl Registers {
         let len = usize::try_from(len)?;
         // SAFETY: Mapping alone accesses nothing.
         let address = NonNull::new(unsafe { bindings::ioremap(physical, len) }).ok_or(ENOMEM)?;
-        let raw = MmioRaw::new_region(address.as_ptr().expose_provenance(), len).inspect_err(|_| {
-            // SAFETY: Just mapped, and unknown to anybody.
-            unsafe { bindings::iounmap(address.as_ptr()) }
-        })?;
+        let raw =
+            MmioRaw::new_region(address.as_ptr().expose_provenance(), len).inspect_err(|_| {
+                // SAFETY: Just mapped, and unknown to anybody.
+                unsafe { bindings::iounmap(address.as_ptr()) }
+            })?;
 
         // INVARIANT: `ioremap` mapped it.
         Ok(Self { mapped: raw })
