@@ -19,8 +19,7 @@
 //!   host by design;
 //! - VFIO_EEH_PE_RESET_HOT and _FUNDAMENTAL (the end of a reset, _DEACTIVATE, is not): for the one the
 //!   kernel waits a minute for a device whose configuration space it has itself blocked, and for the
-//!   other firmware turns the slot's power off, whereupon the emulator takes the GPU out of the machine;
-//! - closing a KVM with a group that never got a table: the kernel's own code warns.
+//!   other firmware turns the slot's power off, whereupon the emulator takes the GPU out of the machine.
 //!
 //! GPUs copy ([`op::Op::Engine`]) from and to any address: the IOMMU and the NPU have to confine them.
 
