@@ -78,8 +78,9 @@ fuzz-pure:
 mutate:
 	$(EMU) mutate --only "$(ONLY)"
 
+# A folder that is not a system's root has nothing that depmod could look at.
 modules modules_install clean:
-	$(MAKE) -C $(KDIR) M=$(CURDIR) INSTALL_MOD_PATH=$(DESTDIR) $@
+	$(MAKE) -C $(KDIR) M=$(CURDIR) INSTALL_MOD_PATH=$(DESTDIR) $(if $(DESTDIR),DEPMOD=true) $@
 
 install: modules_install
 	install -D -m 644 scripts/debian/nvlink2-vfio.udev $(DESTDIR)/usr/lib/udev/rules.d/60-nvlink2-vfio.rules
