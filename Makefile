@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0
 #
+# make setup   build what the rest needs
 # make demo    show the driver at work on an emulated host
 # make check   every test and every lint
 # make check-clients  more guests of QEMU 7.2, and libvirt 9.0
@@ -17,6 +18,7 @@
 # make fuzz-pure [SECONDS=n]  coverage-guided fuzzing of the module's kernel-free parts and of what nvlink2ctl reads
 # make mutate [ONLY=text]  take checks out of the driver, one at a time: a test has to notice each
 # make compare what the original C driver leaves behind, and what this one does
+# make distclean  remove all that was built
 # make KDIR=<build tree of a Linux 7.3 with the series> modules install
 #
 # All but the last build what they need (scripts/emu), and none needs POWER hardware.
@@ -76,8 +78,9 @@ fuzz-pure:
 mutate:
 	$(EMU) mutate --only "$(ONLY)"
 
+# A folder that is not a system's root has nothing that depmod could look at.
 modules modules_install clean:
-	$(MAKE) -C $(KDIR) M=$(CURDIR) INSTALL_MOD_PATH=$(DESTDIR) $@
+	$(MAKE) -C $(KDIR) M=$(CURDIR) INSTALL_MOD_PATH=$(DESTDIR) $(if $(DESTDIR),DEPMOD=true) $@
 
 install: modules_install
 	install -D -m 644 scripts/debian/nvlink2-vfio.udev $(DESTDIR)/usr/lib/udev/rules.d/60-nvlink2-vfio.rules

@@ -20,7 +20,6 @@ enum {
 
 bool nvlink2_platform_is_powernv(void);
 struct device_node *nvlink2_pci_of_node(struct pci_dev *pdev);
-const char *nvlink2_pci_name(const struct pci_dev *pdev);
 struct device_node *nvlink2_of_node_get(struct device_node *node);
 void nvlink2_of_node_put(struct device_node *node);
 struct pci_dev *nvlink2_pci_of_node_find(struct device_node *node);
@@ -31,7 +30,7 @@ bool nvlink2_queue_delayed_work(struct delayed_work *work, unsigned int msecs);
 int nvlink2_register_pfn_address_space(struct pfn_address_space *space);
 void nvlink2_unregister_pfn_address_space(struct pfn_address_space *space);
 
-void nvlink2_vma_set_flags(struct vm_area_struct *vma);
+void nvlink2_vma_set_pfnmap(struct vm_area_struct *vma);
 void nvlink2_vma_set_uncached(struct vm_area_struct *vma);
 
 unsigned int nvlink2_pmd_order(void);
@@ -46,9 +45,6 @@ bool nvlink2_kvm_is_hv(struct kvm *kvm);
 bool nvlink2_kvm_is_radix(struct kvm *kvm);
 u64 nvlink2_kvm_lpid(struct kvm *kvm);
 struct mm_struct *nvlink2_kvm_mm(struct kvm *kvm);
-
-u64 nvlink2_raw_readq(const void __iomem *addr);
-void nvlink2_raw_writeq(u64 value, void __iomem *addr);
 
 void nvlink2_trace_gpu_fault(struct pci_dev *pdev, unsigned long hpa, unsigned long ua,
 			     unsigned int ret);

@@ -7,14 +7,14 @@
 //! machine's LPAR ([`crate::lpar`]): the shootdowns of an unbound link would not be the user's own.
 
 use crate::{
-    driver::VENDOR_IBM,
     gate::Gate,
     linux::{
         mmio::Registers,
         region::{
             vendor_type,
             Region,
-            FLAGS_ALL, //
+            FLAGS_ALL,
+            SUBTYPE_ATSD, //
         },
         trace,
         vfio::Core,
@@ -44,6 +44,7 @@ use crate::{
 };
 use kernel::{
     mm::virt::VmaNew,
+    pci::Vendor,
     prelude::*,
     sync::{
         Arc,
@@ -82,9 +83,8 @@ impl AtsdRegion {
 }
 
 impl Region for AtsdRegion {
-    const TYPE: u32 = vendor_type(VENDOR_IBM);
-    // VFIO_REGION_SUBTYPE_IBM_NVLINK2_ATSD
-    const SUBTYPE: u32 = 1;
+    const TYPE: u32 = vendor_type(Vendor::IBM);
+    const SUBTYPE: u32 = SUBTYPE_ATSD;
     const FLAGS: u32 = FLAGS_ALL;
 
     fn size(&self) -> u64 {

@@ -19,14 +19,10 @@ use kernel::{
     debugfs::Dir,
     driver::Registration,
     module_device_table,
+    pci::Vendor,
     prelude::*,
     sync::Arc, //
 };
-
-/// PCI vendor of the GPUs.
-pub(crate) const VENDOR_NVIDIA: u32 = 0x10de;
-/// PCI vendor of the bridges.
-pub(crate) const VENDOR_IBM: u32 = 0x1014;
 
 // The device tree tells which functions are on NVLink2, not the device id.
 module_device_table!(
@@ -35,8 +31,8 @@ module_device_table!(
     IDS,
     @none,
     [
-        OverrideId::vendor(VENDOR_NVIDIA),
-        OverrideId::vendor(VENDOR_IBM),
+        OverrideId::vendor(Vendor::NVIDIA),
+        OverrideId::vendor(Vendor::IBM),
     ]
 );
 

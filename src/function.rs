@@ -7,9 +7,7 @@ use crate::{
     debug::Files,
     driver::{
         Shared,
-        ID_TABLE,
-        VENDOR_IBM,
-        VENDOR_NVIDIA, //
+        ID_TABLE, //
     },
     gate::{
         Attached,
@@ -60,6 +58,7 @@ use kernel::{
     device::Device,
     device_id::IdTable,
     new_mutex,
+    pci::Vendor,
     prelude::*,
     sync::{
         Arc,
@@ -146,7 +145,7 @@ impl Role {
         };
 
         match function.vendor() {
-            VENDOR_NVIDIA => match topology::gpu(&node) {
+            Vendor::NVIDIA => match topology::gpu(&node) {
                 Ok(Some(gpu)) => {
                     let base = gpu.aperture.base();
                     let state = GpuState {
@@ -166,7 +165,7 @@ impl Role {
                     Ok(Self::Ordinary)
                 }
             },
-            VENDOR_IBM => match topology::bridge(&node) {
+            Vendor::IBM => match topology::bridge(&node) {
                 Ok(Some((bridge, fault))) => {
                     if let Some(fault) = fault {
                         complain(function, &fault, "there is no ATSD region");

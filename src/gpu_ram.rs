@@ -3,7 +3,6 @@
 //! The region of a GPU's RAM.
 
 use crate::{
-    driver::VENDOR_NVIDIA,
     gate::Gate,
     ledger::Ledger,
     linux::{
@@ -16,7 +15,8 @@ use crate::{
         region::{
             vendor_type,
             Region,
-            FLAGS_ALL, //
+            FLAGS_ALL,
+            SUBTYPE_GPU_RAM, //
         },
         trace,
         vfio::{
@@ -50,6 +50,7 @@ use kernel::{
         Mm,
         MmWithUser, //
     },
+    pci::Vendor,
     prelude::*,
     sync::{
         atomic::{
@@ -172,9 +173,8 @@ impl GpuRam {
 }
 
 impl Region for GpuRam {
-    const TYPE: u32 = vendor_type(VENDOR_NVIDIA);
-    // VFIO_REGION_SUBTYPE_NVIDIA_NVLINK2_RAM
-    const SUBTYPE: u32 = 1;
+    const TYPE: u32 = vendor_type(Vendor::NVIDIA);
+    const SUBTYPE: u32 = SUBTYPE_GPU_RAM;
     const FLAGS: u32 = FLAGS_ALL;
 
     fn size(&self) -> u64 {

@@ -25,7 +25,7 @@ def _build(log: Log) -> None:
     out = f"{config.ROOT_CACHE}/docs"
     # A warning is an error: a document that Sphinx does not understand, nobody reads as it is meant.
     sources.shell(log, f"""
-        export KERNEL_SPHINX={config.ROOT_CACHE}/sources/linux/Documentation/sphinx
+        export KERNEL_SPHINX={sources.LINUX_TREE}/Documentation/sphinx
         for builder in html man; do
             rm -rf {out}/$builder
             sphinx-build -q -W --keep-going -d {out}/doctrees -b $builder {config.ROOT_TREE}/Documentation {out}/$builder

@@ -101,6 +101,7 @@ def _made() -> dict[str, bytes]:
         f"{TESTS}/.gitignore": "".join(
             ["# SPDX-License-Identifier: GPL-2.0-only\n", *(f"/{name}\n" for name in sorted([*programs, "bad_firmware"]))]
         ).encode(),
+        **{f"{TESTS}/{name}": (ASSETS / f"selftests.{name}").read_bytes() for name in ("config", "settings")},
     }
 
 
@@ -239,19 +240,16 @@ def _commit(log: Log, parts: dict[str, tuple[str, dict[str, bytes]]]) -> None:
             file.write_bytes(content)
     mails = [f"{config.ROOT_TREE}/{patch.relative_to(TREE)}" for patch in kernel.patches()]
     script = f"shopt -s nullglob\nstaging={config.ROOT_CACHE}/series/staging\n{COMMIT}"
-    log.run(root.inside(["bash", "-euo", "pipefail", "-c", script, "series", *mails], workdir=LINUX),
+    log.run(root.inside(["bash", "-euo", "pipefail", "-c", script, "series", *mails], workdir=sources.LINUX_TREE),
             remedy="A patch that does not apply means that Debian's source moved on.")
 
 
 def _at_tip(path: str) -> str:
-    done = subprocess.run(root.inside(["git", "show", f"refs/nvlink2/series:{path}"], workdir=LINUX),
+    done = subprocess.run(root.inside(["git", "show", f"refs/nvlink2/series:{path}"], workdir=sources.LINUX_TREE),
                           capture_output=True, text=True, check=False)
     if done.returncode:
         raise Failure(f"series: no {path} in the kernel: {done.stderr}")
     return done.stdout
-
-
-LINUX = f"{config.ROOT_CACHE}/sources/linux"
 
 
 def folder() -> Path:
@@ -272,7 +270,7 @@ def _make_series(log: Log) -> None:
     name, address = _maintainers().rstrip(">").split(" <")
     # No version of git, no commit of a repository that nobody has.
     sources.shell(log, f"""
-        cd {LINUX}
+        cd {sources.LINUX_TREE}
         git -c user.name={shlex.quote(name)} -c user.email={shlex.quote(address)} format-patch -q --cover-letter --zero-commit --no-signature \
             --cover-from-description=subject --description-file={config.ROOT_TREE}/scripts/intree/cover-letter.txt \
             -o {config.ROOT_CACHE}/series/patches HEAD..refs/nvlink2/series

@@ -5,11 +5,10 @@ import re
 import subprocess
 from pathlib import Path
 
-from . import config, initrd, intree, kernel, qemu, root, step, tests
+from . import config, initrd, intree, kernel, qemu, root, sources, step, tests
 from .config import Failure
 from .report import Check, Result, tail
 
-LINUX = f"{config.ROOT_CACHE}/sources/linux"
 X86 = f"{config.ROOT_CACHE}/intree/x86"
 DRIVER = f"{intree.DRIVER}/"
 
@@ -18,12 +17,12 @@ DRIVER = f"{intree.DRIVER}/"
 COPY = f"""
 mkdir -p {config.ROOT_CACHE}/intree
 cd {config.ROOT_CACHE}
-rsync -a --delete --link-dest={LINUX} --exclude=/.git --exclude=/{intree.DRIVER} \\
-    --exclude=/{intree.TESTS} {LINUX}/ intree/linux/
+rsync -a --delete --link-dest={sources.LINUX_TREE} --exclude=/.git --exclude=/{intree.DRIVER} \\
+    --exclude=/{intree.TESTS} {sources.LINUX_TREE}/ intree/linux/
 [ -e intree/kernel/vmlinux ] || rsync -a kernel intree/
 """
 OVER = {
-    f"{config.ROOT_CACHE}/intree/linux": LINUX,
+    f"{config.ROOT_CACHE}/intree/linux": sources.LINUX_TREE,
     f"{config.ROOT_CACHE}/intree/kernel": f"{config.ROOT_CACHE}/kernel",
 }
 
@@ -42,7 +41,7 @@ def _run(script: str, over: dict[str, str] | None = None) -> subprocess.Complete
 def _configured(settings: str, goals: str) -> subprocess.CompletedProcess[str]:
     """Build `goals` of a powerpc kernel with `settings` (options of scripts/config) changed."""
     return _run(f"""
-        cd {LINUX}
+        cd {sources.LINUX_TREE}
         cp {config.ROOT_CACHE}/intree/host.config {config.ROOT_CACHE}/kernel/.config
         scripts/config --file {config.ROOT_CACHE}/kernel/.config {settings}
         {kernel.MAKE} olddefconfig
@@ -109,7 +108,7 @@ def x86() -> Result:
     """What the series changes that x86-64 compiles too. `prepare` compiles Rust's kernel crate."""
     make = f"make ARCH=x86_64 LLVM=-19 O={X86} -j{config.jobs()}"
     done = _run(f"""
-        cd {LINUX}
+        cd {sources.LINUX_TREE}
         mkdir -p {X86}
         printf 'CONFIG_%s=y\\n' 64BIT PCI MODULES RUST BUG PRINTK IOMMU_SUPPORT VFIO VFIO_PCI VFIO_GROUP KUNIT \\
             TRANSPARENT_HUGEPAGE > {X86}/wanted
@@ -126,7 +125,12 @@ def selftests() -> Result:
     """The selftests where the kernel has them."""
     names = intree.test_names()
     done = _run(f"""
-        cd {LINUX}/tools/testing/selftests/powerpc
+        cd {sources.LINUX_TREE}/tools/testing/selftests/powerpc
+        # Options that nobody knows would just not be set.
+        while IFS== read -r option _; do
+            grep -rqE --include='Kconfig*' "^[[:space:]]*(menu)?config ${{option#CONFIG_}}$" {sources.LINUX_TREE} ||
+                {{ echo "nvlink2/config: there is no $option"; exit 1; }}
+        done < nvlink2/config
         rm -rf {config.ROOT_CACHE}/intree/selftests
         make -j{config.jobs()} ARCH=powerpc CROSS_COMPILE=powerpc64le-linux-gnu- SUB_DIRS=nvlink2 \\
             OUTPUT={config.ROOT_CACHE}/intree/selftests
@@ -140,7 +144,7 @@ def htmldocs() -> Result:
     index = "Documentation/output/driver-api/vfio-nvlink2/index.html"
     (_folder() / "kernel" / index).unlink(missing_ok=True)
     done = _run(f"""
-        cd {LINUX}
+        cd {sources.LINUX_TREE}
         {kernel.MAKE} SPHINXDIRS=driver-api/vfio-nvlink2 SPHINXOPTS=-W htmldocs
     """, OVER)
     made = (_folder() / "kernel" / index).exists()

@@ -53,11 +53,11 @@ class Kernel:
         return self.build_dir() / "install"
 
     def _build(self, log: Log) -> None:
-        retree(log, f"{config.ROOT_CACHE}/sources/linux", patches())
+        retree(log, sources.LINUX_TREE, patches())
         folder = self.inner()
         fragments = " ".join(f"{config.ROOT_TREE}/{path.relative_to(config.TREE)}" for path in self.fragments)
         sources.shell(log, f"""
-            cd {config.ROOT_CACHE}/sources/linux
+            cd {sources.LINUX_TREE}
             mkdir -p {folder}
             cat {fragments} > {folder}/wanted
             KCONFIG_ALLCONFIG={folder}/wanted {self.make} allnoconfig

@@ -5,13 +5,11 @@ import re
 import subprocess
 from pathlib import Path
 
-from . import config, docs, intree, kernel, module, mutate, programs, qemu, root
+from . import config, docs, intree, kernel, module, mutate, programs, qemu, root, sources
 from .report import Check, Result, tail
 from .step import Step
 
 TREE = config.TREE
-LINUX = f"{config.ROOT_CACHE}/sources/linux"
-QEMU = f"{config.ROOT_CACHE}/sources/qemu"
 SRC = config.ROOT_TREE
 
 
@@ -48,7 +46,7 @@ def _strings(paths: list[Path]) -> list[str]:
 def rustfmt() -> Result:
     roots = [path for path in tracked("*.rs") if path.parts[0] == "src"]
     return _clean(
-        f'rustfmt --check --edition 2021 --config-path {LINUX}/.rustfmt.toml "$@"', *_strings(roots)
+        f'rustfmt --check --edition 2021 --config-path {sources.LINUX_TREE}/.rustfmt.toml "$@"', *_strings(roots)
     )
 
 
@@ -76,7 +74,7 @@ def _checkpatch(tree: str, options: str, files: list[str]) -> Result:
 def checkpatch_series() -> Result:
     # Debian's source has no history in which checkpatch could look up a commit.
     return _checkpatch(
-        LINUX, "--strict --terse --no-tree --ignore UNKNOWN_COMMIT_ID",
+        sources.LINUX_TREE, "--strict --terse --no-tree --ignore UNKNOWN_COMMIT_ID",
         [f"{SRC}/{patch.relative_to(TREE)}" for patch in kernel.patches()],
     )
 
@@ -89,7 +87,7 @@ def checkpatch_driver() -> Result:
     driver = [patch for patch in written if int(patch.name[:4]) > done]
     # Only the first of several patches that add files names them in MAINTAINERS.
     return _checkpatch(
-        LINUX, "--strict --terse --no-tree --ignore FILE_PATH_CHANGES",
+        sources.LINUX_TREE, "--strict --terse --no-tree --ignore FILE_PATH_CHANGES",
         [f"{config.ROOT_CACHE}/series/patches/{patch.name}" for patch in driver],
     )
 
@@ -99,14 +97,14 @@ def checkpatch_c() -> Result:
     files = [p for p in tracked("*.c", "*.h")
              if p.parts[0] in ("src", "include") or p.parts[:2] in (("tests", "selftests"), ("tests", "clients"),
                                                                        ("tests", "bench"))]
-    return _checkpatch(LINUX, "--strict --terse --no-tree --file", [f"{SRC}/{p}" for p in files])
+    return _checkpatch(sources.LINUX_TREE, "--strict --terse --no-tree --file", [f"{SRC}/{p}" for p in files])
 
 
 def checkpatch_qemu() -> Result:
     """The device models, at their places in QEMU's tree, as its rules differ by folder."""
     overlay = qemu.OVERLAY.relative_to(TREE)
     files = [p for p in tracked("*.c", "*.h") if p.is_relative_to(overlay)]
-    return _checkpatch(QEMU, "--terse --file", _strings([p.relative_to(overlay) for p in files]))
+    return _checkpatch(sources.QEMU_TREE, "--terse --file", _strings([p.relative_to(overlay) for p in files]))
 
 
 # 7.3 uses a keyword that Debian's sparse does not know, and then skips it with a mere warning.
@@ -134,7 +132,7 @@ def sparse_series() -> Result:
         for patch in kernel.patches()
         for match in re.finditer(r"^--- /dev/null\n\+\+\+ b/(\S+\.c)$", patch.read_text(encoding="utf-8"), re.M)
     ]
-    script = f"cd {LINUX} && {kernel.MAKE} {SPARSE} C=2 {' '.join(added)}"
+    script = f"cd {sources.LINUX_TREE} && {kernel.MAKE} {SPARSE} C=2 {' '.join(added)}"
     return _sparse(script, "powernv/npu2")
 
 
@@ -147,7 +145,7 @@ def shellcheck() -> Result:
 
 
 def python() -> Result:
-    files = tracked("*.py") + [Path("scripts/emu"), Path("scripts/check")]
+    files = tracked("*.py") + [Path("scripts/emu"), Path("scripts/check"), Path("scripts/dist")]
     return _clean("""
         pyflakes3 "$@"
         cd scripts && MYPY_CACHE_DIR=/cache/mypy mypy --no-error-summary --ignore-missing-imports -p emulib
@@ -219,6 +217,30 @@ def house_rules() -> Result:
     return Result.one(not complaints, "\n".join(complaints))
 
 
+# A call that logs an error or a warning, and its text: of the driver, and as a line that the series adds.
+LOGGED = (r'dev_(?:err|warn)!\([^"]*"((?:[^"\\]|\\.|\\\n)*)"',
+          r'^\+.*(?:pci|pe|pr|dev)_(?:err|warn)\w*\([^"]*"((?:[^"\\]|\\.)*)"')
+
+
+def messages() -> Result:
+    """The administrator's guide explains each error that the driver or the series can log."""
+    def words(text: str) -> list[str]:
+        return re.findall(r"[\w'/-]+", text)
+
+    guide = " ".join(words((TREE / "Documentation/admin-guide.rst").read_text(encoding="utf-8")))
+    complaints = []
+    for path in [*(path for path in tracked("*.rs") if path.parts[0] == "src"),
+                 *(path.relative_to(TREE) for path in kernel.patches())]:
+        text = (TREE / path).read_text(encoding="utf-8")
+        for said in re.findall(LOGGED[path.suffix == ".patch"], text, re.MULTILINE):
+            said = re.sub(r"\\\n\s*", "", said).removesuffix("\\n")
+            # What stands between values, if it is more than a word; its beginning is enough to find it.
+            parts = [part for part in map(words, re.split(r"\{[^}]*\}|%[#\w]+", said)) if len(part) > 1]
+            if not any(" ".join(part[:5]) in guide for part in parts):
+                complaints.append(f"{path}: not in Documentation/admin-guide.rst: {said}")
+    return Result.one(not complaints, "\n".join(complaints))
+
+
 def mutants() -> Result:
     """Each mutant still changes something, and is in tests/README.md. Running them is `make mutate`."""
     complaints = mutate.complaints()
@@ -232,10 +254,12 @@ CHECKS = [
     Check("cargo-clients", lambda: _cargo("tests/clients")),
     Check("cargo-demo", lambda: _cargo("tests/demo")),
     Check("cargo-bench", lambda: _cargo("tests/bench/report")),
+    Check("cargo-host", lambda: _cargo("tests/host")),
     Check("cargo-fuzz", lambda: _cargo("tests/fuzz")),
     Check("cargo-fuzz-pure", lambda: _cargo("tests/fuzz/pure")),
     Check("cargo-nvlink2ctl-fuzz", lambda: _cargo("scripts/nvlink2ctl/fuzz")),
     Check("mutants", mutants),
+    Check("messages", messages),
     Check("cargo-nvlink2ctl", lambda: _cargo("scripts/nvlink2ctl")),
     Check("checkpatch-series", checkpatch_series),
     Check("checkpatch-driver", checkpatch_driver),

@@ -56,7 +56,7 @@ def fuzz_binary() -> Path:
 def _build_selftests(log: Log) -> None:
     sources.shell(log, f"""
         make -C {config.ROOT_TREE}/tests/selftests -j{config.jobs()} \\
-            KSRC={config.ROOT_CACHE}/sources/linux OUT={config.ROOT_CACHE}/selftests
+            KSRC={sources.LINUX_TREE} OUT={config.ROOT_CACHE}/selftests
     """)
 
 

@@ -27,7 +27,7 @@ OVERLAY = MODELS / "overlay"
 
 
 def _build(log: Log) -> None:
-    kernel.retree(log, f"{config.ROOT_CACHE}/sources/qemu", [*patches(), OVERLAY])
+    kernel.retree(log, sources.QEMU_TREE, [*patches(), OVERLAY])
     sources.shell(log, f"""
         mkdir -p {config.ROOT_CACHE}/qemu && cd {config.ROOT_CACHE}/qemu
         [ -e build.ninja ] || ../sources/qemu/configure {CONFIGURE}

@@ -14,6 +14,10 @@ QEMU_RANGE = ("1:10.0", "1:10.1~")
 # ppc64el packages whose files the emulated host needs.
 TARGET_PACKAGES = ["busybox-static"]
 
+# Where the root has the sources.
+LINUX_TREE = f"{config.ROOT_CACHE}/sources/linux"
+QEMU_TREE = f"{config.ROOT_CACHE}/sources/qemu"
+
 
 def folder() -> Path:
     return config.cache_dir() / "sources"
@@ -68,7 +72,7 @@ def _fetch_linux(log: Log) -> None:
     source = config.linux_override()
     root.remove(linux())
     linux().mkdir(parents=True)
-    into = f"cd {config.ROOT_CACHE}/sources/linux"
+    into = f"cd {LINUX_TREE}"
     if source and source.is_dir():
         log.run(["cp", "-a", f"{source}/.", str(linux())])
         root.remove(linux() / ".git")
@@ -117,7 +121,7 @@ def _fetch_qemu(log: Log) -> None:
             {{ echo "E: qemu is $version, known to work is {QEMU_RANGE[0]} up to {QEMU_RANGE[1]}"; exit 1; }}
         apt-get download qemu-system-data/{root.SUITE}
         dpkg-deb -x qemu-system-data_*.deb {config.ROOT_CACHE}/sources/firmware
-        cd {config.ROOT_CACHE}/sources/qemu
+        cd {QEMU_TREE}
         tar -xf /tmp/qemu/qemu_*.orig.tar.xz --strip-components=1
         {COMMIT}
     """, network=True)

@@ -2,6 +2,8 @@
 
 //! Work that is repeated, later, until it has succeeded.
 //!
+//! The kernel crate's delayed work cannot be cancelled, and would outlive the module.
+//!
 //! C header: `include/linux/workqueue.h`
 
 use super::bindings;

@@ -4,7 +4,6 @@
  *
  * One call each and no policy: whatever decides something is Rust.
  */
-#include <linux/io.h>
 #include <linux/kvm_host.h>
 #include <linux/module.h>
 #include <linux/uaccess.h>
@@ -21,11 +20,6 @@ bool nvlink2_platform_is_powernv(void)
 struct device_node *nvlink2_pci_of_node(struct pci_dev *pdev)
 {
 	return of_node_get(pci_device_to_OF_node(pdev));
-}
-
-const char *nvlink2_pci_name(const struct pci_dev *pdev)
-{
-	return pci_name(pdev);
 }
 
 struct device_node *nvlink2_of_node_get(struct device_node *node)
@@ -65,10 +59,9 @@ void nvlink2_unregister_pfn_address_space(struct pfn_address_space *space)
 	unregister_pfn_address_space(space);
 }
 
-/* The flags io_remap_pfn_range() would set, and no inheritance by children. */
-void nvlink2_vma_set_flags(struct vm_area_struct *vma)
+void nvlink2_vma_set_pfnmap(struct vm_area_struct *vma)
 {
-	vm_flags_set(vma, VM_IO | VM_PFNMAP | VM_DONTEXPAND | VM_DONTDUMP | VM_DONTCOPY);
+	vm_flags_set(vma, VM_PFNMAP);
 }
 
 void nvlink2_vma_set_uncached(struct vm_area_struct *vma)
@@ -108,23 +101,6 @@ unsigned long nvlink2_copy_from_device(void *dst, const void *src, size_t len)
 void nvlink2_copy_to_device(void *dst, const void *src, size_t len)
 {
 	memcpy(dst, src, len);
-}
-
-/* Memory order as the bus has it, so that read(2) and a load through mmap(2) agree. */
-u64 nvlink2_raw_readq(const void __iomem *addr)
-{
-	u64 value = __raw_readq(addr);
-
-	/* What follows must not happen before the register was read. */
-	mb();
-	return value;
-}
-
-void nvlink2_raw_writeq(u64 value, void __iomem *addr)
-{
-	/* The register may start what depends on earlier stores. */
-	mb();
-	__raw_writeq(value, addr);
 }
 
 #ifdef CONFIG_KVM

@@ -5,9 +5,17 @@
 //! C header: `include/linux/io.h` (`ioremap`)
 
 use super::bindings;
-use core::ptr::NonNull;
+use core::ptr::{
+    self,
+    NonNull, //
+};
 use kernel::{
-    ffi::c_void,
+    io::{
+        Io,
+        Mmio,
+        MmioRaw,
+        Region, //
+    },
     prelude::*, //
 };
 
@@ -15,16 +23,10 @@ use kernel::{
 ///
 /// # Invariants
 ///
-/// `len` bytes are mapped, uncached, at `address`, which is page-aligned.
+/// `mapped` is what `ioremap` mapped, uncached.
 pub(crate) struct Registers {
-    address: NonNull<c_void>,
-    len: u64,
+    mapped: MmioRaw<Region>,
 }
-
-// SAFETY: A mapping belongs to the kernel, not to a thread.
-unsafe impl Send for Registers {}
-// SAFETY: Accesses are single loads and stores; the hardware orders them.
-unsafe impl Sync for Registers {}
 
 impl Registers {
     /// Maps `len` bytes of registers at `physical`, which must be page-aligned.
@@ -32,50 +34,46 @@ impl Registers {
         if physical % (1 << bindings::PAGE_SHIFT) != 0 {
             return Err(EINVAL);
         }
+        let len = usize::try_from(len)?;
         // SAFETY: Mapping alone accesses nothing.
-        let address = unsafe { bindings::ioremap(physical, usize::try_from(len)?) };
+        let address = NonNull::new(unsafe { bindings::ioremap(physical, len) }).ok_or(ENOMEM)?;
+        let raw =
+            MmioRaw::new_region(address.as_ptr().expose_provenance(), len).inspect_err(|_| {
+                // SAFETY: Just mapped, and unknown to anybody.
+                unsafe { bindings::iounmap(address.as_ptr()) }
+            })?;
 
-        // INVARIANT: `ioremap` mapped them, or returned NULL.
-        Ok(Self {
-            address: NonNull::new(address).ok_or(ENOMEM)?,
-            len,
-        })
+        // INVARIANT: `ioremap` mapped it.
+        Ok(Self { mapped: raw })
     }
 
-    /// Returns the address of the register at `offset`.
-    fn register(&self, offset: u64) -> Result<*mut c_void> {
-        let end = offset.checked_add(8).ok_or(EINVAL)?;
-
-        if offset % 8 != 0 || end > self.len {
-            return Err(EINVAL);
-        }
-        Ok(self
-            .address
-            .as_ptr()
-            .wrapping_byte_add(usize::try_from(offset)?))
+    fn io(&self) -> Mmio<'_, Region> {
+        // SAFETY: By the type invariant it is mapped as long as `self` exists, from a page's start.
+        unsafe { Mmio::from_raw(self.mapped) }
     }
 
-    /// Reads a register as it is in memory, whatever its byte order.
+    /// Reads the register at `offset` as it is in memory, whatever its byte order. EINVAL: there
+    /// is none.
     pub(crate) fn read(&self, offset: u64) -> Result<[u8; 8]> {
-        let register = self.register(offset)?;
+        let value = self.io().try_read64(usize::try_from(offset)?)?;
 
-        // SAFETY: `register` checked that it is a register of the block, which is mapped.
-        Ok(unsafe { bindings::nvlink2_raw_readq(register) }.to_ne_bytes())
+        Ok(value.to_le_bytes())
     }
 
-    /// Writes a register as it is in memory, whatever its byte order.
+    /// Writes the register at `offset` as it is in memory, whatever its byte order. EINVAL: there
+    /// is none.
     pub(crate) fn write(&self, offset: u64, value: [u8; 8]) -> Result {
-        let register = self.register(offset)?;
+        let value = u64::from_le_bytes(value);
 
-        // SAFETY: `register` checked that it is a register of the block, which is mapped.
-        unsafe { bindings::nvlink2_raw_writeq(u64::from_ne_bytes(value), register) };
-        Ok(())
+        self.io().try_write64(value, usize::try_from(offset)?)
     }
 }
 
 impl Drop for Registers {
     fn drop(&mut self) {
+        let address = ptr::with_exposed_provenance_mut(self.mapped.addr());
+
         // SAFETY: By the type invariant it is mapped, and nothing refers to it any more.
-        unsafe { bindings::iounmap(self.address.as_ptr()) };
+        unsafe { bindings::iounmap(address) };
     }
 }

@@ -16,8 +16,7 @@ use core::{
 use kernel::{
     device::Device,
     error::to_result,
-    prelude::*,
-    str::CStrExt, //
+    prelude::*, //
 };
 
 /// MSR bits of a guest's translation requests: translated, problem state, and so never HV.
@@ -52,8 +51,7 @@ impl GpuFunction {
 
     /// Returns the function's name, such as `0000:03:00.0`.
     pub(crate) fn name(&self) -> &CStr {
-        // SAFETY: By the type invariant the function is valid; its name lives as long.
-        unsafe { CStr::from_char_ptr(bindings::nvlink2_pci_name(self.0.as_ptr())) }
+        self.device().name()
     }
 
     /// Returns the NPU that the GPU's links lead to, if firmware describes one.

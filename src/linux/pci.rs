@@ -9,36 +9,36 @@ use core::ffi::CStr;
 use kernel::{
     device::Device,
     device_id::RawDeviceId,
-    str::CStrExt,
-    types::Opaque, //
+    pci::{
+        self,
+        Vendor, //
+    },
 };
 
 /// A PCI function that is being probed.
 #[repr(transparent)]
-pub(crate) struct Function(Opaque<bindings::pci_dev>);
+pub(crate) struct Function(pci::Device);
 
 impl Function {
     /// Returns a pointer that is valid as long as `self`.
     pub(super) fn as_raw(&self) -> *mut bindings::pci_dev {
-        self.0.get()
+        // A `pci::Device` is a transparent wrapper that may change behind a shared reference.
+        core::ptr::from_ref(&self.0).cast_mut().cast()
     }
 
     /// Returns the device, for messages.
     pub(crate) fn device(&self) -> &Device {
-        // SAFETY: A function that is being probed is a valid PCI device.
-        unsafe { Device::from_raw(&raw mut (*self.as_raw()).dev) }
+        self.0.as_ref()
     }
 
-    /// Returns the vendor id, 16 bits.
-    pub(crate) fn vendor(&self) -> u32 {
-        // SAFETY: Set when the device is enumerated.
-        u32::from(unsafe { (*self.as_raw()).vendor })
+    /// Returns the vendor.
+    pub(crate) fn vendor(&self) -> Vendor {
+        self.0.vendor_id()
     }
 
     /// Returns the function's name, such as `0006:00:00.1`.
     pub(crate) fn name(&self) -> &CStr {
-        // SAFETY: The name is set when the device is enumerated and lives as long.
-        unsafe { CStr::from_char_ptr(bindings::nvlink2_pci_name(self.as_raw())) }
+        self.device().name()
     }
 }
 
@@ -50,11 +50,12 @@ pub(crate) struct OverrideId(bindings::pci_device_id);
 
 impl OverrideId {
     /// Any device of a vendor.
-    pub(crate) const fn vendor(vendor: u32) -> Self {
+    pub(crate) const fn vendor(vendor: Vendor) -> Self {
         const ANY: u32 = !0;
 
         Self(bindings::pci_device_id {
-            vendor,
+            // CAST: Widens.
+            vendor: vendor.as_raw() as u32,
             device: ANY,
             subvendor: ANY,
             subdevice: ANY,

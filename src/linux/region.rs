@@ -12,8 +12,17 @@ use super::{
     },
 };
 use crate::pure::{
-    capability::Capability,
-    range::RegionOffset, //
+    capability::{
+        Capability,
+        CAPABILITY_SIZE,
+        ID_LNKSPD,
+        ID_SSATGT, //
+    },
+    range::{
+        region_index,
+        RegionOffset,
+        MAX_REGION_SIZE, //
+    },
 };
 use core::marker::PhantomData;
 use kernel::{
@@ -26,6 +35,7 @@ use kernel::{
         c_int, //
     },
     mm::virt::VmaNew,
+    pci::Vendor,
     prelude::*,
     sync::{
         Arc,
@@ -45,9 +55,25 @@ pub(crate) const FLAGS_ALL: u32 = bindings::VFIO_REGION_INFO_FLAG_READ
     | bindings::VFIO_REGION_INFO_FLAG_MMAP
     | bindings::VFIO_REGION_INFO_FLAG_CAPS;
 
+// Pure code knows these numbers of VFIO's interface, and does not see the headers.
+kernel::static_assert!(MAX_REGION_SIZE == 1 << bindings::VFIO_PCI_OFFSET_SHIFT);
+kernel::static_assert!(ID_SSATGT as u32 == bindings::VFIO_REGION_INFO_CAP_NVLINK2_SSATGT);
+kernel::static_assert!(ID_LNKSPD as u32 == bindings::VFIO_REGION_INFO_CAP_NVLINK2_LNKSPD);
+kernel::static_assert!(
+    CAPABILITY_SIZE == size_of::<bindings::vfio_region_info_cap_nvlink2_ssatgt>()
+        && CAPABILITY_SIZE == size_of::<bindings::vfio_region_info_cap_nvlink2_lnkspd>()
+);
+
+/// Subtype of NVIDIA's region of a GPU's RAM.
+pub(crate) const SUBTYPE_GPU_RAM: u32 = bindings::VFIO_REGION_SUBTYPE_NVIDIA_NVLINK2_RAM;
+
+/// Subtype of IBM's region of ATSD registers.
+pub(crate) const SUBTYPE_ATSD: u32 = bindings::VFIO_REGION_SUBTYPE_IBM_NVLINK2_ATSD;
+
 /// Returns the region type of a PCI vendor (`VFIO_REGION_TYPE_PCI_VENDOR_TYPE`).
-pub(crate) const fn vendor_type(vendor: u32) -> u32 {
-    bindings::VFIO_REGION_TYPE_PCI_VENDOR_TYPE | vendor
+pub(crate) const fn vendor_type(vendor: Vendor) -> u32 {
+    // CAST: Widens.
+    bindings::VFIO_REGION_TYPE_PCI_VENDOR_TYPE | vendor.as_raw() as u32
 }
 
 /// A region of a VFIO PCI device.
@@ -96,10 +122,10 @@ impl<R: Region> RegionVTable<R> {
         let (core, position) = unsafe { (Core::from_raw(core), &mut *ppos) };
         let mut transfer = || {
             let file_offset = u64::try_from(*position)?;
-            let index = usize::try_from(file_offset >> bindings::VFIO_PCI_OFFSET_SHIFT)?;
-            let index = index
-                .checked_sub(usize::try_from(FIRST_REGION)?)
+            let index = region_index(file_offset)
+                .checked_sub(FIRST_REGION.into())
                 .ok_or(EINVAL)?;
+            let index = usize::try_from(index)?;
             // SAFETY: VFIO found these operations in the region at this offset before it called
             // them, and regions neither move nor go while the device is open. See the type for
             // what `data` is.

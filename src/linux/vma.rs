@@ -260,10 +260,16 @@ pub(crate) fn attach<M: Mapping>(
     )?;
     let raw = vma.as_ptr();
 
-    // SAFETY: The VMA is being set up, so nobody else looks at it, and its flags may be set. The
-    // operations expect an `Arc<Attached<M>>` in `vm_private_data`.
+    // As io_remap_pfn_range() would, and not for children.
+    vma.set_io();
+    vma.set_dontexpand();
+    vma.set_dontdump();
+    vma.set_dontcopy();
+    // SAFETY: The VMA is being set up, so nobody else looks at it, and its flags may be set:
+    // nobody makes it VM_MIXEDMAP. The operations expect an `Arc<Attached<M>>` in
+    // `vm_private_data`.
     unsafe {
-        bindings::nvlink2_vma_set_flags(raw);
+        bindings::nvlink2_vma_set_pfnmap(raw);
         if caching == Caching::Uncached {
             bindings::nvlink2_vma_set_uncached(raw);
         }

@@ -276,7 +276,7 @@ fn disables(core: &Core, file_offset: bindings::loff_t, count: usize) -> bool {
         return false;
     };
 
-    offset >> bindings::VFIO_PCI_OFFSET_SHIFT == CONFIG
+    region_index(offset) == CONFIG
         && write_may_disable(
             RegionOffset::new(offset).get(),
             u64::try_from(count).unwrap_or(u64::MAX),

@@ -5,18 +5,19 @@
 /// Size of either capability: an 8-byte header and 8 bytes of content.
 pub(crate) const CAPABILITY_SIZE: usize = 16;
 
-const ID_SSATGT: u16 = 4;
-const ID_LNKSPD: u16 = 5;
+/// `VFIO_REGION_INFO_CAP_NVLINK2_SSATGT`
+pub(crate) const ID_SSATGT: u16 = 4;
+/// `VFIO_REGION_INFO_CAP_NVLINK2_LNKSPD`
+pub(crate) const ID_LNKSPD: u16 = 5;
 const VERSION: u16 = 1;
 
 /// An NVLink2 capability of a region.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Capability {
-    /// `VFIO_REGION_INFO_CAP_NVLINK2_SSATGT`: the address by which the NPU knows the GPU
-    /// (`ibm,device-tgt-addr`). It pairs a GPU with its bridges.
+    /// The address by which the NPU knows the GPU (`ibm,device-tgt-addr`). It pairs a GPU with its
+    /// bridges.
     TargetAddress(u64),
-    /// `VFIO_REGION_INFO_CAP_NVLINK2_LNKSPD`: the link's speed code (`ibm,nvlink-speed`; 9 is
-    /// 25 Gb/s per lane).
+    /// The link's speed code (`ibm,nvlink-speed`; 9 is 25 Gb/s per lane).
     LinkSpeed(u32),
 }
 

@@ -55,6 +55,8 @@ is "no bridge has a driver before" bound "$bridges" ''
 is "the packages can be installed" dpkg -i --force-depends "$here"/*.deb
 is "the driver has an alias for the GPU" sh -c 'modinfo -F alias nvlink2-vfio-pci | grep vfio_pci:v000010DE'
 
+is "the hook for libvirt is where the guide says" test -x /usr/share/doc/nvlink2-vfio/examples/libvirt-hook
+
 /usr/lib/systemd/systemd-udevd --daemon
 udevadm trigger --action=add --subsystem-match=pci
 udevadm settle

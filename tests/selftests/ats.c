@@ -326,7 +326,7 @@ static const char *remembered(const struct party *p, unsigned int n)
 }
 
 /* Pages that leave the machine are out of reach, though the GPU knows where they were. */
-TEST_F(ats, memory_that_the_machine_loses)
+TEST_F(ats, defect_24_memory_that_the_machine_loses)
 {
 	struct guest *guest = &self->p.guest;
 	unsigned int n;

@@ -56,11 +56,6 @@ int model_train(const struct model *m)
 	return mask && status == mask ? 0 : -EIO;
 }
 
-int model_untrain(const struct model *m)
-{
-	return model_write32(m, V100_LINK_TRAIN, V100_LINK_TRAIN_DOWN);
-}
-
 int model_ram_read(const struct model *m, __u64 offset, void *buf, size_t size)
 {
 	ssize_t n = pread(m->dev, buf, size, BAR1 + offset);

@@ -25,7 +25,6 @@ int model_read32(const struct model *m, __u32 reg, __u32 *value);
 int model_write32(const struct model *m, __u32 reg, __u32 value);
 /* Trains all links, as the vendor's driver does; -EIO if they stay down. */
 int model_train(const struct model *m);
-int model_untrain(const struct model *m);
 /* @offset is a RAM address below V100_BAR1_SIZE. */
 int model_ram_read(const struct model *m, __u64 offset, void *buf, size_t size);
 int model_ram_write(const struct model *m, __u64 offset, const void *buf, size_t size);

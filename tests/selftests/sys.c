@@ -58,20 +58,6 @@ int sys_write(const char *path, const char *text)
 	return ret;
 }
 
-int sys_read_u64(const char *path, __u64 *value)
-{
-	char buf[64], *end;
-	ssize_t n = sys_read(path, buf, sizeof(buf));
-
-	if (n < 0)
-		return n;
-	errno = 0;
-	*value = strtoull(buf, &end, 0);
-	if (end == buf || errno)
-		return -EINVAL;
-	return 0;
-}
-
 bool sys_exists(const char *path)
 {
 	return !access(path, F_OK);

@@ -426,6 +426,22 @@ fn other_vfio_drivers_are_told_by_their_modules() {
         )));
 }
 
+#[test]
+fn doctor_is_content_with_a_core_that_is_built_in() {
+    let (_folder, file) = changed("3-bound", |files| {
+        files["sys"]["module"]
+            .as_object_mut()
+            .unwrap()
+            .remove("vfio_pci_core");
+    });
+    program()
+        .arg("--sysfs")
+        .arg(file)
+        .arg("doctor")
+        .assert()
+        .success();
+}
+
 /// A host on which a thing is missing, and what doctor says about it.
 #[test]
 fn doctor_finds_what_is_missing() {

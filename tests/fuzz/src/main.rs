@@ -18,8 +18,7 @@
 //! - VFIO_EEH_PE_INJECT_ERR, and madvise() with MADV_HWPOISON: they break hardware and memory of the
 //!   host by design;
 //! - VFIO_EEH_PE_RESET_HOT and _FUNDAMENTAL (the end of a reset, _DEACTIVATE, is not): all wait for each
-//!   of them for several seconds; the selftest `eeh` does them;
-//! - closing a KVM with a group that never got a table: the kernel's own code warns.
+//!   of them for several seconds; the selftest `eeh` does them.
 //!
 //! GPUs copy ([`op::Op::Engine`]) from and to any address: the IOMMU and the NPU have to confine them.
 

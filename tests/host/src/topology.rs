@@ -6,7 +6,7 @@ use crate::{
     pure::{
         aperture::Aperture,
         devicetree::{Node, Problem},
-        topology::{bridge, gpu},
+        topology::{bridge, gpu, gpu_of},
     },
     tree::{TestNode, Tree},
 };
@@ -50,9 +50,11 @@ fn every_gpu_has_its_two_links() {
 #[test]
 fn every_bridge_has_its_gpu_and_register() {
     for link in 0..6 {
-        let (found, fault) = bridge(&tree().node(&bridge_path(link))).unwrap().unwrap();
+        let node = tree().node(&bridge_path(link));
+        let (found, fault) = bridge(&node).unwrap().unwrap();
 
         assert!(fault.is_none());
+        assert_eq!(gpu_of(&node).unwrap().to_string(), gpu_path(link / 2));
         assert_eq!(found.aperture.base(), base(link / 2));
         assert_eq!(found.aperture.size(), APERTURE);
         assert_eq!(found.tgt, base(link / 2));

@@ -78,8 +78,7 @@ impl World<'_> {
         }
     }
 
-    /// Adds a group, and what it must have before it goes: a table. Without one the kernel's own code
-    /// warns (virt/kvm/vfio.c, kvm_spapr_tce_release_vfio_group), whoever drives the devices.
+    /// Adds a group and gives it a table, or with `bad_table` fails to.
     fn add(&mut self, group: u8, bad_table: bool) -> Option<()> {
         let index = usize::from(group);
         let vfio = self.vm.as_ref()?.vfio.as_ref()?.as_raw_fd();
