@@ -72,16 +72,22 @@ def selftests_one_chip() -> Result:
     return _selftests(3, "iommu_group", "region_info", "driver_binding")
 
 
-# What maps GPU RAM, and what depends on it.
-MAPPING = ["gpu_ram_mmap", "gpu_ram_rw", "gpu_ram_vma", "gpu_ram_dma", "gpu_ram_reset", "lpar", "driver_binding"]
+# The selftests but gpu_ram_huge, which loads the module with orders of its own.
+ANY_ORDER = [
+    "iommu_group", "region_info", "gpu_ram_mmap", "gpu_ram_rw", "gpu_ram_vma", "gpu_ram_dma", "gpu_ram_reset",
+    "memory_failure", "atsd", "lpar", "nvlink_dma", "ats", "driver_binding", "load",
+]
+# With how large pages, as orders: 64 KiB only, and none larger than 2 MiB. Without a limit: selftests().
+ORDERS = (0, 5)
 
 
 def selftests_orders() -> Result:
-    """The same with pages of 64 KiB only, and with none larger than 2 MiB."""
+    """The same with smaller pages."""
     total = Result()
-    for order in (0, 5):
-        run = Emulated(f"selftests-order-{order}", ["--no-module", "--file", str(programs.selftests_dir())],
-                       "env", f"NVLINK2_PARAMETERS=max_order={order}", "/files/selftests/run.sh", *MAPPING)
+    for order in ORDERS:
+        run = Emulated(f"selftests-order-{order}",
+                       ["--gpus", "6", "--no-module", "--file", str(programs.selftests_dir())],
+                       "env", f"NVLINK2_PARAMETERS=max_order={order}", "/files/selftests/run.sh", *ANY_ORDER)
         result = run.with_console(Result.tallied(run.status, run.output))
         if result.failed or result.skipped:
             result.text = f"max_order={order}:\n{result.text}"
