@@ -31,7 +31,7 @@ static __attribute__((constructor)) void share(void)
 			   0);
 	if (loaded_with == MAP_FAILED)
 		abort();
-	strcpy(loaded_with, "not by us");
+	snprintf(loaded_with, PAGE_64K, "not by us");
 }
 
 static int load_with(const char *parameters)
@@ -45,7 +45,7 @@ static int load_with(const char *parameters)
 	}
 	ret = ret ?: module_load_with(parameters);
 	if (!ret)
-		strcpy(loaded_with, parameters);
+		snprintf(loaded_with, PAGE_64K, "%s", parameters);
 	return ret;
 }
 
