@@ -68,5 +68,5 @@ def run(with_peer: bool, names: list[str]) -> int:
     if with_peer:
         inputs += ["--peer", _measure(peer.image(), names)]
     status = subprocess.run([_report(), *inputs, "--text", str(_code()), "--out", folder()], check=False).returncode
-    say(f"{folder()}: bench.md, bench.json, populate.svg")
+    say(f"{folder()}: {', '.join(sorted(path.name for path in folder().iterdir()))}")
     return status

@@ -12,7 +12,7 @@ from .step import duration, say
 
 CHECKS: list[Check] = [*client_tests.CHECKS, *tests.CHECKS, *lints.CHECKS]
 # Too long for each time: these run when they are named.
-LONG_CHECKS: list[Check] = [*client_tests.LONG_CHECKS, *intree_builds.CHECKS, *package_tests.CHECKS,
+LONG_CHECKS: list[Check] = [*client_tests.LONG_CHECKS, *tests.LONG_CHECKS, *intree_builds.CHECKS, *package_tests.CHECKS,
                             *debug_tests.LONG_CHECKS]
 
 

@@ -79,21 +79,35 @@ def pseries() -> Result:
     return run.with_console(Result.tallied(run.status, run.output))
 
 
-# What maps GPU RAM, and what depends on it.
+# What maps GPU RAM, and what depends on it: with the other sizes of pages these run each time.
 MAPPING = ["gpu_ram_mmap", "gpu_ram_rw", "gpu_ram_vma", "gpu_ram_dma", "gpu_ram_reset", "lpar", "driver_binding"]
+# The selftests but gpu_ram_huge, which loads the module with orders of its own.
+ANY_ORDER = ["iommu_group", "region_info", *MAPPING, "eeh", "memory_failure", "atsd", "nvlink_dma", "ats", "load"]
+# With how large pages, as orders: 64 KiB only, and none larger than 2 MiB. Without a limit: selftests().
+ORDERS = (0, 5)
 
 
-def selftests_orders() -> Result:
-    """The same with pages of 64 KiB only, and with none larger than 2 MiB."""
+def _with_orders(gpus: int, names: list[str]) -> Result:
     total = Result()
-    for order in (0, 5):
-        run = Emulated(f"selftests-order-{order}", ["--no-module", "--file", str(programs.selftests_dir())],
-                       "env", f"NVLINK2_PARAMETERS=max_order={order}", "/files/selftests/run.sh", *MAPPING)
+    for order in ORDERS:
+        run = Emulated(f"selftests-order-{order}",
+                       ["--gpus", str(gpus), "--no-module", "--file", str(programs.selftests_dir())],
+                       "env", f"NVLINK2_PARAMETERS=max_order={order}", "/files/selftests/run.sh", *names)
         result = run.with_console(Result.tallied(run.status, run.output))
         if result.failed or result.skipped:
             result.text = f"max_order={order}:\n{result.text}"
         total.add(result)
     return total
+
+
+def selftests_orders() -> Result:
+    """What maps GPU RAM, with smaller pages."""
+    return _with_orders(6, MAPPING)
+
+
+def orders() -> Result:
+    """All of them with smaller pages."""
+    return _with_orders(6, ANY_ORDER)
 
 
 def firmware_sets(known: str) -> Iterator[list[str]]:
@@ -269,3 +283,4 @@ CHECKS = [
     Check("nvlink2ctl", nvlink2ctl),
     Check("nvlink2ctl-host", nvlink2ctl_host),
 ]
+LONG_CHECKS = [Check("orders", orders)]

@@ -15,7 +15,6 @@
 #include "sys.h"
 #include "testbed.h"
 
-#define TCE_READ_WRITE	3ULL
 #define MAP_SIZE	(4 * PAGE_64K)
 #define MAP_OFFSET	(37 * PAGE_64K)
 
@@ -41,34 +40,6 @@ FIXTURE_TEARDOWN(dma)
 }
 
 /*
- * How many of the NPU's TVEs translate @iova to @tce. -EBADMSG if one that is in use says
- * something else.
- */
-static int tves_with(const struct testbed *tb, __u64 iova, __u64 tce)
-{
-	const struct dt_bridge *b = &tb->gpu->link[0];
-	__u64 tve, seen;
-	unsigned int pe;
-	int count = 0, ret;
-
-	for (pe = 0; pe < NPU_NUM_TVES; pe++) {
-		ret = npu_read_tve(b->chip, b->xscom_base, pe, &tve);
-		ret = ret ?: tve_lookup(tve, iova, &seen);
-		if (ret == -ENOENT)
-			continue;
-		if (ret)
-			return ret;
-		if (seen != tce) {
-			fprintf(stderr, "# PE %u: TCE of %#lx is %#lx, not %#lx\n", pe, iova,
-				seen, tce);
-			return -EBADMSG;
-		}
-		count++;
-	}
-	return count;
-}
-
-/*
  * Defect 4: the original registered the start of the aperture whatever was mapped; DMA then
  * went elsewhere.
  */
@@ -83,10 +54,11 @@ TEST_F(dma, defect_4_tce_holds_the_address_of_the_page)
 	for (i = 0; i < 2; i++) {
 		const __u64 hpa = self->tb.gpu->aperture + MAP_OFFSET + (1 + i) * PAGE_64K;
 
-		EXPECT_LT(0, tves_with(&self->tb, iova + i * PAGE_64K, hpa | TCE_READ_WRITE));
+		EXPECT_LT(0, testbed_tves_with(&self->tb, iova + i * PAGE_64K,
+					       hpa | TCE_READ_WRITE));
 	}
 	ASSERT_EQ(0, vfio_dma_unmap(&self->tb.group, iova, 2 * PAGE_64K));
-	EXPECT_LT(0, tves_with(&self->tb, iova, 0));
+	EXPECT_LT(0, testbed_tves_with(&self->tb, iova, 0));
 	EXPECT_EQ(0, munmap(p, MAP_SIZE));
 }
 
@@ -101,10 +73,10 @@ TEST_F(dma, defect_4_two_mappings)
 	ASSERT_NE(NULL, q);
 	ASSERT_EQ(0, vfio_dma_map(&self->tb.group, p, 0, MAP_SIZE));
 	ASSERT_EQ(0, vfio_dma_map(&self->tb.group, q, MAP_SIZE, MAP_SIZE));
-	EXPECT_LT(0, tves_with(&self->tb, 0, self->tb.gpu->aperture | TCE_READ_WRITE));
+	EXPECT_LT(0, testbed_tves_with(&self->tb, 0, self->tb.gpu->aperture | TCE_READ_WRITE));
 	end = self->tb.gpu->aperture + self->tb.ram->size;
-	EXPECT_LT(0, tves_with(&self->tb, 2 * MAP_SIZE - PAGE_64K,
-			       (end - PAGE_64K) | TCE_READ_WRITE));
+	EXPECT_LT(0, testbed_tves_with(&self->tb, 2 * MAP_SIZE - PAGE_64K,
+				       (end - PAGE_64K) | TCE_READ_WRITE));
 	EXPECT_EQ(0, vfio_dma_unmap(&self->tb.group, 0, 2 * MAP_SIZE));
 }
 
@@ -207,9 +179,9 @@ TEST_F(dma, defect_14_munmap_with_a_live_tce)
 	ASSERT_EQ(0, vfio_dma_map(&self->tb.group, p, 0, MAP_SIZE));
 	ASSERT_EQ(0, munmap(p, MAP_SIZE));
 	usleep(500000);
-	EXPECT_LT(0, tves_with(&self->tb, 0, expected));
+	EXPECT_LT(0, testbed_tves_with(&self->tb, 0, expected));
 	ASSERT_EQ(0, vfio_dma_unmap(&self->tb.group, 0, MAP_SIZE));
-	EXPECT_LT(0, tves_with(&self->tb, 0, 0));
+	EXPECT_LT(0, testbed_tves_with(&self->tb, 0, 0));
 	ASSERT_EQ(0, wait_for_no_registration(&self->tb));
 
 	q = mmap(p, MAP_SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED,
@@ -279,7 +251,7 @@ TEST_F(dma, defect_14_maps_again_under_a_live_tce)
 	EXPECT_EQ(3ULL, value);
 	EXPECT_EQ(0, vfio_dma_unmap(&self->tb.group, 0, PAGE_64K));
 	EXPECT_EQ(0, vfio_dma_map(&self->tb.group, p, 0, PAGE_64K));
-	EXPECT_LT(0, tves_with(&self->tb, 0, expected));
+	EXPECT_LT(0, testbed_tves_with(&self->tb, 0, expected));
 	EXPECT_EQ(0, vfio_dma_unmap(&self->tb.group, 0, PAGE_64K));
 	EXPECT_EQ(0, munmap(p, MAP_SIZE));
 	EXPECT_EQ(0, wait_for_no_registration(&self->tb));
@@ -404,7 +376,7 @@ TEST_F(dma, defect_3_tces_of_4k_and_64k_at_any_page)
 	iova = create.start_addr + 8192;
 	hpa = self->tb.gpu->aperture + 4 * PAGE_64K + 4096;
 	ASSERT_EQ(0, vfio_dma_map(&self->tb.group, p + PAGE_64K + 4096, iova, 4096));
-	EXPECT_LT(0, tves_with(&self->tb, iova, hpa | TCE_READ_WRITE));
+	EXPECT_LT(0, testbed_tves_with(&self->tb, iova, hpa | TCE_READ_WRITE));
 	EXPECT_EQ(0, vfio_dma_unmap(&self->tb.group, iova, 4096));
 }
 

@@ -13,6 +13,7 @@
 
 #include "bind.h"
 #include "guest.h"
+#include "scom.h"
 #include "sys.h"
 #include "testbed.h"
 
@@ -20,6 +21,33 @@
 #define GIB	(1024 * MIB)
 /* Faults of the test program itself. */
 #define NOISE	2
+
+/* What the module was loaded with last. Each test is a process of its own, so they share this. */
+static char *loaded_with;
+
+static __attribute__((constructor)) void share(void)
+{
+	loaded_with = mmap(NULL, PAGE_64K, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1,
+			   0);
+	if (loaded_with == MAP_FAILED)
+		abort();
+	snprintf(loaded_with, PAGE_64K, "not by us");
+}
+
+static int load_with(const char *parameters)
+{
+	int ret = 0;
+
+	if (module_loaded()) {
+		if (!strcmp(loaded_with, parameters))
+			return 0;
+		ret = module_unload();
+	}
+	ret = ret ?: module_load_with(parameters);
+	if (!ret)
+		snprintf(loaded_with, PAGE_64K, "%s", parameters);
+	return ret;
+}
 
 FIXTURE(huge)
 {
@@ -32,17 +60,35 @@ FIXTURE_VARIANT(huge)
 	unsigned long page;
 };
 
+/* 2 MiB are order 5 and 1 GiB is order 14: what is in between allows what is below. */
 FIXTURE_VARIANT_ADD(huge, none)
 {
 	.parameters = "max_order=0",
 	.page = PAGE_64K,
 };
 
-/* 1 GiB is order 14: what is in between allows what is below. */
+FIXTURE_VARIANT_ADD(huge, below_2_mib)
+{
+	.parameters = "max_order=4",
+	.page = PAGE_64K,
+};
+
 FIXTURE_VARIANT_ADD(huge, up_to_2_mib)
+{
+	.parameters = "max_order=5",
+	.page = 2 * MIB,
+};
+
+FIXTURE_VARIANT_ADD(huge, below_1_gib)
 {
 	.parameters = "max_order=13",
 	.page = 2 * MIB,
+};
+
+FIXTURE_VARIANT_ADD(huge, up_to_1_gib)
+{
+	.parameters = "max_order=14",
+	.page = GIB,
 };
 
 FIXTURE_VARIANT_ADD(huge, any)
@@ -53,9 +99,7 @@ FIXTURE_VARIANT_ADD(huge, any)
 
 FIXTURE_SETUP(huge)
 {
-	if (module_loaded())
-		ASSERT_EQ(0, module_unload());
-	ASSERT_EQ(0, module_load_with(variant->parameters));
+	ASSERT_EQ(0, load_with(variant->parameters));
 	ASSERT_EQ(0, testbed_open(&self->tb, 0, false))
 		TH_LOG("%s", self->tb.why);
 }
@@ -84,11 +128,17 @@ static __u64 touch(const char *p, size_t size)
 	return minor_faults() - before;
 }
 
-#define EXPECT_FAULTS(expected, faults) do {				\
-	__u64 expected_ = (expected), faults_ = (faults);		\
-	EXPECT_LE(expected_, faults_);					\
-	EXPECT_GE(expected_ + NOISE, faults_);				\
-} while (0)
+/* Whether there were as many as expected, those of the program itself aside. */
+static bool counted(__u64 expected, __u64 faults)
+{
+	if (faults >= expected && faults <= expected + NOISE)
+		return true;
+	fprintf(stderr, "# %llu faults, not %llu\n", (unsigned long long)faults,
+		(unsigned long long)expected);
+	return false;
+}
+
+#define EXPECT_FAULTS(expected, faults)	EXPECT_TRUE(counted(expected, faults))
 
 TEST_F_TIMEOUT(huge, one_gib_is_one_fault, 120)
 {
@@ -139,17 +189,19 @@ TEST_F_TIMEOUT(huge, every_page_is_in_its_place, 120)
 		0, GIB - 2 * MIB - 8, GIB - 8, GIB, GIB + 2 * MIB - 8, GIB + 2 * MIB,
 		2 * GIB - 8, 2 * GIB, 3 * GIB - 8,
 	};
+	const __u64 step = 16 * PAGE_64K + 8;
 	__u64 value, at, wrong = 0;
 	unsigned int i;
 	char *p;
 
 	p = vfio_map_at(self->tb.dev, self->tb.ram, 0, 3 * GIB, reserve(3 * GIB, GIB));
 	ASSERT_NE(NULL, p);
-	for (at = 0; at < 3 * GIB; at += 16 * PAGE_64K + 8)
+	/* Backwards: it is not the first word of a page that brings it in. */
+	for (at = 3 * GIB / step * step; at; at -= step)
 		store64(p + at, pattern(at, 3));
 	for (i = 0; i < ARRAY_SIZE(ends); i++)
 		store64(p + ends[i], pattern(ends[i], 4));
-	for (at = 16 * PAGE_64K + 8; at < 3 * GIB; at += 16 * PAGE_64K + 8) {
+	for (at = step; at < 3 * GIB; at += step) {
 		ASSERT_EQ(8, pread(self->tb.dev, &value, 8, self->tb.ram->offset + at));
 		wrong += value != pattern(at, 3);
 	}
@@ -184,21 +236,30 @@ TEST_F(huge, nothing_beyond_the_mapping)
 	}
 }
 
+/* Huge pages that the driver has inserted since it has the GPU, -1 if it does not say. */
+static long huge_pages(const struct testbed *tb)
+{
+	char path[128], text[256], *line;
+
+	snprintf(path, sizeof(path), DEBUGFS "/%s/faults", tb->gpu->bdf);
+	if (sys_read(path, text, sizeof(text)) < 0)
+		return -1;
+	line = strstr(text, "huge ");
+	return line ? strtol(line + strlen("huge "), NULL, 10) : -1;
+}
+
 /* The aperture's last bytes, of which a page is as good as any other. */
 TEST_F(huge, last_page_of_the_region)
 {
 	const __u64 size = self->tb.ram->size;
 	char *p = vfio_map_at(self->tb.dev, self->tb.ram, size - GIB, GIB, reserve(GIB, GIB));
-	char path[128], text[256], *line;
+	const long before = huge_pages(&self->tb);
 
 	ASSERT_NE(NULL, p);
+	ASSERT_LE(0, before);
 	/* There is no RAM: the value is of no interest. */
 	load64(p + GIB - 8);
-	snprintf(path, sizeof(path), DEBUGFS "/%s/faults", self->tb.gpu->bdf);
-	ASSERT_LT(0, sys_read(path, text, sizeof(text)));
-	line = strstr(text, "huge ");
-	ASSERT_NE(NULL, line);
-	EXPECT_EQ(variant->page > PAGE_64K, strtoul(line + strlen("huge "), NULL, 10));
+	EXPECT_EQ(before + (variant->page > PAGE_64K), huge_pages(&self->tb));
 }
 
 TEST_F(huge, protection_of_the_whole_mapping_changes)
@@ -218,6 +279,304 @@ TEST_F(huge, protection_of_the_whole_mapping_changes)
 	EXPECT_EQ(0, try_write64(p + GIB - 8, 84));
 	EXPECT_EQ(8, pread(self->tb.dev, &value, 8, self->tb.ram->offset + GIB + 8));
 	EXPECT_EQ(83ULL, value);
+}
+
+/*
+ * Parts of a mapping of the first WHOLE bytes: inside of a page of 2 MiB, one such page in one of
+ * 1 GiB, inside of two pages, and a page of 1 GiB.
+ */
+#define WHOLE	(2 * GIB)
+
+static const struct part {
+	__u64 start, end;
+} parts[] = {
+	{ 10 * MIB + 7 * PAGE_64K, 10 * MIB + 8 * PAGE_64K },
+	{ 64 * MIB, 66 * MIB },
+	{ GIB - PAGE_64K, GIB + 3 * PAGE_64K },
+	{ GIB, 2 * GIB },
+};
+
+/*
+ * How many pages of at most @page bytes [@start, @end) of the region takes, where user addresses
+ * are congruent to the offset.
+ */
+static __u64 pages_in(unsigned long page, __u64 start, __u64 end)
+{
+	static const unsigned long sizes[] = { GIB, 2 * MIB, PAGE_64K };
+	__u64 count;
+
+	for (count = 0; start < end; count++) {
+		const unsigned long *size = sizes;
+
+		while (*size > page || start % *size || end - start < *size)
+			size++;
+		start += *size;
+	}
+	return count;
+}
+
+/*
+ * Pages that are only partly in the part go, and smaller ones come in their place: so many in
+ * the part, and beside it.
+ */
+static __u64 pages_inside(unsigned long page, const struct part *part)
+{
+	if (part->start % page || part->end % page)
+		return pages_in(page, part->start, part->end);
+	return 0;
+}
+
+static __u64 pages_below(unsigned long page, const struct part *part)
+{
+	return pages_in(page, part->start / page * page, part->start);
+}
+
+static __u64 pages_above(unsigned long page, const struct part *part)
+{
+	return pages_in(page, part->end, (part->end + page - 1) / page * page);
+}
+
+/* From word to word that has a content of its own, so that any place in any page has one. */
+#define STEP	(MIB + PAGE_64K + 8)
+
+/* Of @start to @end of the region, which are at @p. */
+static void fill(char *p, __u64 start, __u64 end)
+{
+	__u64 at;
+
+	for (at = start; at < end; at += STEP)
+		store64(p + (at - start), pattern(at, 5));
+}
+
+/* How many of them are not as they were. */
+static __u64 damaged(const char *p, __u64 start, __u64 end)
+{
+	__u64 at, count = 0;
+
+	for (at = start; at < end; at += STEP)
+		count += load64(p + (at - start)) != pattern(at, 5);
+	return count;
+}
+
+/*
+ * WHOLE bytes with all pages in place and a content for each of @part and what is beside it.
+ * NULL: they are not, or not with pages of @page bytes.
+ */
+static char *map_whole(const struct testbed *tb, unsigned long page, const struct part *part)
+{
+	char *p = reserve(WHOLE, GIB);
+
+	if (p)
+		p = vfio_map_at(tb->dev, tb->ram, 0, WHOLE, p);
+	if (!p || !counted(WHOLE / page, touch(p, WHOLE)))
+		return NULL;
+	fill(p, 0, part->start);
+	fill(p + part->start, part->start, part->end);
+	fill(p + part->end, part->end, WHOLE);
+	return p;
+}
+
+/*
+ * Whether @size bytes at @p can be used for DMA, as a mapping of their own and at both ends, and
+ * TCEs then have the addresses of @offset of the region: "", or what is wrong.
+ */
+static const char *dma_reaches(const struct testbed *tb, char *p, __u64 offset, size_t size)
+{
+	const __u64 first = tb->gpu->aperture + offset, last = first + size - PAGE_64K;
+
+	if (vfio_dma_register(&tb->group, p, size))
+		return "it is not registered";
+	if (vfio_dma_map(&tb->group, p, 0, PAGE_64K) ||
+	    vfio_dma_map(&tb->group, p + size - PAGE_64K, PAGE_64K, PAGE_64K))
+		return "no TCE maps it";
+	if (testbed_tves_with(tb, 0, first | TCE_READ_WRITE) <= 0 ||
+	    testbed_tves_with(tb, PAGE_64K, last | TCE_READ_WRITE) <= 0)
+		return "a TCE has another address";
+	if (vfio_dma_unmap(&tb->group, 0, 2 * PAGE_64K))
+		return "the TCEs stay";
+	return vfio_dma_unregister(&tb->group, p, size) ? "the registration stays" : "";
+}
+
+/* Ordinary memory, so that the container lets anything be mapped at all. */
+static int register_something(const struct testbed *tb)
+{
+	void *ram = anonymous(PAGE_64K);
+
+	return ram ? vfio_dma_register(&tb->group, ram, PAGE_64K) : -ENOMEM;
+}
+
+/* What is left of @whole when the part is not there any more: content, and what DMA reaches. */
+static const char *is_left(const struct testbed *tb, char *whole, const struct part *part)
+{
+	const char *wrong = dma_reaches(tb, whole, 0, part->start);
+
+	if (!*wrong && part->end < WHOLE)
+		wrong = dma_reaches(tb, whole + part->end, part->end, WHOLE - part->end);
+	if (!*wrong && (damaged(whole, 0, part->start) ||
+			damaged(whole + part->end, part->end, WHOLE)))
+		wrong = "the content is another";
+	return wrong;
+}
+
+/* Only what is unmapped goes; of the rest of its page, the content stays. */
+TEST_F_TIMEOUT(huge, part_is_unmapped, 120)
+{
+	const unsigned long page = variant->page;
+	const struct part *part;
+	__u64 value;
+	char *p;
+
+	ASSERT_EQ(0, register_something(&self->tb));
+	for (part = parts; part < parts + ARRAY_SIZE(parts); part++) {
+		p = map_whole(&self->tb, page, part);
+		ASSERT_NE(NULL, p);
+		ASSERT_EQ(0, munmap(p + part->start, part->end - part->start));
+		EXPECT_FAULTS(pages_below(page, part) + pages_above(page, part),
+			      touch(p, part->start) + touch(p + part->end, WHOLE - part->end))
+			TH_LOG("beside %#lx", (unsigned long)part->start);
+		EXPECT_EQ(SIGSEGV, try_read64(p + part->start, &value));
+		EXPECT_EQ(SIGSEGV, try_read64(p + part->end - 8, &value));
+		EXPECT_STREQ("", is_left(&self->tb, p, part));
+		EXPECT_EQ(part->end < WHOLE ? 2 : 1, testbed_mappings(&self->tb, NULL));
+		EXPECT_NE(0, vfio_dma_map(&self->tb.group, p + part->start, 0, PAGE_64K));
+		EXPECT_NE(0, vfio_dma_register(&self->tb.group, p, WHOLE));
+
+		/* Pages of all sizes go with the memory space, and come back. */
+		ASSERT_EQ(0, vfio_set_memory(self->tb.dev, false));
+		EXPECT_EQ(SIGBUS, try_read64(p, &value));
+		EXPECT_EQ(SIGBUS, try_read64(p + part->start - 8, &value));
+		EXPECT_EQ(part->end < WHOLE ? SIGBUS : SIGSEGV, try_read64(p + part->end, &value));
+		ASSERT_EQ(0, vfio_set_memory(self->tb.dev, true));
+		EXPECT_STREQ("", is_left(&self->tb, p, part));
+		ASSERT_EQ(0, munmap(p, WHOLE));
+		EXPECT_EQ(0, testbed_mappings(&self->tb, NULL));
+	}
+}
+
+/* A mapping that shrinks loses its end, wherever in a page that is. */
+TEST_F_TIMEOUT(huge, mapping_shrinks, 120)
+{
+	const unsigned long page = variant->page;
+	const struct part *part;
+	__u64 value;
+	char *p;
+
+	ASSERT_EQ(0, register_something(&self->tb));
+	for (part = parts; part < parts + ARRAY_SIZE(parts); part++) {
+		p = map_whole(&self->tb, page, part);
+		ASSERT_NE(NULL, p);
+		ASSERT_EQ(p, mremap(p, WHOLE, part->start, 0));
+		EXPECT_FAULTS(pages_below(page, part), touch(p, part->start))
+			TH_LOG("below %#lx", (unsigned long)part->start);
+		EXPECT_EQ(SIGSEGV, try_read64(p + part->start, &value));
+		EXPECT_EQ(SIGSEGV, try_read64(p + WHOLE - 8, &value));
+		EXPECT_EQ(0ULL, damaged(p, 0, part->start));
+		EXPECT_EQ(1, testbed_mappings(&self->tb, NULL));
+		EXPECT_STREQ("", dma_reaches(&self->tb, p, 0, part->start));
+		EXPECT_NE(0, vfio_dma_map(&self->tb.group, p + part->start, 0, PAGE_64K));
+		ASSERT_EQ(0, munmap(p, part->start));
+	}
+}
+
+/* A part is protected, and nothing beside it; its page is split, or not, as need be. */
+TEST_F_TIMEOUT(huge, part_is_protected, 120)
+{
+	const unsigned long page = variant->page;
+	const struct part *part;
+	__u64 value;
+	char *p, *q;
+
+	for (part = parts; part < parts + ARRAY_SIZE(parts); part++) {
+		const size_t size = part->end - part->start;
+
+		p = map_whole(&self->tb, page, part);
+		ASSERT_NE(NULL, p);
+		q = p + part->start;
+		ASSERT_EQ(0, mprotect(q, size, PROT_READ));
+		EXPECT_FAULTS(pages_below(page, part) + pages_inside(page, part) +
+			      pages_above(page, part), touch(p, WHOLE))
+			TH_LOG("beside and in %#lx", (unsigned long)part->start);
+		EXPECT_EQ(SIGSEGV, try_write64(q + 8, 91));
+		EXPECT_EQ(SIGSEGV, try_write64(q + size - 16, 91));
+		EXPECT_EQ(0, try_write64(q - 16, 92));
+		EXPECT_EQ(part->end < WHOLE ? 0 : SIGSEGV, try_write64(q + size + 8, 93));
+		EXPECT_EQ(0ULL, damaged(q, part->start, part->end));
+		EXPECT_STREQ("", vma_missing_flag(q));
+		EXPECT_EQ(part->end < WHOLE ? 3 : 2, testbed_mappings(&self->tb, NULL));
+		EXPECT_STREQ("", is_left(&self->tb, p, part));
+		EXPECT_STREQ("", dma_reaches(&self->tb, q, part->start, size));
+
+		ASSERT_EQ(0, mprotect(q, size, PROT_NONE));
+		EXPECT_EQ(SIGSEGV, try_read64(q, &value));
+		EXPECT_EQ(SIGSEGV, try_read64(q + size - 8, &value));
+		EXPECT_EQ(0, try_read64(q - 16, &value));
+		EXPECT_EQ(92ULL, value);
+		ASSERT_EQ(0, mprotect(q, size, PROT_READ | PROT_WRITE));
+		EXPECT_EQ(0, try_write64(q + size - 16, 94));
+		ASSERT_EQ(8, pread(self->tb.dev, &value, 8, self->tb.ram->offset + part->end - 16));
+		EXPECT_EQ(94ULL, value);
+		EXPECT_EQ(0ULL, damaged(q, part->start, part->end));
+		ASSERT_EQ(0, munmap(p, WHOLE));
+		EXPECT_EQ(0, testbed_mappings(&self->tb, NULL));
+	}
+}
+
+/*
+ * A part is moved: with its pages if they are in it as a whole and suit the new address, and with
+ * its content in any case. What is beside it stays.
+ */
+TEST_F_TIMEOUT(huge, part_is_moved, 120)
+{
+	static const size_t shifts[] = { 0, PAGE_64K };
+	const unsigned long page = variant->page;
+	const struct part *part;
+	unsigned int i;
+	__u64 value;
+	char *p, *q;
+
+	ASSERT_EQ(0, register_something(&self->tb));
+	for (i = 0; i < 2 * ARRAY_SIZE(parts); i++) {
+		const size_t shift = shifts[i % ARRAY_SIZE(shifts)];
+		size_t size;
+		__u64 faults;
+
+		part = parts + i / ARRAY_SIZE(shifts);
+		size = part->end - part->start;
+		faults = pages_inside(page, part);
+		/* With the shift, all that does not move as it is comes back in small pages. */
+		if (shift && page > PAGE_64K)
+			faults = size / PAGE_64K;
+		p = map_whole(&self->tb, page, part);
+		ASSERT_NE(NULL, p);
+		q = reserve(WHOLE + PAGE_64K, GIB);
+		ASSERT_NE(NULL, q);
+		q += part->start + shift;
+		ASSERT_EQ(q, mremap(p + part->start, size, size, MREMAP_MAYMOVE | MREMAP_FIXED, q));
+		EXPECT_FAULTS(faults, touch(q, size))
+			TH_LOG("%#lx, moved to %p", (unsigned long)part->start, q);
+		EXPECT_FAULTS(pages_below(page, part) + pages_above(page, part),
+			      touch(p, part->start) + touch(p + part->end, WHOLE - part->end))
+			TH_LOG("beside %#lx", (unsigned long)part->start);
+		EXPECT_EQ(SIGSEGV, try_read64(p + part->start, &value));
+		EXPECT_EQ(SIGSEGV, try_read64(p + part->end - 8, &value));
+		EXPECT_EQ(0ULL, damaged(q, part->start, part->end));
+		EXPECT_STREQ("", is_left(&self->tb, p, part));
+		EXPECT_EQ(part->end < WHOLE ? 3 : 2, testbed_mappings(&self->tb, NULL));
+		EXPECT_STREQ("", dma_reaches(&self->tb, q, part->start, size));
+		EXPECT_NE(0, vfio_dma_map(&self->tb.group, p + part->start, 0, PAGE_64K));
+		EXPECT_EQ(0, try_write64(q + size - 16, 95));
+		ASSERT_EQ(8, pread(self->tb.dev, &value, 8, self->tb.ram->offset + part->end - 16));
+		EXPECT_EQ(95ULL, value);
+
+		/* And back to where it was. */
+		ASSERT_EQ(p + part->start, mremap(q, size, size, MREMAP_MAYMOVE | MREMAP_FIXED,
+						  p + part->start));
+		EXPECT_EQ(0ULL, damaged(p + part->start, part->start, part->end));
+		EXPECT_STREQ("", dma_reaches(&self->tb, p + part->start, part->start, size));
+		EXPECT_STREQ("", is_left(&self->tb, p, part));
+		ASSERT_EQ(0, munmap(p, WHOLE));
+		EXPECT_EQ(0, testbed_mappings(&self->tb, NULL));
+	}
 }
 
 /* Memory space off and on: huge pages go like others, and come back. */
@@ -361,10 +720,28 @@ FIXTURE_VARIANT_ADD(huge_guest, none)
 	.page = PAGE_64K,
 };
 
+FIXTURE_VARIANT_ADD(huge_guest, below_2_mib)
+{
+	.parameters = "max_order=4",
+	.page = PAGE_64K,
+};
+
 FIXTURE_VARIANT_ADD(huge_guest, up_to_2_mib)
 {
 	.parameters = "max_order=5",
 	.page = 2 * MIB,
+};
+
+FIXTURE_VARIANT_ADD(huge_guest, below_1_gib)
+{
+	.parameters = "max_order=13",
+	.page = 2 * MIB,
+};
+
+FIXTURE_VARIANT_ADD(huge_guest, up_to_1_gib)
+{
+	.parameters = "max_order=14",
+	.page = GIB,
 };
 
 FIXTURE_VARIANT_ADD(huge_guest, any)
@@ -375,9 +752,7 @@ FIXTURE_VARIANT_ADD(huge_guest, any)
 
 FIXTURE_SETUP(huge_guest)
 {
-	if (module_loaded())
-		ASSERT_EQ(0, module_unload());
-	ASSERT_EQ(0, module_load_with(variant->parameters));
+	ASSERT_EQ(0, load_with(variant->parameters));
 	ASSERT_EQ(0, testbed_open(&self->tb, 0, true))
 		TH_LOG("%s", self->tb.why);
 	ASSERT_EQ(0, guest_create(&self->guest, self->tb.group.vm, 1));
@@ -443,6 +818,37 @@ TEST_F(huge_guest, guest_loses_what_the_host_unmaps)
 	EXPECT_EQ(1, guest_host_pages(GUEST_RAM + GIB, GIB, 0));
 	ASSERT_EQ(0, guest_set_memory(self->tb.group.vm, GUEST_RAM, p[0], 0));
 	EXPECT_EQ(0, munmap(p[1], GIB));
+}
+
+/* A hole in a page of the host's is one in the guest's; what is beside it comes back. */
+TEST_F_TIMEOUT(huge_guest, guest_keeps_what_is_beside_a_hole, 120)
+{
+	const unsigned long page = variant->page;
+	const struct part *hole;
+	char *p;
+
+	for (hole = parts; hole < parts + 2; hole++) {
+		const __u64 step = PAGE_64K;
+		const long beside = pages_in(page, 0, hole->start) + pages_in(page, hole->end, GIB);
+
+		p = vfio_map_at(self->tb.dev, self->tb.ram, 0, WHOLE, reserve(WHOLE, GIB));
+		ASSERT_NE(NULL, p);
+		ASSERT_EQ(0, guest_set_memory(self->tb.group.vm, GUEST_RAM, p, WHOLE));
+		ASSERT_EQ(0, guest_walk(&self->guest, GUEST_RAM, step, GIB / step + 1));
+		EXPECT_EQ(GIB / page + 1, guest_host_pages(GUEST_RAM, WHOLE, 0));
+		ASSERT_EQ(0, munmap(p + hole->start, hole->end - hole->start));
+		EXPECT_EQ(0, guest_host_pages(GUEST_RAM + hole->start, hole->end - hole->start, 0));
+		EXPECT_EQ(1, guest_host_pages(GUEST_RAM + GIB, GIB, 0));
+
+		ASSERT_EQ(0, guest_walk(&self->guest, GUEST_RAM, step, hole->start / step));
+		ASSERT_EQ(0, guest_walk(&self->guest, GUEST_RAM + hole->end, step,
+					(GIB - hole->end) / step));
+		EXPECT_EQ(beside, guest_host_pages(GUEST_RAM, GIB, 0));
+		EXPECT_GT(0, guest_walk(&self->guest, GUEST_RAM + hole->start, step, 1));
+		EXPECT_EQ(1, guest_host_pages(GUEST_RAM + GIB, GIB, 0));
+		ASSERT_EQ(0, guest_set_memory(self->tb.group.vm, GUEST_RAM, p, 0));
+		ASSERT_EQ(0, munmap(p, WHOLE));
+	}
 }
 
 TEST_HARNESS_MAIN

@@ -28,24 +28,6 @@ FIXTURE_TEARDOWN(gpu)
 	EXPECT_EQ(0, testbed_close(&self->tb));
 }
 
-/* Lines of the driver's table of mappings that hold the address @p, or all lines. */
-static int count_mappings(const struct testbed *tb, const void *p)
-{
-	char path[256], buf[65536], needle[32] = "0x", *line;
-	int count = 0;
-
-	if (p)
-		snprintf(needle, sizeof(needle), "%lx", (unsigned long)p);
-	snprintf(path, sizeof(path), DEBUGFS "/%s/mappings", tb->gpu->bdf);
-	if (sys_read(path, buf, sizeof(buf)) < 0)
-		return -1;
-	for (line = strtok(buf, "\n"); line; line = strtok(NULL, "\n")) {
-		if (strstr(line, needle))
-			count++;
-	}
-	return count;
-}
-
 /* Defect 12: a second mmap() after munmap() gave EPERM for ever. */
 TEST_F(gpu, defect_12_map_unmap_map)
 {
@@ -60,11 +42,11 @@ TEST_F(gpu, defect_12_map_unmap_map)
 		ASSERT_EQ(0, try_write64(p, i));
 		ASSERT_EQ(0, try_read64(p, &value));
 		EXPECT_EQ((__u64)i, value);
-		EXPECT_EQ(1, count_mappings(&self->tb, p));
+		EXPECT_EQ(1, testbed_mappings(&self->tb, p));
 		EXPECT_EQ(0, vfio_dma_register(&self->tb.group, p, 16 * PAGE_64K));
 		EXPECT_EQ(0, vfio_dma_unregister(&self->tb.group, p, 16 * PAGE_64K));
 		ASSERT_EQ(0, munmap(p, 16 * PAGE_64K));
-		EXPECT_EQ(0, count_mappings(&self->tb, p));
+		EXPECT_EQ(0, testbed_mappings(&self->tb, p));
 	}
 }
 
@@ -100,7 +82,7 @@ TEST_F(gpu, several_mappings_live_side_by_side)
 	}
 	ASSERT_EQ(0, munmap(p[0], 2 * PAGE_64K));
 	ASSERT_EQ(0, munmap(p[2], 2 * PAGE_64K));
-	EXPECT_EQ(0, count_mappings(&self->tb, p[0]));
+	EXPECT_EQ(0, testbed_mappings(&self->tb, p[0]));
 	EXPECT_EQ(0, try_write64(p[1], 9));
 	EXPECT_EQ(0, vfio_dma_register(&self->tb.group, p[3], 2 * PAGE_64K));
 	EXPECT_EQ(0, vfio_dma_unregister(&self->tb.group, p[3], 2 * PAGE_64K));
@@ -125,7 +107,7 @@ TEST_F(gpu, defect_17_child_has_no_mapping)
 	EXPECT_EQ(SIGSEGV, WEXITSTATUS(status));
 	EXPECT_EQ(0, try_read64(p, &value));
 	EXPECT_EQ(7ULL, value);
-	EXPECT_EQ(1, count_mappings(&self->tb, p));
+	EXPECT_EQ(1, testbed_mappings(&self->tb, p));
 	EXPECT_EQ(0, vfio_dma_register(&self->tb.group, p, PAGE_64K));
 	EXPECT_EQ(0, vfio_dma_unregister(&self->tb.group, p, PAGE_64K));
 }
@@ -201,12 +183,12 @@ TEST_F(gpu, defect_12_mremap)
 	EXPECT_STREQ("", usable_for_dma(&self->tb, q, size));
 	EXPECT_NE(0, vfio_dma_map(&self->tb.group, p, 0, size))
 		TH_LOG("the old address can be mapped for DMA");
-	EXPECT_EQ(0, count_mappings(&self->tb, p));
+	EXPECT_EQ(0, testbed_mappings(&self->tb, p));
 
 	/* A part of it, and less. */
 	ASSERT_EQ(p, mremap(q + PAGE_64K, PAGE_64K, PAGE_64K, MREMAP_MAYMOVE | MREMAP_FIXED, p));
 	ASSERT_EQ(q + 2 * PAGE_64K, mremap(q + 2 * PAGE_64K, 2 * PAGE_64K, PAGE_64K, 0));
-	EXPECT_EQ(3, count_mappings(&self->tb, NULL));
+	EXPECT_EQ(3, testbed_mappings(&self->tb, NULL));
 	EXPECT_STREQ("", usable_for_dma(&self->tb, q, PAGE_64K));
 	EXPECT_STREQ("", usable_for_dma(&self->tb, p, PAGE_64K));
 	EXPECT_STREQ("", usable_for_dma(&self->tb, q + 2 * PAGE_64K, PAGE_64K));
@@ -215,7 +197,7 @@ TEST_F(gpu, defect_12_mremap)
 	EXPECT_EQ(0, try_write64(p, 23));
 	EXPECT_EQ(0, munmap(p, PAGE_64K));
 	EXPECT_EQ(0, munmap(q, size));
-	EXPECT_EQ(0, count_mappings(&self->tb, NULL));
+	EXPECT_EQ(0, testbed_mappings(&self->tb, NULL));
 
 	/* And the range can be mapped anew. */
 	p = vfio_map(self->tb.dev, self->tb.ram, 2 * PAGE_64K, PAGE_64K);
@@ -236,7 +218,7 @@ TEST_F(gpu, defect_12_partial_munmap)
 	ASSERT_NE(NULL, register_something(&self->tb));
 	ASSERT_EQ(0, try_write64(p, 31));
 	ASSERT_EQ(0, munmap(p + PAGE_64K, PAGE_64K));
-	EXPECT_EQ(2, count_mappings(&self->tb, NULL));
+	EXPECT_EQ(2, testbed_mappings(&self->tb, NULL));
 	EXPECT_EQ(SIGSEGV, try_read64(p + PAGE_64K, &value));
 	EXPECT_NE(0, vfio_dma_map(&self->tb.group, p + PAGE_64K, 0, PAGE_64K));
 	EXPECT_STREQ("", usable_for_dma(&self->tb, p, PAGE_64K));
@@ -246,7 +228,7 @@ TEST_F(gpu, defect_12_partial_munmap)
 	EXPECT_EQ(31ULL, value);
 	EXPECT_EQ(0, try_write64(p + 2 * PAGE_64K, 32));
 	EXPECT_EQ(0, munmap(p, size));
-	EXPECT_EQ(0, count_mappings(&self->tb, NULL));
+	EXPECT_EQ(0, testbed_mappings(&self->tb, NULL));
 	EXPECT_NE(0, vfio_dma_map(&self->tb.group, p, 0, PAGE_64K));
 	EXPECT_NE(0, vfio_dma_map(&self->tb.group, p + 2 * PAGE_64K, 0, PAGE_64K));
 	p = vfio_map(self->tb.dev, self->tb.ram, 0, size);
@@ -285,7 +267,7 @@ TEST_F(gpu, defect_12_mprotect)
 	EXPECT_EQ(0, try_read64(p + PAGE_64K, &value));
 	EXPECT_EQ(44ULL, value);
 	EXPECT_EQ(0, munmap(p, size));
-	EXPECT_EQ(0, count_mappings(&self->tb, NULL));
+	EXPECT_EQ(0, testbed_mappings(&self->tb, NULL));
 }
 
 /* Defect 12: what a TCE or a container needs stays as it is, and so does the mapping. */

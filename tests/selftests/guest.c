@@ -402,9 +402,9 @@ long guest_host_pages(__u64 gpa, __u64 size, __u64 page)
 	glob_t found;
 	FILE *f;
 
-	/* The kernel names the folder after the process and the VM's file. */
-	snprintf(path, sizeof(path), "/sys/kernel/debug/kvm/%d-*/radix", getpid());
-	if (glob(path, 0, NULL, &found))
+	/* The kernel names the folder after the process and the VM's file; 5.10, the process. */
+	snprintf(path, sizeof(path), "/sys/kernel/debug/kvm/{%d-*,vm%d}/radix", getpid(), getpid());
+	if (glob(path, GLOB_BRACE, NULL, &found))
 		return -ENOENT;
 	f = fopen(found.gl_pathv[0], "re");
 	globfree(&found);

@@ -44,7 +44,6 @@
 #define SCENE_SECONDS	30
 
 #define ATSD_AVA	0x8
-#define TCE_READ_WRITE	3UL
 #define SHIFT_16M	24
 #define TCE_16M		0x1000000UL
 #define GUEST_PID	77
@@ -319,7 +318,7 @@ static void dma_offset(void)
 		if (tve_lookup(tvt[i], iova, &tce) || (tce & TCE_READ_WRITE) != TCE_READ_WRITE)
 			continue;
 		snprintf(text, sizeof(text), "GPU RAM + %#lx",
-			 (tce & ~TCE_READ_WRITE) - gpu->aperture);
+			 (unsigned long)((tce & ~TCE_READ_WRITE) - gpu->aperture));
 		seen = text;
 	}
 	saw("4", "page at GPU RAM + 0x250000, mapped and given to DMA: the TCE holds", "%s", seen);

@@ -27,4 +27,7 @@ int npu_read_tve(__u32 chip, __u32 xscom_base, unsigned int pe, __u64 *tve);
  */
 int tve_lookup(__u64 tve, __u64 iova, __u64 *tce);
 
+/* What a TCE permits. */
+#define TCE_READ_WRITE	3ULL
+
 #endif

@@ -10,6 +10,7 @@
 #include "kselftest.h"
 
 #include "bind.h"
+#include "scom.h"
 #include "sys.h"
 #include "testbed.h"
 
@@ -116,4 +117,45 @@ int testbed_close(struct testbed *tb)
 	splats = kmsg_splats(tb->kmsg);
 	close(tb->kmsg);
 	return splats;
+}
+
+int testbed_mappings(const struct testbed *tb, const void *p)
+{
+	char path[256], buf[65536], needle[32] = "0x", *line;
+	int count = 0;
+
+	if (p)
+		snprintf(needle, sizeof(needle), "%lx", (unsigned long)p);
+	snprintf(path, sizeof(path), DEBUGFS "/%s/mappings", tb->gpu->bdf);
+	if (sys_read(path, buf, sizeof(buf)) < 0)
+		return -1;
+	for (line = strtok(buf, "\n"); line; line = strtok(NULL, "\n")) {
+		if (strstr(line, needle))
+			count++;
+	}
+	return count;
+}
+
+int testbed_tves_with(const struct testbed *tb, __u64 iova, __u64 tce)
+{
+	const struct dt_bridge *b = &tb->gpu->link[0];
+	__u64 tve, seen;
+	unsigned int pe;
+	int count = 0, ret;
+
+	for (pe = 0; pe < NPU_NUM_TVES; pe++) {
+		ret = npu_read_tve(b->chip, b->xscom_base, pe, &tve);
+		ret = ret ?: tve_lookup(tve, iova, &seen);
+		if (ret == -ENOENT)
+			continue;
+		if (ret)
+			return ret;
+		if (seen != tce) {
+			fprintf(stderr, "# PE %u: TCE of %#lx is %#lx, not %#lx\n", pe, iova,
+				seen, tce);
+			return -EBADMSG;
+		}
+		count++;
+	}
+	return count;
 }

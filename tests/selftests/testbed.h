@@ -36,4 +36,15 @@ int testbed_open(struct testbed *tb, unsigned int gpu, bool kvm);
  */
 int testbed_close(struct testbed *tb);
 
+/*
+ * Lines of the driver's table of DMA registrations of the GPU's RAM that hold the address @p,
+ * or all lines (NULL). -1 if there is no table.
+ */
+int testbed_mappings(const struct testbed *tb, const void *p);
+/*
+ * How many of the NPU's TVEs translate @iova to @tce. -EBADMSG if one that is in use says
+ * something else.
+ */
+int testbed_tves_with(const struct testbed *tb, __u64 iova, __u64 tce);
+
 #endif

@@ -8,7 +8,7 @@ use crate::{
 };
 use anyhow::{anyhow, Result};
 use plotters::prelude::*;
-use std::path::Path;
+use std::{fs, io::ErrorKind, path::Path};
 
 /// One line of a plot.
 struct Series {
@@ -89,7 +89,15 @@ fn draw(
         .map_err(|error| anyhow!("{error}"))
 }
 
-/// Writes the plot of populating a mapping.
+/// Removes the plot of earlier measurements.
+fn remove(path: &Path) -> Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(error.into()),
+        _ => Ok(()),
+    }
+}
+
+/// Writes the plot of populating a mapping. If that was not measured, there is none.
 pub fn populate(path: &Path, ours: &Measurements, peer: Option<&Measurements>) -> Result<()> {
     let colors = [RED, BLUE, BLACK];
     let mut list: Vec<Series> = ["64 KiB", "2 MiB", "1 GiB"]
@@ -102,6 +110,10 @@ pub fn populate(path: &Path, ours: &Measurements, peer: Option<&Measurements>) -
         list.push(series(peer, "64 KiB", "original".to_owned(), MAGENTA));
     }
 
+    if list.iter().all(|series| series.points.is_empty()) {
+        return remove(path);
+    }
+
     let root = SVGBackend::new(path, (1100, 460)).into_drawing_area();
 
     root.fill(&WHITE).map_err(|error| anyhow!("{error}"))?;
@@ -112,4 +124,20 @@ pub fn populate(path: &Path, ours: &Measurements, peer: Option<&Measurements>) -
     })?;
     draw(&right, "Faults", &list, |median| median.count as f64)?;
     root.present().map_err(|error| anyhow!("{error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_not_populated_has_no_plot() {
+        let path = std::env::temp_dir().join(format!("populate-{}.svg", std::process::id()));
+        let nothing = Measurements::parse("# x\n").expect("no lines are fine");
+
+        fs::write(&path, "of an earlier run").expect("a temporary file");
+        populate(&path, &nothing, None).expect("nothing to do");
+        assert!(!path.exists());
+        populate(&path, &nothing, None).expect("nothing to do");
+    }
 }
