@@ -27,7 +27,10 @@ def make(goals: str, into: str, of: Kernel = kernel.HOST) -> str:
     home = f"{config.ROOT_CACHE}/module"
     paths = " ".join(f"{config.ROOT_TREE}/{name}" for name in INPUTS)
     return f"""
+        # With MO= kbuild looks for the kernel's changed headers and options in the wrong place.
+        [ "$(cat {home}/{into}/.kernel 2>/dev/null)" = {of.step.key()} ] || rm -rf {home}/{into}
         mkdir -p {home}/tree {home}/{into}
+        echo {of.step.key()} > {home}/{into}/.kernel
         # Unchanged files keep their dates, or kbuild would compile them again.
         rsync -r --checksum --delete --exclude='*.o' --exclude='*.ko' --exclude='*.cmd' \\
             --exclude='*.mod*' --exclude='*.rmeta' {paths} {home}/tree/

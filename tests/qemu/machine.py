@@ -136,7 +136,7 @@ def guest_args(memory="2G"):
         "-vga", "none",
         "-nic", "none",
         "-device", "virtio-serial-pci,id=emu-serial",
-        "-device", "virtio-rng-pci",
+        "-device", "pci-testdev",
     ]
 
 

@@ -41,6 +41,20 @@ ssize_t sys_read(const char *path, char *buf, size_t size)
 	return done;
 }
 
+int sys_read_u64(const char *path, __u64 *value)
+{
+	char buf[64], *end;
+	ssize_t n = sys_read(path, buf, sizeof(buf));
+
+	if (n < 0)
+		return n;
+	errno = 0;
+	*value = strtoull(buf, &end, 0);
+	if (end == buf || errno)
+		return -EINVAL;
+	return 0;
+}
+
 int sys_write(const char *path, const char *text)
 {
 	int fd = open(path, O_WRONLY | O_CLOEXEC);

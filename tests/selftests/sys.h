@@ -27,6 +27,8 @@
  */
 ssize_t sys_read(const char *path, char *buf, size_t size);
 int sys_write(const char *path, const char *text);
+/* Like sys_read() for a file that holds one number, decimal or with 0x. */
+int sys_read_u64(const char *path, __u64 *value);
 bool sys_exists(const char *path);
 
 /*
