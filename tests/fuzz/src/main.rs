@@ -13,8 +13,6 @@
 //! - accesses of GPU RAM while the links are not trained or beyond the RAM's end ([`shared`]);
 //! - the registers of the model that train links and count (BAR0 0xf00010 to 0xf0001f), but for their
 //!   proper use: they would hide lost accesses;
-//! - accesses of BARs of bridges (mapping them is not): at times the NPU does not claim one, which is a
-//!   machine check; under which circumstances is not understood yet;
 //! - VFIO_EEH_PE_INJECT_ERR, and madvise() with MADV_HWPOISON: they break hardware and memory of the
 //!   host by design;
 //! - VFIO_EEH_PE_RESET_HOT and _FUNDAMENTAL (the end of a reset, _DEACTIVATE, is not): all wait for each
