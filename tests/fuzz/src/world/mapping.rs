@@ -20,6 +20,20 @@ const EACH_PAGE: usize = 256 * PAGE;
 const POPULATE_READ: i32 = 22;
 const POPULATE_WRITE: i32 = 23;
 
+/// Whether a device is mapped at an address of this process. Where a part of a mapping was unmapped or
+/// moved away it is not: there is the arena's reservation, of which much is possible.
+fn is_of_device(at: usize) -> bool {
+    let maps = fs::read_to_string("/proc/self/maps").unwrap_or_default();
+    maps.lines().any(|line| {
+        let bounds = line.split_whitespace().next().and_then(|range| {
+            let (start, end) = range.split_once('-')?;
+            let number = |digits| usize::from_str_radix(digits, 16).ok();
+            Some(number(start)?..number(end)?)
+        });
+        line.contains("vfio-device") && bounds.is_some_and(|bounds| bounds.contains(&at))
+    })
+}
+
 impl World<'_> {
     fn mapping(&self, number: u8) -> Option<usize> {
         (!self.maps.is_empty()).then(|| usize::from(number) % self.maps.len())
@@ -103,6 +117,11 @@ impl World<'_> {
                 self.shared.violation(&format!(
                     "{name} mapped at {offset:#x}, {len:#x} of {size:#x} bytes, private: {private}"
                 ));
+            }
+            // What else is said of mappings relies on it.
+            if !is_of_device(user) {
+                self.shared
+                    .violation("a mapping of a device is not in /proc/self/maps");
             }
             self.maps.push(map);
         }
@@ -188,7 +207,7 @@ impl World<'_> {
                 let status = sys::in_child(|| u8::from(sys::touch(user, size, false).is_err()));
                 let result = if status == Ok(0) { Ok(()) } else { Err(()) };
                 if map.region == OWN {
-                    if result.is_ok() {
+                    if result.is_ok() && is_of_device(user) {
                         self.shared
                             .violation(&format!("a child has the mapping of {}", info.bdf));
                     }
@@ -265,7 +284,7 @@ impl World<'_> {
         let point = self.of(map, Some(Point::GpuRamRemap), Some(Point::AtsdRemap), None);
         if let Some(point) = point {
             self.shared.count(point, &result);
-            if result.is_ok() && grow {
+            if result.is_ok() && grow && is_of_device(target) {
                 self.shared.violation(&format!(
                     "a mapping of {} was expanded",
                     self.info(function).bdf
