@@ -163,12 +163,12 @@ pub enum Kvm {
     },
     /// The machine is closed, and so is all that came of it.
     Close,
-    /// A group is added, and a table of a window set.
+    /// A group is added, and its table set.
     Add {
         /// Which group; beyond the last: no group's descriptor.
         group: u8,
-        /// The table's descriptor is none.
-        bad_table: bool,
+        /// Of which table.
+        table: Table,
     },
     /// A group is removed.
     Remove {
@@ -187,6 +187,17 @@ pub enum Kvm {
         /// Its number.
         id: u16,
     },
+}
+
+/// The table that a group gets when it is added to a machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Table {
+    /// One of a window.
+    Good,
+    /// A descriptor that is of no table.
+    Bad,
+    /// None is set.
+    None,
 }
 
 /// What is asked of a container.
@@ -907,7 +918,16 @@ fn kvm(r: &mut Pcg64Mcg) -> Kvm {
         2 => Kvm::Close,
         3..7 => Kvm::Add {
             group: r.random_range(0..4),
-            bad_table: r.random_bool(0.2),
+            table: pick(
+                r,
+                &[
+                    Table::Good,
+                    Table::Good,
+                    Table::Good,
+                    Table::Bad,
+                    Table::None,
+                ],
+            ),
         },
         7..10 => Kvm::Remove {
             group: r.random_range(0..4),

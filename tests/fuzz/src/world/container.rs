@@ -4,7 +4,7 @@
 
 use super::{sized, Bytes, Window, World, UNSET_CONTAINER};
 use crate::{
-    op::{Argsz, Container, Kvm, Memory, Pointer},
+    op::{Argsz, Container, Kvm, Memory, Pointer, Table},
     points::Point,
     sys::{self, vfio, Outcome, PAGE},
 };
@@ -309,7 +309,7 @@ impl World<'_> {
             self.kvm(Kvm::Create { kind: 1 });
             self.kvm(Kvm::Add {
                 group: index as u8,
-                bad_table: false,
+                table: Table::Good,
             });
         }
         Some(())

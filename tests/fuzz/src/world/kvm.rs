@@ -4,7 +4,7 @@
 
 use super::{Bytes, Vm, World};
 use crate::{
-    op::Kvm,
+    op::{Kvm, Table},
     points::Point,
     sys::{self, kvm, kvm_read_write, kvm_write, Outcome},
 };
@@ -78,8 +78,8 @@ impl World<'_> {
         }
     }
 
-    /// Adds a group and gives it a table, or with `bad_table` fails to.
-    fn add(&mut self, group: u8, bad_table: bool) -> Option<()> {
+    /// Adds a group, and sets its table if it is to have one.
+    fn add(&mut self, group: u8, which: Table) -> Option<()> {
         let index = usize::from(group);
         let vfio = self.vm.as_ref()?.vfio.as_ref()?.as_raw_fd();
         let vm = self.vm.as_ref()?.vm.as_raw_fd();
@@ -91,6 +91,11 @@ impl World<'_> {
         let result = self.attribute(vfio, GROUP_ADD, [fd as u32, 0]);
         self.shared.count(Point::KvmAddGroup, &result);
         if result.is_err() {
+            return Some(());
+        }
+        self.vm.as_mut()?.groups.push(index);
+        self.shared.machines[index].fetch_add(1, SeqCst);
+        if which == Table::None {
             return Some(());
         }
         let window = self.windows.iter().find(|window| window.container == index);
@@ -105,15 +110,12 @@ impl World<'_> {
         let at = self.arena.argument(&bytes.0);
         let table = sys::ioctl(vm, kvm_write::<32>(CREATE_SPAPR_TCE_64), at).map(sys::adopt);
         let number = match &table {
-            Ok(table) if !bad_table => table.as_raw_fd(),
+            Ok(table) if which == Table::Good => table.as_raw_fd(),
             _ => -1,
         };
         let result = self.attribute(vfio, GROUP_SET_SPAPR_TCE, [fd as u32, number as u32]);
         self.shared.count(Point::KvmSetTable, &result);
-        let vm = self.vm.as_mut()?;
-        vm.others.extend(table);
-        vm.groups.push(index);
-        self.shared.machines[index].fetch_add(1, SeqCst);
+        self.vm.as_mut()?.others.extend(table);
         Some(())
     }
 
@@ -131,7 +133,7 @@ impl World<'_> {
                 self.vm.as_ref()?;
                 self.forget_machine();
             }
-            Kvm::Add { group, bad_table } => self.add(group, bad_table)?,
+            Kvm::Add { group, table } => self.add(group, table)?,
             Kvm::Remove { group } => {
                 let index = usize::from(group);
                 let vfio = self.vm.as_ref()?.vfio.as_ref()?.as_raw_fd();
