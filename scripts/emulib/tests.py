@@ -56,28 +56,8 @@ def in_root(command: list[str], folder: str = "") -> subprocess.CompletedProcess
     )
 
 
-def _selftests(gpus: int, *names: str) -> Result:
-    run = Emulated(f"selftests-{gpus}", ["--gpus", str(gpus), "--file", str(programs.selftests_dir())],
-                   "/files/selftests/run.sh", *names)
-    return run.with_console(Result.tallied(run.status, run.output))
-
-
-def selftests() -> Result:
-    """All kselftests on two chips with six GPUs."""
-    return _selftests(6)
-
-
-def selftests_one_chip() -> Result:
-    """What depends on the machine, on one chip with three GPUs."""
-    return _selftests(3, "iommu_group", "region_info", "driver_binding")
-
-
-def pseries() -> Result:
-    """In a guest the driver refuses to bind."""
-    run = Emulated("pseries", ["--pseries", "--file", str(programs.selftests_dir())],
-                   "/files/selftests/run.sh", "pseries")
-    return run.with_console(Result.tallied(run.status, run.output))
-
+# Seconds: a boot with many tests, on a machine that has other work.
+LIMIT = "1500"
 
 # What maps GPU RAM, and what depends on it: with the other sizes of pages these run each time.
 MAPPING = ["gpu_ram_mmap", "gpu_ram_rw", "gpu_ram_vma", "gpu_ram_dma", "gpu_ram_reset", "lpar", "driver_binding"]
@@ -87,13 +67,31 @@ ANY_ORDER = ["iommu_group", "region_info", *MAPPING, "eeh", "memory_failure", "a
 ORDERS = (0, 5)
 
 
-def _with_orders(gpus: int, names: list[str]) -> Result:
+def _selftests(name: str, gpus: int, names: list[str], *options: str, parameters: str = "") -> Result:
+    run = Emulated(name, ["--gpus", str(gpus), "--timeout", LIMIT, *options, "--file", str(programs.selftests_dir())],
+                   "env", f"NVLINK2_PARAMETERS={parameters}", "/files/selftests/run.sh", *names)
+    return run.with_console(Result.tallied(run.status, run.output))
+
+
+def selftests() -> Result:
+    """The kselftests on two chips with six GPUs."""
+    return _selftests("selftests-6", 6, ["emulator", *ANY_ORDER])
+
+
+def selftests_huge() -> Result:
+    """Those of huge pages, which take as long as all others."""
+    return _selftests("selftests-huge", 6, ["gpu_ram_huge"])
+
+
+def selftests_one_chip() -> Result:
+    """What depends on the machine, on one chip with three GPUs."""
+    return _selftests("selftests-3", 3, ["iommu_group", "region_info", "driver_binding"])
+
+
+def _with_orders(names: list[str]) -> Result:
     total = Result()
     for order in ORDERS:
-        run = Emulated(f"selftests-order-{order}",
-                       ["--gpus", str(gpus), "--no-module", "--file", str(programs.selftests_dir())],
-                       "env", f"NVLINK2_PARAMETERS=max_order={order}", "/files/selftests/run.sh", *names)
-        result = run.with_console(Result.tallied(run.status, run.output))
+        result = _selftests(f"selftests-order-{order}", 6, names, "--no-module", parameters=f"max_order={order}")
         if result.failed or result.skipped:
             result.text = f"max_order={order}:\n{result.text}"
         total.add(result)
@@ -102,12 +100,19 @@ def _with_orders(gpus: int, names: list[str]) -> Result:
 
 def selftests_orders() -> Result:
     """What maps GPU RAM, with smaller pages."""
-    return _with_orders(6, MAPPING)
+    return _with_orders(MAPPING)
 
 
 def orders() -> Result:
     """All of them with smaller pages."""
-    return _with_orders(6, ANY_ORDER)
+    return _with_orders(ANY_ORDER)
+
+
+def pseries() -> Result:
+    """In a guest the driver refuses to bind."""
+    run = Emulated("pseries", ["--pseries", "--file", str(programs.selftests_dir())],
+                   "/files/selftests/run.sh", "pseries")
+    return run.with_console(Result.tallied(run.status, run.output))
 
 
 def firmware_sets(known: str) -> Iterator[list[str]]:
@@ -268,6 +273,7 @@ def nvlink2ctl_host() -> Result:
 CHECKS = [
     Check("bad-firmware", bad_firmware),
     Check("selftests", selftests),
+    Check("selftests-huge", selftests_huge),
     Check("selftests-1chip", selftests_one_chip),
     Check("selftests-orders", selftests_orders),
     Check("exit-status", exit_status),
