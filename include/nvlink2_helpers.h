@@ -11,6 +11,7 @@
 #include <asm/reg.h>
 
 struct kvm;
+struct vfio_info_cap;
 
 /* MSR bits of translation requests for pnv_npu2_map_lpar(). */
 enum {
@@ -23,6 +24,8 @@ struct device_node *nvlink2_pci_of_node(struct pci_dev *pdev);
 struct device_node *nvlink2_of_node_get(struct device_node *node);
 void nvlink2_of_node_put(struct device_node *node);
 struct pci_dev *nvlink2_pci_of_node_find(struct device_node *node);
+
+void nvlink2_info_cap_reserve(struct vfio_info_cap *caps, size_t size);
 
 void nvlink2_init_delayed_work(struct delayed_work *work, work_func_t func);
 bool nvlink2_queue_delayed_work(struct delayed_work *work, unsigned int msecs);

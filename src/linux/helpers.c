@@ -6,7 +6,9 @@
  */
 #include <linux/kvm_host.h>
 #include <linux/module.h>
+#include <linux/slab.h>
 #include <linux/uaccess.h>
+#include <linux/vfio.h>
 #include <asm/firmware.h>
 #include <asm/kvm_ppc.h>
 
@@ -37,6 +39,12 @@ struct pci_dev *nvlink2_pci_of_node_find(struct device_node *node)
 	struct device *dev = bus_find_device_by_of_node(&pci_bus_type, node);
 
 	return dev ? to_pci_dev(dev) : NULL;
+}
+
+/* Without memory for it the chain is as it was, and grows by each capability. */
+void nvlink2_info_cap_reserve(struct vfio_info_cap *caps, size_t size)
+{
+	caps->buf = kmalloc(size, GFP_KERNEL);
 }
 
 void nvlink2_init_delayed_work(struct delayed_work *work, work_func_t func)

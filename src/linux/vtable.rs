@@ -11,11 +11,13 @@ use super::{
     kvm::Notified,
     vfio::{
         Core,
-        Enabled, //
+        Enabled,
+        FIRST_REGION, //
     },
     vma::file_offset,
 };
 use crate::pure::{
+    capability::CAPABILITY_SIZE,
     config::write_may_disable,
     range::{
         region_index,
@@ -45,6 +47,10 @@ use kernel::{
 
 // `_vfio_alloc_device` wants the `vfio_device` at the start.
 kernel::static_assert!(offset_of!(bindings::vfio_pci_core_device, vdev) == 0);
+
+/// Size of the longest chain of capabilities of a region: its type, and both of NVLink2.
+const MAX_CHAIN_SIZE: usize =
+    size_of::<bindings::vfio_region_info_cap_type>() + 2 * CAPABILITY_SIZE;
 
 /// The core device and the driver's data, in one allocation as VFIO wants it.
 ///
@@ -180,6 +186,25 @@ impl<T: Driver> Device<T> {
 
     /// # Safety
     ///
+    /// `vdev` must be of an open `Self`, `info` and `caps` of a call; `caps` must be empty.
+    unsafe extern "C" fn get_region_info_caps(
+        vdev: *mut bindings::vfio_device,
+        info: *mut bindings::vfio_region_info,
+        caps: *mut bindings::vfio_info_cap,
+    ) -> c_int {
+        // SAFETY: VFIO passes what it has on its stack, and frees the buffer of `caps` in the end.
+        unsafe {
+            if (*info).index >= FIRST_REGION {
+                // One allocation for the chain, which would otherwise move as it grows.
+                bindings::nvlink2_info_cap_reserve(caps, MAX_CHAIN_SIZE);
+            }
+        }
+        // SAFETY: `vdev` is at the start of an open core device; the rest is passed on.
+        unsafe { bindings::vfio_pci_ioctl_get_region_info(vdev, info, caps) }
+    }
+
+    /// # Safety
+    ///
     /// `vdev` must be of an open `Self`.
     unsafe extern "C" fn mmap_page_size(vdev: *mut bindings::vfio_device, pgoff: usize) -> usize {
         // SAFETY: VFIO calls its operations with registered devices of the driver that they are of.
@@ -243,7 +268,7 @@ impl<T: Driver> Device<T> {
         open_device: Some(Self::open_device),
         close_device: Some(Self::close_device),
         ioctl: Some(bindings::vfio_pci_core_ioctl),
-        get_region_info_caps: Some(bindings::vfio_pci_ioctl_get_region_info),
+        get_region_info_caps: Some(Self::get_region_info_caps),
         device_feature: Some(Self::device_feature),
         read: Some(bindings::vfio_pci_core_read),
         write: Some(Self::write),
