@@ -638,8 +638,11 @@ static void unbind(void)
 static const struct benchmark {
 	const char *name;
 	void (*measure)(void);
-	/* The original removes no mapping when memory space goes. */
-	bool needs_zap;
+	/*
+	 * The original removes no mapping when memory space goes, and on its Linux 5.10 no guest
+	 * starts in the emulated host (KVM_RUN: ENOENT).
+	 */
+	bool not_of_original;
 } benchmarks[] = {
 	{ "region-info", region_info, false },
 	{ "open", open_and_close, false },
@@ -648,7 +651,7 @@ static const struct benchmark {
 	{ "memory", memory, false },
 	{ "fault", fault_path, false },
 	{ "random", random_access, false },
-	{ "guest", guest_access, false },
+	{ "guest", guest_access, true },
 	{ "zap", zap, true },
 	{ "guest-zap", guest_zap, true },
 	{ "reset", reset, true },
@@ -687,7 +690,7 @@ int main(int argc, char **argv)
 	for (i = 0; i < ARRAY_SIZE(benchmarks); i++) {
 		const struct benchmark *b = &benchmarks[i];
 
-		if (is_wanted(b->name, argc, argv) && !(original && b->needs_zap))
+		if (is_wanted(b->name, argc, argv) && !(original && b->not_of_original))
 			b->measure();
 	}
 	return 0;

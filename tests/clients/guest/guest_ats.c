@@ -123,6 +123,7 @@ static void stale_unmap(struct stale *s)
 static int stale_map(struct stale *s, const struct engine *e)
 {
 	const __u32 shootdowns = engine_reg(e, V100_ENGINE_ATC_SHOOTDOWNS);
+	bool known;
 	int ret;
 
 	s->page = anonymous(PAGE_64K);
@@ -130,20 +131,15 @@ static int stale_map(struct stale *s, const struct engine *e)
 	s->away = anonymous(PAGE_64K);
 	*s->page = 1;
 	*s->new = 2;
-	if (seen(e, s->page) != 1)
-		return -EFAULT;
+	known = seen(e, s->page) == 1;
 	ret = exchange(s->away, s->page, s->new);
 	if (ret)
 		return ret;
-	if (*s->page != 2)
-		return -EFAULT;
-	/* Nothing has told the GPU yet. */
-	if (seen(e, s->page) == 1)
+	/* The process has the new page, and nothing has told the GPU yet. */
+	if (*s->page == 2 && known && seen(e, s->page) == 1)
 		return 0;
-	if (engine_reg(e, V100_ENGINE_ATC_SHOOTDOWNS) == shootdowns)
-		return -EFAULT;
 	stale_unmap(s);
-	return -EAGAIN;
+	return engine_reg(e, V100_ENGINE_ATC_SHOOTDOWNS) == shootdowns ? -EFAULT : -EAGAIN;
 }
 
 /* The host shoots all of the machine down, too, when any memory of QEMU's process changes. */
