@@ -43,7 +43,10 @@ static __u64 ea(const void *p)
 	return (uintptr_t)p;
 }
 
-/* The word at @p as the GPU sees it; all ones after a fault. */
+/* What seen() returns after a fault. */
+#define FAULT	(~0UL)
+
+/* The word at @p as the GPU sees it. */
 static __u64 seen(const struct engine *e, const void *p)
 {
 	__u64 value;
@@ -119,11 +122,14 @@ static void stale_unmap(struct stale *s)
 	munmap(s->away, PAGE_64K);
 }
 
-/* 0; -EAGAIN if a shootdown of somebody else's came in between; or another errno. */
+/*
+ * 0; -EAGAIN if the host came in between, by a shootdown, or because the GPU met what KVM had just
+ * taken out of the machine's tables; or another errno.
+ */
 static int stale_map(struct stale *s, const struct engine *e)
 {
 	const __u32 shootdowns = engine_reg(e, V100_ENGINE_ATC_SHOOTDOWNS);
-	bool known;
+	unsigned long first, last;
 	int ret;
 
 	s->page = anonymous(PAGE_64K);
@@ -131,18 +137,27 @@ static int stale_map(struct stale *s, const struct engine *e)
 	s->away = anonymous(PAGE_64K);
 	*s->page = 1;
 	*s->new = 2;
-	known = seen(e, s->page) == 1;
+	first = seen(e, s->page);
 	ret = exchange(s->away, s->page, s->new);
 	if (ret)
 		return ret;
-	/* The process has the new page, and nothing has told the GPU yet. */
-	if (*s->page == 2 && known && seen(e, s->page) == 1)
+	last = seen(e, s->page);
+	/* The process has the new page, and nothing has told the GPU. */
+	if (*s->page == 2 && first == 1 && last == 1)
 		return 0;
+	ksft_print_msg("process: %#lx, GPU: %#lx, then %#lx, shootdowns: %u, then %u\n",
+		       (unsigned long)*s->page, first, last, shootdowns,
+		       engine_reg(e, V100_ENGINE_ATC_SHOOTDOWNS));
 	stale_unmap(s);
+	if (first == FAULT || last == FAULT)
+		return -EAGAIN;
 	return engine_reg(e, V100_ENGINE_ATC_SHOOTDOWNS) == shootdowns ? -EFAULT : -EAGAIN;
 }
 
-/* The host shoots all of the machine down, too, when any memory of QEMU's process changes. */
+/*
+ * The host shoots all of the machine down when any memory of QEMU's process changes: that must not
+ * be so each time.
+ */
 #define ATTEMPTS	20
 
 TEST_F_TIMEOUT(ats, atsd_launch_removes_stale_translations, LIMIT)
