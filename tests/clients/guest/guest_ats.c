@@ -170,7 +170,7 @@ TEST_F_TIMEOUT(ats, atsd_launch_removes_stale_translations, LIMIT)
 				__u32 before;
 
 				for (attempt = 0; ret == -EAGAIN && attempt < ATTEMPTS; attempt++) {
-					/* Addresses come again, and what the GPU knows of them stays. */
+					/* It still knows addresses of the last try. */
 					ASSERT_EQ(0, nvlink_forget(&self->nv));
 					ret = stale_map(&s, e);
 				}
