@@ -32,8 +32,6 @@
 
 #include "bind.h"
 #include "dt.h"
-#include "engine.h"
-#include "guest.h"
 #include "model.h"
 #include "npu.h"
 #include "qmp.h"
@@ -46,7 +44,6 @@
 #define ATSD_AVA	0x8
 #define SHIFT_16M	24
 #define TCE_16M		0x1000000UL
-#define GUEST_PID	77
 
 static struct dt_topology topo;
 /* GPU 0 and its links, which most scenes are about. */
@@ -493,46 +490,6 @@ static void hash_guest(void)
 	    outcome(ret, "opened"), lpar);
 }
 
-/* The GPU has used the page, and knows where it was. Nothing of the VM is registered for DMA. */
-static void lost_memory(void)
-{
-	const char *what = "page that a VM's process gave back: the GPU reads";
-	const __u64 secret = 0x5ec4e75ec4e7;
-	struct engine engine;
-	struct guest guest;
-	struct user u;
-	__u64 value;
-	int ret;
-
-	user_group(&u, true);
-	ret = guest_create(&guest, u.group.vm, GUEST_PID);
-	ret = ret ?: guest_touch_tables(&guest);
-	ret = ret ?: guest_touch(&guest, 0);
-	u.dev = vfio_device_open(&u.group, gpu->bdf);
-	ret = ret ?: u.dev < 0 ? u.dev : 0;
-	ret = ret ?: model_attach(&u.model, u.dev);
-	ret = ret ?: model_train(&u.model);
-	ret = ret ?: engine_attach(&engine, u.dev);
-	if (ret) {
-		printf("# a guest and its GPU: %s\n", strerror(-ret));
-		return;
-	}
-	engine.pasid = GUEST_PID;
-	*(__u64 *)guest_page(&guest, 0) = secret;
-	engine_read64(&engine, V100_ENGINE_PATH_ATS, guest_ea(0), &value);
-	if (value != secret) {
-		saw("24", what, "nothing, not even before");
-		return;
-	}
-	if (madvise(guest_page(&guest, 0), PAGE_64K, MADV_DONTNEED) ||
-	    guest_touch_tables(&guest))
-		printf("# the page stays\n");
-	if (engine_read64(&engine, V100_ENGINE_PATH_ATS, guest_ea(0), &value))
-		saw("24", what, "nothing: a fault");
-	else
-		saw("24", what, value == secret ? "what it held" : "what is there now");
-}
-
 static void full_table(void)
 {
 	struct user u;
@@ -704,7 +661,6 @@ static const struct scene {
 	{ memory_off, "memory space off", NULL, NULL },
 	{ after_reset, "reset", NULL, NULL },
 	{ hash_guest, "hash guest", NULL, NULL },
-	{ lost_memory, "lost memory", NULL, NULL },
 	{ full_table, "full XTS table", NULL, NULL },
 	{ no_register, "no ATSD register", NULL, "no-atsd" },
 	{ one_register, "one ATSD register", NULL, "bad-links" },

@@ -581,6 +581,16 @@ const KINDS: &[(u32, Draw)] = &[
         private: r.random_bool(0.03),
         aligned: r.random_bool(0.3),
     }),
+    // All that there is of ATSD registers.
+    (20, |r| Op::Map {
+        function: r.random(),
+        region: 9,
+        place: Place::Byte(0),
+        len: Length::Pages(1),
+        prot: 3,
+        private: false,
+        aligned: false,
+    }),
     (700, |r| Op::Touch {
         mapping: r.random(),
         place: place(r),
@@ -637,7 +647,7 @@ const KINDS: &[(u32, Draw)] = &[
         group: r.random(),
         container: r.random(),
     }),
-    (2, |r| Op::UnsetContainer { group: r.random() }),
+    (6, |r| Op::UnsetContainer { group: r.random() }),
     (2, |r| Op::OpenGroup { group: r.random() }),
     (500, |r| Op::Container {
         container: r.random(),
@@ -958,10 +968,10 @@ fn device(r: &mut Pcg64Mcg) -> Device {
             argsz: argsz(r),
         },
         9..11 => Device::SetIrqs {
-            flags: pick(r, &[0x21, 0x24, 0x0c, 0x0a, 0x14, 0x3f, 0]),
+            flags: pick(r, &[0x21, 0x24, 0x24, 0x24, 0x0c, 0x0a, 0x14, 0x3f, 0]),
             index: r.random_range(0..6),
-            start: pick(r, &[0, 0, 0, 1, u32::MAX]),
-            count: pick(r, &[0, 1, 1, 2, 64, u32::MAX]),
+            start: pick(r, &[0, 0, 0, 0, 1, u32::MAX]),
+            count: pick(r, &[0, 1, 1, 1, 2, 64, u32::MAX]),
         },
         // Five seconds each, in which nobody else gets far.
         13 if r.random_bool(0.1) => Device::HotReset {
