@@ -51,7 +51,6 @@ struct Map {
     region: u32,
     /// In the region.
     offset: u64,
-    writable: bool,
 }
 
 /// A window of a container that this process made.

@@ -20,18 +20,25 @@ const EACH_PAGE: usize = 256 * PAGE;
 const POPULATE_READ: i32 = 22;
 const POPULATE_WRITE: i32 = 23;
 
-/// Whether a device is mapped at an address of this process. Where a part of a mapping was unmapped or
-/// moved away it is not: there is the arena's reservation, of which much is possible.
-fn is_of_device(at: usize) -> bool {
+/// The permissions ("rw-s") of the mapping of a device at an address of this process, if there is one.
+/// Where a part of a mapping was unmapped or moved away there is none: there is the arena's reservation,
+/// of which much is possible.
+fn permissions(at: usize) -> Option<String> {
     let maps = fs::read_to_string("/proc/self/maps").unwrap_or_default();
-    maps.lines().any(|line| {
-        let bounds = line.split_whitespace().next().and_then(|range| {
-            let (start, end) = range.split_once('-')?;
+    maps.lines()
+        .filter(|line| line.contains("vfio-device"))
+        .find_map(|line| {
+            let mut words = line.split_whitespace();
+            let (start, end) = words.next()?.split_once('-')?;
             let number = |digits| usize::from_str_radix(digits, 16).ok();
-            Some(number(start)?..number(end)?)
-        });
-        line.contains("vfio-device") && bounds.is_some_and(|bounds| bounds.contains(&at))
-    })
+            (number(start)?..number(end)?)
+                .contains(&at)
+                .then(|| words.next().map(str::to_owned))?
+        })
+}
+
+fn is_of_device(at: usize) -> bool {
+    permissions(at).is_some()
 }
 
 impl World<'_> {
@@ -101,7 +108,6 @@ impl World<'_> {
             function,
             region,
             offset: offset & !(PAGE as u64 - 1),
-            writable: prot & libc::PROT_WRITE as u8 != 0,
         };
         let point = self.of(&map, Point::GpuRamMap, Point::AtsdMap, Point::BarMap);
         self.shared.count(point, &result);
@@ -188,7 +194,8 @@ impl World<'_> {
         match by {
             Toucher::Instruction => {
                 let result = sys::touch(user, size, write);
-                if result.is_ok() && write && !map.writable {
+                let read_only = || permissions(user).is_some_and(|all| !all.contains('w'));
+                if result.is_ok() && write && read_only() {
                     self.shared.violation(&format!(
                         "{} was written through a read-only mapping",
                         info.bdf
@@ -295,7 +302,7 @@ impl World<'_> {
             let _ = sys::reserve(target, new);
         } else {
             let _ = sys::reserve(map.at + offset, len);
-            if (offset, new) == (0, map.len) {
+            if (len, new) == (map.len, map.len) {
                 self.maps[index].at = target;
             } else {
                 let _ = sys::unmap(target, new);
@@ -307,21 +314,16 @@ impl World<'_> {
     }
 
     pub(super) fn protect(&mut self, number: u8, what: Part, prot: u8) -> Option<()> {
-        let index = self.mapping(number)?;
-        let map = &self.maps[index];
+        let map = &self.maps[self.mapping(number)?];
         let (offset, len) = part(what, map.len);
         let result = sys::protect(map.at + offset, len, i32::from(prot & 7));
-        let whole = (offset, len) == (0, map.len);
         if self.is_gpu_ram(map) {
-            let point = if whole {
+            let point = if len == map.len {
                 Point::GpuRamProtect
             } else {
                 Point::GpuRamProtectOfPart
             };
             self.shared.count(point, &result);
-        }
-        if result.is_ok() {
-            self.maps[index].writable = !whole || prot & libc::PROT_WRITE as u8 != 0;
         }
         Some(())
     }
