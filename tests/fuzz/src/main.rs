@@ -10,7 +10,8 @@
 //! every entry point ([`points`]) was reached.
 //!
 //! What is left out, since it would hurt the machine or hide what the driver does:
-//! - accesses of GPU RAM while the links are not trained or beyond the RAM's end ([`shared`]);
+//! - accesses of GPU RAM while the links are not trained or beyond the RAM's end ([`shared`]), by a
+//!   processor or by the DMA of a GPU to which a TCE leads there;
 //! - the registers of the model that train links and count (BAR0 0xf00010 to 0xf0001f), but for their
 //!   proper use: they would hide lost accesses;
 //! - VFIO_EEH_PE_INJECT_ERR, and madvise() with MADV_HWPOISON: they break hardware and memory of the

@@ -7,7 +7,8 @@
 //! driver can prevent it. So that lost accesses can be blamed on the driver, the processes here don't
 //! make such: who may untrain links says so and waits for the accesses under way
 //! ([`Shared::untraining`]); who accesses RAM looks first ([`Shared::accessing`]). Where memory space
-//! is off the driver has to refuse accesses, and then nobody waits.
+//! is off the driver has to refuse accesses, and then nobody waits. A GPU whose DMA is mapped to the RAM
+//! of another can make such accesses, too ([`Shared::copying`]).
 
 use crate::{op::Op, points::Point};
 use std::{
@@ -77,6 +78,10 @@ pub struct Shared {
     pub violations: AtomicU64,
     /// Administrators under way.
     pub admins: AtomicU32,
+    /// TCEs to GPU RAM that this round had, or tries to get.
+    ram_tces: AtomicU32,
+    /// Copies of GPUs under way.
+    copies: AtomicU32,
 }
 
 /// Looks at a condition until it holds.
@@ -153,6 +158,35 @@ impl Shared {
             links.trained.store(0, SeqCst);
             links.accesses.store(0, SeqCst);
         }
+        self.ram_tces.store(0, SeqCst);
+        self.copies.store(0, SeqCst);
+    }
+
+    /// GPU RAM will be mapped for DMA, unless [`Shared::not_mapped`] says that it was not.
+    pub fn mapping_for_dma(&self) {
+        self.ram_tces.fetch_add(1, SeqCst);
+        wait_until(|| self.copies.load(SeqCst) == 0);
+    }
+
+    /// See [`Shared::mapping_for_dma`].
+    pub fn not_mapped(&self) {
+        self.ram_tces.fetch_sub(1, SeqCst);
+    }
+
+    /// Whether GPUs may copy from and to any address as long as the result exists: no TCE leads to
+    /// GPU RAM, or the links of all `gpus` are trained.
+    pub fn copying(&self, gpus: usize) -> Option<Copying<'_>> {
+        self.copies.fetch_add(1, SeqCst);
+        let mut copying = Copying {
+            shared: self,
+            _accesses: Vec::new(),
+        };
+        if self.ram_tces.load(SeqCst) != 0 {
+            for gpu in 0..gpus {
+                copying._accesses.push(self.accessing(gpu)?);
+            }
+        }
+        Some(copying)
     }
 
     /// Whether the links of `gpu` are trained, and an access may be made as long as the result exists.
@@ -183,6 +217,18 @@ pub struct Accessing<'a>(&'a Links);
 impl Drop for Accessing<'_> {
     fn drop(&mut self) {
         self.0.accesses.fetch_sub(1, SeqCst);
+    }
+}
+
+/// See [`Shared::copying`].
+pub struct Copying<'a> {
+    shared: &'a Shared,
+    _accesses: Vec<Accessing<'a>>,
+}
+
+impl Drop for Copying<'_> {
+    fn drop(&mut self) {
+        self.shared.copies.fetch_sub(1, SeqCst);
     }
 }
 

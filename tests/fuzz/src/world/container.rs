@@ -205,7 +205,14 @@ impl World<'_> {
                 let (at, _) = self.window(index, window);
                 let at = at.wrapping_add(u64::from(page) * PAGE as u64);
                 let bytes = sized(argsz, 32, 32).u32(flags).u64(start).u64(at).u64(len);
+                let of_device = matches!(memory, Memory::Mapping(_) | Memory::PartOfMapping { .. });
+                if of_device {
+                    shared.mapping_for_dma();
+                }
                 let result = self.ioctl(fd, MAP_DMA, bytes);
+                if of_device && result.is_err() {
+                    shared.not_mapped();
+                }
                 // The youngest of those that this process made at that address.
                 let window = self.windows.iter().rev().find(|window| {
                     window.container == index
@@ -218,7 +225,6 @@ impl World<'_> {
                         ));
                     }
                 }
-                let of_device = matches!(memory, Memory::Mapping(_) | Memory::PartOfMapping { .. });
                 shared.count(
                     if of_device {
                         Point::GpuRamToTce

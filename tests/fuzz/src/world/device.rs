@@ -595,9 +595,11 @@ impl World<'_> {
             (0x1c, link.into()),
             (0x20, 1),
         ];
+        let copying = self.shared.copying(self.machine.gpus.len())?;
         for (register, value) in registers {
             let _ = self.set_register(fd, ENGINE + register, value);
         }
+        drop(copying);
         let status = self.model_register(fd, ENGINE + 0x24);
         self.shared.count(
             Point::EngineCopy,
