@@ -1,10 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 /* mmap() of the GPU RAM region: bounds, faults, and that everybody sees the same memory. */
 #define _GNU_SOURCE
-#include <dirent.h>
-#include <sys/eventfd.h>
-#include <sys/ioctl.h>
-
 #include "kselftest_harness.h"
 
 #include "bind.h"
@@ -248,42 +244,6 @@ TEST_F(gpu, read_only_mapping)
 	EXPECT_EQ(SIGSEGV, try_write64(p, 43));
 	ASSERT_EQ(0, model_ram_read(&self->tb.model, 0, &value, 8));
 	EXPECT_EQ(42ULL, value);
-}
-
-/*
- * A fault waits for memory_lock with the address space locked, and enabling interrupts makes files
- * in sysfs with memory_lock held. A kernel that writes to user memory with sysfs locked can then be
- * brought to a halt; lockdep, on the debug kernel, notices in this order.
- */
-TEST_F(gpu, interrupts_of_a_mapped_gpu)
-{
-	struct {
-		struct vfio_irq_set set;
-		__s32 fd;
-	} irq = {
-		.set = {
-			.argsz = sizeof(irq),
-			.flags = VFIO_IRQ_SET_DATA_EVENTFD | VFIO_IRQ_SET_ACTION_TRIGGER,
-			.index = VFIO_PCI_MSI_IRQ_INDEX,
-			.count = 1,
-		},
-	};
-	char *p = vfio_map(self->tb.dev, self->tb.ram, 0, PAGE_64K);
-	DIR *dir = opendir("/sys/bus/pci/devices");
-
-	ASSERT_NE(NULL, dir);
-	EXPECT_NE(NULL, readdir(dir));
-	closedir(dir);
-	ASSERT_NE(NULL, p);
-	EXPECT_EQ(0, try_write64(p, 1));
-	irq.fd = eventfd(0, 0);
-	ASSERT_LE(0, irq.fd);
-	EXPECT_EQ(0, ioctl(self->tb.dev, VFIO_DEVICE_SET_IRQS, &irq));
-	irq.set.argsz = sizeof(irq.set);
-	irq.set.flags = VFIO_IRQ_SET_DATA_NONE | VFIO_IRQ_SET_ACTION_TRIGGER;
-	irq.set.count = 0;
-	EXPECT_EQ(0, ioctl(self->tb.dev, VFIO_DEVICE_SET_IRQS, &irq));
-	close(irq.fd);
 }
 
 /* 512 MiB, every page: the volume at which the original was measured. */
