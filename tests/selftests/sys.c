@@ -120,6 +120,11 @@ int kmsg_count(int fd, const char *needle)
 
 int kmsg_splats(int fd)
 {
+	return kmsg_splats_but(fd, NULL);
+}
+
+int kmsg_splats_but(int fd, const char *known)
+{
 	static const char * const bad[] = {
 		"WARNING:", "BUG:", "Oops", "refcount_t", "kernel BUG at",
 	};
@@ -128,6 +133,8 @@ int kmsg_splats(int fd)
 	size_t i;
 
 	while ((ret = kmsg_next(fd, buf, sizeof(buf), &text)) > 0) {
+		if (known && strstr(text, known))
+			continue;
 		for (i = 0; i < ARRAY_SIZE(bad); i++) {
 			if (strstr(text, bad[i])) {
 				fprintf(stderr, "# kernel log: %s", text);

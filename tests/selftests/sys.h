@@ -42,6 +42,8 @@ int kmsg_count(int fd, const char *needle);
  * Prints them.
  */
 int kmsg_splats(int fd);
+/* The same, but for lines that hold @known (NULL: none). */
+int kmsg_splats_but(int fd, const char *known);
 
 /*
  * An own trace instance with the module's events on, so that tests do not disturb
