@@ -62,7 +62,7 @@ LIMIT = "1500"
 # What maps GPU RAM, and what depends on it: with the other sizes of pages these run each time.
 MAPPING = ["gpu_ram_mmap", "gpu_ram_rw", "gpu_ram_vma", "gpu_ram_dma", "gpu_ram_reset", "lpar", "driver_binding"]
 # The selftests but gpu_ram_huge, which loads the module with orders of its own.
-ANY_ORDER = ["iommu_group", "region_info", "bridge_bars", *MAPPING, "eeh", "memory_failure", "atsd", "nvlink_dma", "ats", "load"]
+ANY_ORDER = ["iommu_group", "region_info", "bridge_bars", "bridge_config", *MAPPING, "eeh", "memory_failure", "atsd", "nvlink_dma", "ats", "load"]
 # With how large pages, as orders: 64 KiB only, and none larger than 2 MiB. Without a limit: selftests().
 ORDERS = (0, 5)
 

@@ -6,8 +6,8 @@
 
 set -u
 cd "$(dirname "$0")" || exit 1
-all='emulator iommu_group region_info bridge_bars gpu_ram_mmap gpu_ram_rw gpu_ram_vma gpu_ram_dma gpu_ram_reset eeh gpu_ram_huge'
-all="$all memory_failure atsd lpar nvlink_dma ats driver_binding load"
+all='emulator iommu_group region_info bridge_bars bridge_config gpu_ram_mmap gpu_ram_rw gpu_ram_vma gpu_ram_dma gpu_ram_reset'
+all="$all eeh gpu_ram_huge memory_failure atsd lpar nvlink_dma ats driver_binding load"
 [ $# -gt 0 ] || eval "set -- $all"
 
 passed=0
