@@ -61,7 +61,7 @@ static int read_bars(int dev)
 	size_t i;
 
 	for (i = 0; i < ARRAY_SIZE(bars); i++) {
-		if (pread(dev, &value, sizeof(value), REGION_OFFSET(bars[i]) + 0x78) != sizeof(value))
+		if (pread(dev, &value, 8, REGION_OFFSET(bars[i]) + 0x78) != 8)
 			return -errno;
 	}
 	return 0;

@@ -62,8 +62,8 @@ static int host_config_read16(const char *bdf, unsigned int reg, __u16 *value)
 }
 
 /*
- * A capability that reaches beyond the 256 bytes that a bridge has: where the header of the vendor's
- * takes writes, the next open writes behind tables of the kernel.
+ * A capability that reaches beyond the 256 bytes that a bridge has: where the header of the
+ * vendor's takes writes, the next open writes behind tables of the kernel.
  */
 TEST_F(bridge, chain_of_capabilities_is_not_the_users)
 {
@@ -77,7 +77,7 @@ TEST_F(bridge, chain_of_capabilities_is_not_the_users)
 	EXPECT_EQ(0, vfio_config_write16(self->dev, self->vendor, 0xff00 | PCI_CAP_ID_VNDR));
 	ASSERT_EQ(0, host_config_read16(bdf, self->vendor, &after));
 	EXPECT_EQ(before, after)
-		TH_LOG("the header of the vendor specific capability was %#x and is %#x", before, after);
+		TH_LOG("the vendor's capability began with %#x, and now with %#x", before, after);
 	for (i = 0; i < 3; i++) {
 		close(self->dev);
 		self->dev = vfio_device_open(&self->tb.group, bdf);
