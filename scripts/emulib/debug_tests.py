@@ -37,7 +37,8 @@ def _boot(name: str, gpus: int, *tests_to_run: str, mutations: tuple[str, ...] =
     for verdict in VERDICTS:
         said = f"\n{verdict}\n" in run.output
         result.add(Result.one(said, f"run.sh did not say: {verdict}"))
-    run.console = SHORT_OF_MEMORY.sub("", run.console)
+    if "fault_injection" in tests_to_run:
+        run.console = SHORT_OF_MEMORY.sub("", run.console)
     return run.with_console(result, INJECTED)
 
 
