@@ -22,7 +22,8 @@ struct counts {
 
 /*
  * Counts after all that is merely kept for later was given back: page cache, free objects of
- * slabs, and what waits for a grace period of RCU.
+ * slabs, and what waits for a grace period of RCU. The lowest of several readings, as of each
+ * there may be some that were made ready for the next allocation meanwhile.
  */
 int counts_take(struct counts *c);
 /*
