@@ -79,16 +79,20 @@ static int match_module(const char *path, const struct stat *st, int type, struc
 	return 1;
 }
 
-int module_path(char *path, size_t size)
+static bool find_module(void)
 {
 	const char *env = getenv("NVLINK2_KO");
 
-	if (*module_file)
-		;	/* Known: not to be looked for while failures are injected. */
-	else if (env)
+	if (env)
 		snprintf(module_file, sizeof(module_file), "%s", env);
-	else if (nftw("/lib/modules", match_module, 16, FTW_PHYS) != 1 &&
-		 nftw("/files", match_module, 16, FTW_PHYS) != 1)
+	return env || nftw("/lib/modules", match_module, 16, FTW_PHYS) == 1 ||
+	       nftw("/files", match_module, 16, FTW_PHYS) == 1;
+}
+
+int module_path(char *path, size_t size)
+{
+	/* Looked for once: not while failures are injected. */
+	if (!*module_file && !find_module())
 		return -ENOENT;
 	snprintf(path, size, "%s", module_file);
 	return 0;
