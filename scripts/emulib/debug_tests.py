@@ -27,6 +27,9 @@ def _boot(name: str, gpus: int, *tests_to_run: str, mutations: tuple[str, ...] =
     """Selftests in a boot of the debug kernel of their own."""
     options = ["--kernel-debug", "--gpus", str(gpus), "--timeout", str(LIMIT),
                "--file", str(programs.selftests_dir())]
+    if "fault_injection" in tests_to_run:
+        # Loads the module many hundred times: the module's own tests would run as often.
+        options += ["--append", "kunit.enable=0"]
     for mutation in mutations:
         options += ["--mutate", mutation]
     run = tests.Emulated(
