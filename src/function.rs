@@ -48,7 +48,8 @@ use crate::{
         },
         topology::{
             self,
-            Bridge, //
+            Bridge,
+            Gpu, //
         },
     },
 };
@@ -132,67 +133,64 @@ struct Resetting {
 }
 
 impl Role {
+    /// Finds out what a function is, and says so if it is an ordinary one.
     fn of(function: &pci::Function, shared: &Shared) -> Result<Self> {
-        let ordinary = || {
-            dev_info!(
-                function.device(),
-                "not on NVLink2: an ordinary vfio-pci device\n"
-            );
-            Ok(Self::Ordinary)
-        };
-        let Some(node) = OfNode::of(function) else {
-            return ordinary();
-        };
-
-        match function.vendor() {
-            Vendor::NVIDIA => match topology::gpu(&node) {
-                Ok(Some(gpu)) => {
-                    let base = gpu.aperture.base();
-                    let state = GpuState {
-                        ram: GpuRam::new(gpu, shared.gates.of(base, Gate::new())?)?,
-                        lpar: shared.lpars.of(base, Lpar::new(node))?,
-                    };
-
-                    Ok(Self::Gpu(Arc::new(state, GFP_KERNEL)?))
-                }
-                Ok(None) => ordinary(),
-                Err(fault) => {
-                    complain(
-                        function,
-                        &fault,
-                        "an ordinary vfio-pci device without NVLink2",
-                    );
-                    Ok(Self::Ordinary)
-                }
-            },
-            Vendor::IBM => match topology::bridge(&node) {
-                Ok(Some((bridge, fault))) => {
+        let found = match (OfNode::of(function), function.vendor()) {
+            (Some(node), Vendor::NVIDIA) => {
+                topology::gpu(&node).map(|gpu| gpu.map(|gpu| Self::gpu(gpu, node, shared)))
+            }
+            (Some(node), Vendor::IBM) => topology::bridge(&node).map(|bridge| {
+                bridge.map(|(bridge, fault)| {
                     if let Some(fault) = fault {
                         complain(function, &fault, "there is no ATSD region");
                     }
-                    let base = bridge.aperture.base();
-                    let gpu = topology::gpu_of(&node).map_err(|_| EINVAL)?;
-                    let state = BridgeState {
-                        bridge,
-                        gate: Arc::pin_init(Gate::new(), GFP_KERNEL)?,
-                        gpu_gate: shared.gates.of(base, Gate::new())?,
-                        lpar: shared.lpars.of(base, Lpar::new(gpu))?,
-                    };
+                    Self::bridge(bridge, &node, shared)
+                })
+            }),
+            _ => Ok(None),
+        };
 
-                    Ok(Self::Bridge(Arc::new(state, GFP_KERNEL)?))
-                }
-                Ok(None) => ordinary(),
-                Err(fault) => {
-                    complain(
-                        function,
-                        &fault,
-                        "an ordinary vfio-pci device without NVLink2",
-                    );
-                    Ok(Self::Ordinary)
-                }
-            },
-            _ => ordinary(),
+        match found {
+            Ok(Some(role)) => role,
+            Ok(None) => {
+                dev_info!(
+                    function.device(),
+                    "not on NVLink2: an ordinary vfio-pci device\n"
+                );
+                Ok(Self::Ordinary)
+            }
+            Err(fault) => {
+                complain(
+                    function,
+                    &fault,
+                    "an ordinary vfio-pci device without NVLink2",
+                );
+                Ok(Self::Ordinary)
+            }
         }
+    }
+
+    fn gpu(gpu: Gpu, node: OfNode, shared: &Shared) -> Result<Self> {
+        let base = gpu.aperture.base();
+        let state = GpuState {
+            ram: GpuRam::new(gpu, shared.gates.of(base, Gate::new())?)?,
+            lpar: shared.lpars.of(base, Lpar::new(node))?,
+        };
+
+        Ok(Self::Gpu(Arc::new(state, GFP_KERNEL)?))
+    }
+
+    fn bridge(bridge: Bridge, node: &OfNode, shared: &Shared) -> Result<Self> {
+        let base = bridge.aperture.base();
+        let gpu = topology::gpu_of(node).map_err(|_| EINVAL)?;
+        let state = BridgeState {
+            bridge,
+            gate: Arc::pin_init(Gate::new(), GFP_KERNEL)?,
+            gpu_gate: shared.gates.of(base, Gate::new())?,
+            lpar: shared.lpars.of(base, Lpar::new(gpu))?,
+        };
+
+        Ok(Self::Bridge(Arc::new(state, GFP_KERNEL)?))
     }
 
     /// Returns the gate of the region that the function itself has.
