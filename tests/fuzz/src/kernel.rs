@@ -196,12 +196,27 @@ const FIELDS: &[&str] = &[
     "Mlocked",
 ];
 
+/// How often it is counted, and the seconds before each: longer than a grace period, and than debug
+/// objects wait before they are freed.
+const READINGS: u32 = 5;
+const SETTLING: Duration = Duration::from_secs(2);
+
 impl Usage {
-    /// Gives up caches first, so that what is left is in use.
+    /// Gives up caches first, so that what is left is in use. The lowest of several readings: pools
+    /// and sheaves that were just filled count as in use.
     pub fn read() -> Result<Self> {
+        let mut usage = Self::once()?;
+        for _ in 1..READINGS {
+            let other = Self::once()?;
+            lower(&mut usage.objects, other.objects);
+            lower(&mut usage.kilobytes, other.kilobytes);
+        }
+        Ok(usage)
+    }
+
+    fn once() -> Result<Self> {
         let _ = fs::write("/proc/sys/vm/drop_caches", "3");
-        // What is freed after a grace period.
-        thread::sleep(Duration::from_millis(300));
+        thread::sleep(SETTLING);
         for cache in fs::read_dir("/sys/kernel/slab")
             .into_iter()
             .flatten()
@@ -245,10 +260,40 @@ impl Usage {
         for (name, size) in &self.kilobytes {
             let was = before.kilobytes.get(name).copied().unwrap_or(0);
             if size.saturating_sub(was) > 4096 + rounds {
-                grown.push(format!("{name}: {was} -> {size} KiB"));
+                grown.push(format!(
+                    "{name}: {was} -> {size} KiB; more objects than before have {}",
+                    self.most_grown(before)
+                ));
             }
         }
         grown
+    }
+
+    /// The slab caches that grew most, which says where to look for what is in none.
+    fn most_grown(&self, before: &Self) -> String {
+        let mut caches: Vec<_> = self
+            .objects
+            .iter()
+            .map(|(name, count)| {
+                let was = before.objects.get(name).copied().unwrap_or(0);
+                (count.saturating_sub(was), name)
+            })
+            .collect();
+        caches.sort_unstable_by(|one, other| other.cmp(one));
+        let caches: Vec<_> = caches
+            .into_iter()
+            .take(8)
+            .map(|(more, name)| format!("{name} ({more})"))
+            .collect();
+        caches.join(", ")
+    }
+}
+
+/// Has `usage` say what is the least of both.
+fn lower(usage: &mut BTreeMap<String, u64>, other: BTreeMap<String, u64>) {
+    for (name, count) in other {
+        let least = usage.entry(name).or_insert(count);
+        *least = count.min(*least);
     }
 }
 
