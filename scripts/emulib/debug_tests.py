@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0
 """Tests on the debug kernel, where allocations fail on demand, and tests under load."""
 
+import concurrent.futures
 import re
 
-from . import initrd, programs, tests
+from . import config, initrd, programs, tests
 from .report import Check, Result
 from .step import say
 
@@ -45,10 +46,12 @@ def _boot(name: str, gpus: int, *tests_to_run: str, mutations: tuple[str, ...] =
     return run.with_console(result, INJECTED)
 
 
+# The longest first.
 BOOTS = [
-    ("selftests", 6, (), ()),
-    ("one-chip", 3, ("iommu_group", "region_info", "driver_binding"), ()),
     ("fault-injection", 3, ("fault_injection",), ()),
+    ("selftests", 6, ("emulator", *tests.ANY_ORDER), ()),
+    ("huge", 6, ("gpu_ram_huge",), ()),
+    ("one-chip", 3, ("iommu_group", "region_info", "driver_binding"), ()),
     # One of each kind of device whose node is bad.
     ("bad-gpu", 3, ("bad_firmware",), ("gpu0-npu-empty", "bridge2-tgt-missing", "mem2-reg-zero")),
     ("bad-npu", 3, ("bad_firmware",), ("npu0-atsd-missing",)),
@@ -56,15 +59,18 @@ BOOTS = [
 
 
 def debug() -> Result:
-    """All selftests on the debug kernel, one boot after another, each with a line of progress."""
+    """All selftests on the debug kernel, as many boots side by side as there are cores, each with a line of progress."""
     initrd.DEBUG_STEP.ensure()
     total = Result()
-    for name, gpus, names, mutations in BOOTS:
-        result = _boot(name, gpus, *names, mutations=mutations)
-        say(f"debug: {name}: {result.line()}")
-        if result.text:
-            result.text = f"{name}:\n{result.text}"
-        total.add(result)
+    with concurrent.futures.ThreadPoolExecutor(config.jobs()) as pool:
+        boots = {pool.submit(_boot, name, gpus, *names, mutations=mutations): name
+                 for name, gpus, names, mutations in BOOTS}
+        for boot in concurrent.futures.as_completed(boots):
+            name, result = boots[boot], boot.result()
+            say(f"debug: {name}: {result.line()}")
+            if result.text:
+                result.text = f"{name}:\n{result.text}"
+            total.add(result)
     return total
 
 
