@@ -30,11 +30,12 @@ class Kernel:
     def __init__(self, name: str, what: str, fragments: list[Path], variables: str = ""):
         self.name = name
         self.fragments = fragments
+        what_is_built = " ".join(["ARCH=powerpc", "LLVM=-19", *variables.split()])
         # What make needs wherever it starts: in the source, or in the build folder for a module.
-        self.flags = " ".join(["ARCH=powerpc", "LLVM=-19", *variables.split(), f"-j{config.jobs()}"])
+        self.flags = f"{what_is_built} -j{config.jobs()}"
         self.make = f"make O={self.inner()} {self.flags}"
         self.step = Step(
-            name, what, lambda: digest(*fragments, *patches(), self.make), self._build,
+            name, what, lambda: digest(*fragments, *patches(), what_is_built), self._build,
             [self.image(), self.modules() / "lib/modules"], [sources.LINUX_STEP],
         )
 
