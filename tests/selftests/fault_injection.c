@@ -154,6 +154,8 @@ TEST_F_TIMEOUT(fail, module_load, 1200)
 {
 	const struct operation op = {
 		.before = unload, .run = load, .after = two_bound,
+		/* Of module_add_driver(), without memory for the module's folder of drivers. */
+		.also = EINVAL,
 		/* Of the tracing core, once. */
 		.warning = "at event_define_fields",
 	};
