@@ -87,23 +87,30 @@ static int free_pages(long *pages)
 	return *pages ? 0 : -ENODATA;
 }
 
+/* Where a cache is, @c->num_caches if it is nowhere. */
+static unsigned int cache_of(const struct counts *c, const char *name)
+{
+	unsigned int i = 0;
+
+	while (i < c->num_caches && strcmp(c->cache[i].name, name))
+		i++;
+	return i;
+}
+
 /* Lowers what is known of a cache to @objects. */
 static int lower(struct counts *c, const char *name, long objects)
 {
-	unsigned int i;
+	unsigned int i = cache_of(c, name);
 
-	for (i = 0; i < c->num_caches; i++) {
-		if (strcmp(c->cache[i].name, name))
-			continue;
-		if (objects < c->cache[i].objects)
-			c->cache[i].objects = objects;
-		return 0;
-	}
 	if (i == COUNTS_CACHES)
 		return -ENOSPC;
-	snprintf(c->cache[i].name, sizeof(c->cache[i].name), "%s", name);
-	c->cache[i].objects = objects;
-	c->num_caches++;
+	if (i == c->num_caches) {
+		snprintf(c->cache[i].name, sizeof(c->cache[i].name), "%s", name);
+		c->cache[i].objects = objects;
+		c->num_caches++;
+	}
+	if (objects < c->cache[i].objects)
+		c->cache[i].objects = objects;
 	return 0;
 }
 
@@ -152,13 +159,9 @@ int counts_take(struct counts *c)
 
 static long objects_of(const struct counts *c, const char *name)
 {
-	unsigned int i;
+	unsigned int i = cache_of(c, name);
 
-	for (i = 0; i < c->num_caches; i++) {
-		if (!strcmp(c->cache[i].name, name))
-			return c->cache[i].objects;
-	}
-	return 0;
+	return i < c->num_caches ? c->cache[i].objects : 0;
 }
 
 unsigned int counts_grown(const struct counts *before, const struct counts *after, long limit)

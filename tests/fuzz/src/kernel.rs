@@ -234,8 +234,8 @@ impl Usage {
             })
             .collect();
         // Most of these wait in pools of a thousand and more.
-        if objects.remove("debug_objects_cache").is_some() {
-            objects.extend(debug_objects());
+        if let Some(used) = debug_objects() {
+            objects.insert("debug_objects_cache".to_owned(), used);
         }
         let text = fs::read_to_string("/proc/meminfo").context("/proc/meminfo")?;
         let kilobytes = text
@@ -263,8 +263,8 @@ impl Usage {
         }
         for (name, size) in &self.kilobytes {
             let was = before.kilobytes.get(name).copied().unwrap_or(0);
-            // Slabs are kept for one object: objects are what counts, and a debug kernel has many slabs.
-            let slack = was / 64;
+            // A slab is kept for one object, and a debug kernel has many: objects are what counts.
+            let slack = if name == "SUnreclaim" { was / 64 } else { 0 };
             if size.saturating_sub(was) > slack.max(4096 + rounds) {
                 grown.push(format!(
                     "{name}: {was} -> {size} KiB; more objects than before have {}",
@@ -296,13 +296,12 @@ impl Usage {
 }
 
 /// How many objects CONFIG_DEBUG_OBJECTS watches.
-fn debug_objects() -> Option<(String, u64)> {
+fn debug_objects() -> Option<u64> {
     let text = fs::read_to_string("/sys/kernel/debug/debug_objects/stats").ok()?;
-    let used = text.lines().find_map(|line| {
+    text.lines().find_map(|line| {
         let (name, count) = line.split_once(':')?;
         (name.trim() == "pool_used").then(|| count.trim().parse().ok())?
-    })?;
-    Some(("debug objects".to_owned(), used))
+    })
 }
 
 /// Has `usage` say what is the least of both.
