@@ -141,6 +141,8 @@ impl<T: Driver> Device<T> {
         let (core, data) = unsafe { Self::parts(vdev) };
 
         from_result(|| {
+            // Until after the device is disabled again, if it cannot be opened.
+            let _reset = WithinReset::begin(data);
             // SAFETY: This is `open_device`.
             let enabled = unsafe { Enabled::new(core) }?;
             let notified = Notified::open(core, data)?;
@@ -160,8 +162,12 @@ impl<T: Driver> Device<T> {
         let (core, data) = unsafe { Self::parts(vdev) };
 
         data.close(core);
-        // SAFETY: `vdev` is at the start of an open core device.
-        unsafe { bindings::vfio_pci_core_close_device(vdev) };
+        {
+            let _reset = WithinReset::begin(data);
+
+            // SAFETY: `vdev` is at the start of an open core device.
+            unsafe { bindings::vfio_pci_core_close_device(vdev) };
+        }
         // Not before the device was reset and lost its regions.
         Notified::close(data);
     }
@@ -290,6 +296,25 @@ impl<T: Driver> Device<T> {
     /// Returns the table of calls for PCI's error recovery and resets.
     pub(super) const fn error_handlers() -> &'static bindings::pci_error_handlers {
         &Self::ERROR_HANDLERS
+    }
+}
+
+/// A time in which VFIO may reset a device that it enables or disables.
+///
+/// It does the latter by `__pci_reset_function_locked`, of which no driver is told, and others may
+/// have in use what is behind the device.
+struct WithinReset<'a, T: Driver>(&'a T);
+
+impl<'a, T: Driver> WithinReset<'a, T> {
+    fn begin(data: &'a T) -> Self {
+        data.reset_prepare();
+        Self(data)
+    }
+}
+
+impl<T: Driver> Drop for WithinReset<'_, T> {
+    fn drop(&mut self) {
+        self.0.reset_done();
     }
 }
 

@@ -218,31 +218,48 @@ TEST_F(gpu, defect_16_low_power)
 	EXPECT_STREQ("", comes_back(&self->tb, self->p));
 }
 
-/*
- * The reset of a bridge takes its link down, and with it the GPU's RAM: the mapping goes as
- * with a reset of the GPU.
- */
-TEST_F(gpu, defect_16_bridge_reset)
+static int reset_device(int dev)
 {
-	int bridge = vfio_device_open(&self->tb.group, self->tb.gpu->link[0].bdf);
+	return ioctl(dev, VFIO_DEVICE_RESET) ? -errno : 0;
+}
+
+/*
+ * What resets a bridge takes its link down, and with it the GPU's RAM: the mapping goes as with a
+ * reset of the GPU.
+ */
+static void bridge_is_reset_by(struct __test_metadata *_metadata, struct testbed *tb, char *p,
+			       int (*how)(int dev))
+{
+	int bridge = vfio_device_open(&tb->group, tb->gpu->link[0].bdf);
 	__u64 value;
 	int faults;
 
 	ASSERT_LE(0, bridge);
-	ASSERT_EQ(0, model_train(&self->tb.model));
-	ASSERT_EQ(0, try_write64(self->p, 6));
-	ASSERT_EQ(0, ioctl(bridge, VFIO_DEVICE_RESET))
-		TH_LOG("%s: %s", self->tb.gpu->link[0].bdf, strerror(errno));
-	ASSERT_EQ(0, model_train(&self->tb.model));
+	ASSERT_EQ(0, model_train(&tb->model));
+	ASSERT_EQ(0, try_write64(p, 6));
+	ASSERT_EQ(0, how(bridge))
+		TH_LOG("%s: %s", tb->gpu->link[0].bdf, strerror(errno));
+	ASSERT_EQ(0, model_train(&tb->model));
 	ASSERT_EQ(0, trace_start("selftest-reset"));
-	EXPECT_EQ(0, try_read64(self->p, &value));
+	EXPECT_EQ(0, try_read64(p, &value));
 	EXPECT_EQ(6ULL, value);
 	faults = trace_count("selftest-reset", "vfio_pci_nvgpu_mmap_fault", NULL);
 	trace_stop("selftest-reset");
 	EXPECT_EQ(1, faults)
 		TH_LOG("the page was still mapped after the reset");
-	EXPECT_EQ(0U, lost_accesses(&self->tb));
+	EXPECT_EQ(0U, lost_accesses(tb));
 	close(bridge);
+}
+
+TEST_F(gpu, defect_16_bridge_reset)
+{
+	bridge_is_reset_by(_metadata, &self->tb, self->p, reset_device);
+}
+
+/* VFIO resets what is closed, and tells no driver. */
+TEST_F(gpu, defect_16_bridge_close)
+{
+	bridge_is_reset_by(_metadata, &self->tb, self->p, close);
 }
 
 TEST_HARNESS_MAIN
