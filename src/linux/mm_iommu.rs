@@ -129,22 +129,18 @@ impl Registration {
         ptr::eq(self.mm.as_raw(), mm.as_raw())
     }
 
-    /// Returns the physical address that TCE tables with pages of `1 << shift` bytes would get for
-    /// the start of the range; `None` if such tables must not map it.
-    fn translate(&self, shift: u32) -> Option<usize> {
+    /// Whether TCE tables with pages of `1 << shift` bytes may map this.
+    pub(crate) fn translates(&self, shift: u32) -> bool {
         let mut physical = 0;
-        let memory = self.memory?;
+        let Some(memory) = self.memory else {
+            return false;
+        };
         // SAFETY: By the type invariant the registration exists, and `user` is in it.
         let result = unsafe {
             bindings::mm_iommu_ua_to_hpa(memory.as_ptr(), self.user, shift, &mut physical)
         };
 
-        (result == 0).then_some(physical)
-    }
-
-    /// Whether TCE tables with pages of `1 << shift` bytes may map this.
-    pub(crate) fn translates(&self, shift: u32) -> bool {
-        self.translate(shift).is_some()
+        result == 0
     }
 
     /// Ends the registration; returns whether it did.
@@ -152,31 +148,11 @@ impl Registration {
     /// It does not while anybody needs it: a TCE that maps a part of it, or a container in which
     /// user space registered the same range.
     pub(crate) fn release(&mut self) -> bool {
-        if !self.put() {
-            return false;
-        }
-        // Success does not tell whether ours was the last use. If it was not, the range is still
-        // found, and the look-up takes a use.
-        //
-        // SAFETY: `mm` is valid; a range that is not registered is not found.
-        let found = unsafe { bindings::mm_iommu_get(self.mm.as_raw(), self.user, self.entries) };
-
-        // INVARIANT: A registration of the range, with the use that the look-up took.
-        self.memory = NonNull::new(found);
-        if self.translate(bindings::PAGE_SHIFT) == Some(self.physical) {
-            return false;
-        }
-        // If there is one, it is somebody else's, made since, for other memory.
-        self.put()
-    }
-
-    /// Gives up our use, unless it is the last one and there are TCEs.
-    fn put(&mut self) -> bool {
         let Some(memory) = self.memory else {
             return true;
         };
         // SAFETY: By the type invariant one use is ours.
-        let result = unsafe { bindings::mm_iommu_put(self.mm.as_raw(), memory.as_ptr()) };
+        let result = unsafe { bindings::mm_iommu_put_last(self.mm.as_raw(), memory.as_ptr()) };
 
         if result == 0 {
             // INVARIANT: Nothing is ours any more.

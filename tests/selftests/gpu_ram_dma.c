@@ -4,7 +4,9 @@
  * builds on it.
  */
 #define _GNU_SOURCE
+#include <pthread.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <sys/ioctl.h>
 #include <sys/wait.h>
 
@@ -201,6 +203,55 @@ TEST_F(dma, defect_14_munmap_with_a_live_tce)
 	EXPECT_LT(0U, found);
 	EXPECT_EQ(0, vfio_dma_unmap(&self->tb.group, 0, MAP_SIZE));
 	EXPECT_EQ(0, vfio_dma_unregister(&self->tb.group, p, MAP_SIZE));
+}
+
+struct look_up {
+	const struct vfio_group *group;
+	const void *at;
+	atomic_bool stop;
+	unsigned int looked;
+};
+
+static void *look_up(void *arg)
+{
+	struct look_up *l = arg;
+
+	for (; !l->stop; l->looked++) {
+		if (vfio_dma_unregister(l->group, l->at, MAP_SIZE) != -ENOENT)
+			break;
+	}
+	return NULL;
+}
+
+/*
+ * A container that looks for what it has not registered has a hold of it for a moment, which must
+ * not keep a registration for good that waits for its last TCE.
+ */
+TEST_F_TIMEOUT(dma, defect_14_looked_up_while_it_waits, 60)
+{
+	void *p = vfio_map(self->tb.dev, self->tb.ram, MAP_OFFSET, MAP_SIZE);
+	struct look_up l = { .group = &self->tb.group, .at = p };
+	pthread_t thread;
+	unsigned int i;
+
+	ASSERT_NE(NULL, p);
+	ASSERT_EQ(0, vfio_dma_map(&self->tb.group, p, 0, MAP_SIZE));
+	ASSERT_EQ(0, munmap(p, MAP_SIZE));
+	ASSERT_EQ(0, pthread_create(&thread, NULL, look_up, &l));
+	/* Each of them has the driver try again. */
+	for (i = 0; i < 5000; i++) {
+		void *q = vfio_map(self->tb.dev, self->tb.ram, 0, PAGE_64K);
+
+		if (!q || munmap(q, PAGE_64K))
+			break;
+	}
+	EXPECT_EQ(5000U, i)
+		TH_LOG("%s", strerror(errno));
+	l.stop = true;
+	ASSERT_EQ(0, pthread_join(thread, NULL));
+	EXPECT_LT(0U, l.looked);
+	ASSERT_EQ(0, vfio_dma_unmap(&self->tb.group, 0, MAP_SIZE));
+	EXPECT_EQ(0, wait_for_no_registration(&self->tb));
 }
 
 /* Unbinding the driver waits for the last TCE of a mapping, even if nobody has the device open. */
