@@ -44,6 +44,8 @@ unsigned long nvlink2_copy_from_device(void *dst, const void *src, size_t len);
 void nvlink2_copy_to_device(void *dst, const void *src, size_t len);
 bool nvlink2_kvm_get(struct kvm *kvm);
 void nvlink2_kvm_put(struct kvm *kvm);
+void nvlink2_kvm_pin_mmu(struct kvm *kvm);
+void nvlink2_kvm_unpin_mmu(struct kvm *kvm);
 bool nvlink2_kvm_is_hv(struct kvm *kvm);
 bool nvlink2_kvm_is_radix(struct kvm *kvm);
 u64 nvlink2_kvm_lpid(struct kvm *kvm);

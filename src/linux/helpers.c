@@ -183,6 +183,19 @@ bool nvlink2_kvm_is_hv(struct kvm *kvm)
 	return is_hv;
 }
 
+/* Only guests of HV KVM have an MMU that can be changed, and the lock for it. */
+void nvlink2_kvm_pin_mmu(struct kvm *kvm)
+{
+	if (nvlink2_kvm_is_hv(kvm))
+		kvmppc_pin_mmu(kvm);
+}
+
+void nvlink2_kvm_unpin_mmu(struct kvm *kvm)
+{
+	if (nvlink2_kvm_is_hv(kvm))
+		kvmppc_unpin_mmu(kvm);
+}
+
 bool nvlink2_kvm_is_radix(struct kvm *kvm)
 {
 	return kvm_is_radix(kvm);
@@ -194,6 +207,14 @@ u64 nvlink2_kvm_lpid(struct kvm *kvm)
 }
 
 #else /* !CONFIG_KVM_BOOK3S_HV_POSSIBLE: guests have no LPID */
+
+void nvlink2_kvm_pin_mmu(struct kvm *kvm)
+{
+}
+
+void nvlink2_kvm_unpin_mmu(struct kvm *kvm)
+{
+}
 
 bool nvlink2_kvm_is_hv(struct kvm *kvm)
 {

@@ -23,11 +23,13 @@ use kernel::{
     sync::aref::ARef, //
 };
 
-/// A reference to a `struct kvm`. As long as it exists nobody else gets the machine's LPID.
+/// A reference to a `struct kvm`. As long as it exists nobody else gets the machine's LPID, and the
+/// machine keeps its kind of MMU.
 ///
 /// # Invariants
 ///
-/// Points to a `struct kvm` of which this owns one reference.
+/// Points to a `struct kvm` of which this owns one reference, and one pin of its MMU if it is run
+/// by HV KVM.
 pub(crate) struct Kvm(NonNull<bindings::kvm>);
 
 // SAFETY: References of a machine may be given back on any thread.
@@ -48,7 +50,9 @@ impl Kvm {
         if !unsafe { bindings::nvlink2_kvm_get(kvm.as_ptr()) } {
             return Err(ENODEV);
         }
-        // INVARIANT: The reference was just taken.
+        // SAFETY: There is a reference now.
+        unsafe { bindings::nvlink2_kvm_pin_mmu(kvm.as_ptr()) };
+        // INVARIANT: Both were just taken.
         Ok(Some(Self(kvm)))
     }
 
@@ -93,8 +97,12 @@ impl PartialEq for Kvm {
 
 impl Drop for Kvm {
     fn drop(&mut self) {
-        // SAFETY: Gives up the reference that the type invariant says we own, taken in `of`.
-        unsafe { bindings::nvlink2_kvm_put(self.0.as_ptr()) };
+        // SAFETY: Gives up the pin and the reference that the type invariant says we own, taken in
+        // `of`.
+        unsafe {
+            bindings::nvlink2_kvm_unpin_mmu(self.0.as_ptr());
+            bindings::nvlink2_kvm_put(self.0.as_ptr());
+        }
     }
 }
 

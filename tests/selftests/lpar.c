@@ -425,6 +425,25 @@ TEST_F(lpar, defect_11_hash_guest_is_refused)
 	EXPECT_STREQ("", not_bound(bed->gpu, driver_lpid(bed->gpu->bdf)));
 }
 
+/* What was a radix guest when the device was opened stays one as long as the NPU translates for it. */
+TEST_F(lpar, defect_11_bound_guest_keeps_its_mmu)
+{
+	struct bed *bed = &self->bed;
+	struct kvm_ppc_mmuv3_cfg hash = { .flags = 0 };
+	__u32 order = 24;
+
+	if (!ioctl(bed->group.vm, KVM_CHECK_EXTENSION, KVM_CAP_PPC_MMU_HASH_V3))
+		SKIP(return, "this host runs no hash guests");
+	ASSERT_EQ(0, device_open(bed, 0));
+	EXPECT_EQ(-1, ioctl(bed->group.vm, KVM_PPC_CONFIGURE_V3_MMU, &hash));
+	EXPECT_EQ(EBUSY, errno);
+	EXPECT_EQ(-1, ioctl(bed->group.vm, KVM_PPC_ALLOCATE_HTAB, &order));
+	EXPECT_EQ(EBUSY, errno);
+	EXPECT_STREQ("", not_bound(bed->gpu, driver_lpid(bed->gpu->bdf)));
+	device_close(bed, 0);
+	EXPECT_EQ(0, ioctl(bed->group.vm, KVM_PPC_CONFIGURE_V3_MMU, &hash));
+}
+
 TEST_F(lpar, binding_is_traced)
 {
 	struct bed *bed = &self->bed;
