@@ -14,8 +14,9 @@ FACTOR = 10
 VERDICTS = ("ok - lockdep watched to the end", "ok - no memory leaked")
 # Time limit of a boot, in seconds.
 LIMIT = 7200
-# What is said of an operation for which there was no memory (ENOMEM), or no copy (EFAULT).
-INJECTED = r"(?:error:?|error code is|error filtering suites:) -1[24]\b"
+# What is said of an operation for which there was no memory (ENOMEM), no copy (EFAULT), or an error of firmware
+# (OPAL_HARDWARE, which becomes EIO).
+INJECTED = r"(?:error:?|error code is|error filtering suites:) -1[24]\b|(?:OPAL(?: error)?|err|ret =) -6\b|\berr -5\b"
 # What the kernel itself prints for want of memory: vmalloc() and the tracing core (tests/selftests/run.sh).
 SHORT_OF_MEMORY = re.compile(
     r"^[^\n]*(?:vmalloc error: size|at event_define_fields).*?(?:Mem-Info:|end trace)[^\n]*\n", re.MULTILINE | re.DOTALL)

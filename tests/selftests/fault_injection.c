@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Each operation with its 1st, 2nd, ... allocation or copy failing, until it comes through
- * without one. What failed has to leave nothing behind that is in the way of the next try, and no
- * operation that gives something back (close, unmap, unbind) may keep it.
+ * Each operation with its 1st, 2nd, ... allocation, copy or call of firmware failing, until it
+ * comes through without one. What failed has to leave nothing behind that is in the way of the next
+ * try, and no operation that gives something back (close, unmap, unbind) may keep it.
  *
  * The environment's NVLINK2_INJECT_STEP tries every so many sites only, for a first look at a
  * change.
@@ -20,6 +20,8 @@
 
 #include "bind.h"
 #include "inject.h"
+#include "npu.h"
+#include "scom.h"
 #include "sys.h"
 #include "testbed.h"
 
@@ -34,6 +36,8 @@ struct operation {
 	int (*before)(struct testbed *tb);
 	int (*run)(struct testbed *tb);
 	int (*after)(struct testbed *tb);
+	/* What has to hold when it failed, before it is tried again. */
+	int (*failed)(struct testbed *tb);
 	/* An errno other than ENOMEM and EFAULT with which it may fail. */
 	int also;
 	/* What is in a warning that the kernel gives for want of memory, NULL if it gives none. */
@@ -63,6 +67,8 @@ static unsigned int fail_each(struct __test_metadata *_metadata, struct testbed 
 				TH_LOG("site %u: %s, with nothing injected", nth, strerror(-ret));
 			EXPECT_TRUE(ret == -ENOMEM || ret == -EFAULT || ret == -op->also)
 				TH_LOG("site %u: %s", nth, strerror(-ret));
+			ASSERT_EQ(0, op->failed ? op->failed(tb) : 0)
+				TH_LOG("site %u: it failed, and has an effect", nth);
 			ASSERT_EQ(0, op->run(tb))
 				TH_LOG("site %u: in order no more after it failed", nth);
 		}
@@ -272,9 +278,22 @@ TEST_F_TIMEOUT(fail_group, group, 1800)
 {
 	const struct operation op = {
 		.before = close_group, .run = variant->kvm ? open_group_with_kvm : open_group,
+		/* Of firmware, for the window. */
+		.also = EIO,
 	};
 
 	EXPECT_LT(0, fail_each(_metadata, &self->tb, &op));
+}
+
+/* Windows and bypass go back to the host's, as far as firmware does it. */
+TEST_F_TIMEOUT(fail_group, close_of_a_group, 1800)
+{
+	const struct operation op = {
+		.before = variant->kvm ? open_group_with_kvm : open_group, .run = close_group,
+	};
+
+	close_group(&self->tb);
+	EXPECT_EQ(0, fail_each(_metadata, &self->tb, &op));
 }
 
 static int open_bdf(struct testbed *tb, const char *bdf)
@@ -303,14 +322,14 @@ static int close_device(struct testbed *tb)
 
 TEST_F_TIMEOUT(fail_group, open_of_a_gpu, 600)
 {
-	const struct operation op = { .run = open_gpu, .after = close_device };
+	const struct operation op = { .run = open_gpu, .after = close_device, .also = EIO };
 
 	EXPECT_LT(0, fail_each(_metadata, &self->tb, &op));
 }
 
 TEST_F_TIMEOUT(fail_group, open_of_a_bridge, 600)
 {
-	const struct operation op = { .run = open_bridge, .after = close_device };
+	const struct operation op = { .run = open_bridge, .after = close_device, .also = EIO };
 
 	EXPECT_LT(0, fail_each(_metadata, &self->tb, &op));
 }
@@ -496,6 +515,92 @@ TEST_F_TIMEOUT(fail_gpu, container_map_of_gpu_ram, 600)
 	EXPECT_LT(0, fail_each(_metadata, &self->tb, &map));
 	EXPECT_LT(0, fail_each(_metadata, &self->tb, &unmap));
 	EXPECT_EQ(0, unmap_ram(&self->tb));
+}
+
+/* What the NPU's TVEs were with one window. */
+static __u64 one_window[NPU_NUM_TVES];
+
+static int remember_tves(struct testbed *tb)
+{
+	(void)tb;
+	return npu_table("tvt", one_window, NPU_NUM_TVES);
+}
+
+static int tves_as_remembered(struct testbed *tb)
+{
+	__u64 tvt[NPU_NUM_TVES];
+	int ret = npu_table("tvt", tvt, NPU_NUM_TVES);
+
+	(void)tb;
+	return ret ?: memcmp(tvt, one_window, sizeof(tvt)) ? -EBADMSG : 0;
+}
+
+/* All that had the first window have the second one, and nobody else has. */
+static int tves_moved(struct testbed *tb)
+{
+	__u64 tvt[NPU_NUM_TVES], tce;
+	unsigned int i, moved = 0;
+	int ret = npu_table("tvt", tvt, NPU_NUM_TVES);
+
+	(void)tb;
+	for (i = 0; !ret && i < NPU_NUM_TVES; i++) {
+		bool had = !tve_lookup(one_window[i], 0, &tce);
+
+		if (had != (tvt[i] != one_window[i]))
+			return -EBADMSG;
+		moved += had;
+	}
+	return ret ?: moved ? 0 : -ENODATA;
+}
+
+static __u64 second_window;
+
+static int create_window(struct testbed *tb)
+{
+	struct vfio_iommu_spapr_tce_create create = {
+		.argsz = sizeof(create), .page_shift = 16, .window_size = 1ULL << 30, .levels = 1,
+	};
+
+	if (ioctl(tb->group.container, VFIO_IOMMU_SPAPR_TCE_CREATE, &create))
+		return -errno;
+	second_window = create.start_addr;
+	return 0;
+}
+
+static int remove_window(struct testbed *tb)
+{
+	struct vfio_iommu_spapr_tce_remove remove = {
+		.argsz = sizeof(remove), .start_addr = second_window,
+	};
+
+	return ioctl(tb->group.container, VFIO_IOMMU_SPAPR_TCE_REMOVE, &remove) ? -errno : 0;
+}
+
+static int both_windows(struct testbed *tb)
+{
+	return tves_moved(tb) ?: remove_window(tb) ?: tves_as_remembered(tb);
+}
+
+static int window_again(struct testbed *tb)
+{
+	return create_window(tb) ?: both_windows(tb);
+}
+
+/* A window is there for all devices of the group or for none, and a failure is no success. */
+TEST_F_TIMEOUT(fail_gpu, defect_22_windows, 600)
+{
+	const struct operation create = {
+		.run = create_window, .failed = tves_as_remembered, .after = both_windows,
+		.also = EIO,
+	};
+	/* What firmware does not take away cannot be taken away: the next window replaces it. */
+	const struct operation remove = {
+		.before = create_window, .run = remove_window, .after = window_again,
+	};
+
+	ASSERT_EQ(0, remember_tves(&self->tb));
+	EXPECT_LT(0, fail_each(_metadata, &self->tb, &create));
+	EXPECT_LT(0, fail_each(_metadata, &self->tb, &remove));
 }
 
 static int map_for_dma(struct testbed *tb)

@@ -22,7 +22,21 @@ static const struct {
 	{ SITES "fail_page_alloc/min-order", "0" },
 	{ SITES "fail_page_alloc/verbose", "0" },
 	{ SITES "fail_usercopy/verbose", "0" },
+	{ SITES "fail_function/verbose", "0" },
 };
+
+/* The calls of OPAL that users of VFIO cause. */
+static const char * const functions[] = {
+	"opal_pci_map_pe_dma_window",
+	"opal_pci_map_pe_dma_window_real",
+	"opal_npu_map_lpar",
+	"opal_npu_init_context",
+	"opal_npu_destroy_context",
+};
+
+#define FUNCTIONS	SITES "fail_function"
+/* OPAL_HARDWARE */
+#define FIRMWARE_ERROR	"0xfffffffffffffffa"
 
 bool inject_available(void)
 {
@@ -37,6 +51,7 @@ bool inject_available(void)
 
 int inject_setup(void)
 {
+	char path[128];
 	size_t i;
 	int ret;
 
@@ -45,7 +60,14 @@ int inject_setup(void)
 		if (ret)
 			return ret;
 	}
-	return 0;
+	/* Takes all functions off the list, where another test has put them. */
+	ret = sys_write(FUNCTIONS "/inject", "\n");
+	for (i = 0; !ret && i < ARRAY_SIZE(functions); i++) {
+		snprintf(path, sizeof(path), FUNCTIONS "/%s/retval", functions[i]);
+		ret = sys_write(FUNCTIONS "/inject", functions[i]) ?:
+		      sys_write(path, FIRMWARE_ERROR);
+	}
+	return ret;
 }
 
 /* Open all the time: opening it would be counted. */

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
  * The kernel's fault injection (Documentation/fault-injection): the n-th of a task's slab
- * allocations, page allocations and copies to or from user memory fails. Functions that return
- * int give 0 or a negative errno.
+ * allocations, page allocations, copies to or from user memory and calls of firmware fails. Such a
+ * call is not made, and the kernel sees OPAL_HARDWARE. Functions that return int give 0 or a
+ * negative errno.
  */
 #ifndef NVLINK2_SELFTEST_INJECT_H
 #define NVLINK2_SELFTEST_INJECT_H
