@@ -261,8 +261,9 @@ FIXTURE_TEARDOWN(no_kvm)
 }
 
 /*
- * Defect 2: without a register the original kept a region of size 0 that could be mapped, to
- * physical page 0. Here there is no region, so nothing to map, read or write.
+ * Defect 2: where it had no register to offer the original kept a region of size 0 that could be
+ * mapped, to physical page 0. Here there is no region, so nothing to map, read or write. Firmware
+ * without registers is bad_firmware's.
  */
 TEST_F(no_kvm, defect_2_no_region_nothing_to_map)
 {

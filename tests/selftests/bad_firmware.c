@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Defects 19-21: a device tree in which one property per GPU is bad. The machine was booted with
+ * Defects 2 and 19-21: a device tree in which one property per GPU is bad. The machine was booted with
  * "machine.py shim --mutate $MUTATIONS"; what the driver must make of each mutation is in
  * bad_firmware.tsv beside this program.
  *
@@ -10,6 +10,9 @@
  * Addresses are constants here, since the device tree is not to be trusted.
  */
 #define _GNU_SOURCE
+#include <stdlib.h>
+#include <sys/mman.h>
+
 #include "kselftest_harness.h"
 
 #include "bind.h"
@@ -272,6 +275,14 @@ static void check(struct __test_metadata *_metadata, int log, const char *all, c
 	/* Without a virtual machine a bridge has none. */
 	EXPECT_EQ(e->plain || (e->refused && role) ? -EINVAL : 0, ret)
 		TH_LOG("%s: region %d: %d", bdf, REGION_FIRST_OWN, ret);
+	/* Defect 2: what has no region has nothing to map. */
+	if (ret) {
+		EXPECT_EQ(MAP_FAILED, mmap(NULL, PAGE_64K, PROT_READ | PROT_WRITE, MAP_SHARED, dev,
+					   REGION_OFFSET(REGION_FIRST_OWN)));
+		EXPECT_EQ(EINVAL, errno);
+	} else {
+		free(info);
+	}
 	close(dev);
 	vfio_group_close(&group);
 }

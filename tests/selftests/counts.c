@@ -3,6 +3,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -114,6 +115,15 @@ static int lower(struct counts *c, const char *name, long objects)
 	return 0;
 }
 
+/*
+ * vfree() frees the pages, which are counted, but leaves the area to be unmapped later, together
+ * with thousands of others.
+ */
+static bool is_lazy(const char *name)
+{
+	return !strcmp(name, "vmap_area");
+}
+
 static int slabs(struct counts *c)
 {
 	FILE *f = fopen("/proc/slabinfo", "re");
@@ -124,7 +134,7 @@ static int slabs(struct counts *c)
 	if (!f)
 		return -errno;
 	while (!ret && fgets(line, sizeof(line), f)) {
-		if (sscanf(line, "%63s %ld", name, &objects) == 2)
+		if (sscanf(line, "%63s %ld", name, &objects) == 2 && !is_lazy(name))
 			ret = lower(c, name, objects);
 	}
 	fclose(f);

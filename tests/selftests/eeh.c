@@ -2,7 +2,7 @@
 /*
  * Defect 16, with the resets of EEH: those that a user asserts and deactivates by
  * VFIO_EEH_PE_OP, in whatever order, and that of the host when it recovers the switch above the
- * GPU. While one of them lasts nobody reaches the GPU's RAM.
+ * GPU. While one of them lasts nobody reaches the GPU's RAM. None of them waits for its own end.
  */
 #define _GNU_SOURCE
 #include <linux/pci_regs.h>
@@ -121,6 +121,23 @@ FIXTURE_SETUP(recovery)
 }
 
 FIXTURE_TEARDOWN(recovery)
+{
+	EXPECT_EQ(0, testbed_close(&self->tb));
+}
+
+FIXTURE(hot)
+{
+	struct testbed tb;
+	char *p;
+};
+
+FIXTURE_SETUP(hot)
+{
+	ASSERT_EQ(0, open_and_touch(&self->tb, &self->p))
+		TH_LOG("%s", self->tb.why);
+}
+
+FIXTURE_TEARDOWN(hot)
 {
 	EXPECT_EQ(0, testbed_close(&self->tb));
 }
@@ -301,6 +318,126 @@ TEST_F_TIMEOUT(recovery, defect_16_eeh_recovery, 180)
 	ASSERT_EQ(0, eeh(&self->tb, VFIO_EEH_PE_UNFREEZE_DMA));
 	EXPECT_STREQ("", comes_back(&self->tb, self->p));
 	EXPECT_LT(before, resets(&self->tb));
+}
+
+/* A thread that asserts a hot reset, which takes seconds, once. */
+struct asserter {
+	const struct testbed *tb;
+	int ret;
+	pthread_t thread;
+};
+
+static void *assert_reset(void *arg)
+{
+	struct asserter *a = arg;
+
+	a->ret = eeh(a->tb, VFIO_EEH_PE_RESET_HOT);
+	return NULL;
+}
+
+/* A thread that deactivates resets, whoever asserted them, again and again. */
+struct ender {
+	const struct testbed *tb;
+	atomic_ulong failed;
+	atomic_bool stop;
+	pthread_t thread;
+};
+
+static void *end_resets(void *arg)
+{
+	struct ender *e = arg;
+
+	while (!atomic_load(&e->stop)) {
+		if (eeh(e->tb, VFIO_EEH_PE_RESET_DEACTIVATE))
+			atomic_fetch_add(&e->failed, 1);
+		usleep(1000);
+	}
+	return NULL;
+}
+
+/*
+ * A reset that another thread is asserting can't be deactivated. The toucher is held long before
+ * that is done, which takes two seconds and more: then the RAM may be reached, and what is lost
+ * because the links are not trained yet is the user's own fault.
+ */
+TEST_F_TIMEOUT(hot, defect_16_eeh_end_while_it_begins, 60)
+{
+	struct toucher t;
+	__u64 value = 0;
+	int i;
+
+	ASSERT_EQ(0, toucher_start(&t, self->p));
+	for (i = 0; i < 2; i++) {
+		const unsigned long done = atomic_load(&t.done);
+		struct asserter a = { .tb = &self->tb };
+		struct ender e = { .tb = &self->tb };
+
+		while (atomic_load(&t.done) < done + 20)
+			usleep(100);
+		ASSERT_EQ(0, pthread_create(&e.thread, NULL, end_resets, &e));
+		ASSERT_EQ(0, pthread_create(&a.thread, NULL, assert_reset, &a));
+		usleep(1000000);
+		toucher_hold(&t);
+		pthread_join(a.thread, NULL);
+		atomic_store(&e.stop, true);
+		pthread_join(e.thread, NULL);
+		EXPECT_EQ(0, a.ret);
+		EXPECT_EQ(0UL, atomic_load(&e.failed));
+		ASSERT_EQ(0, eeh(&self->tb, VFIO_EEH_PE_RESET_DEACTIVATE));
+		EXPECT_STREQ("none", closed(&self->tb));
+		ASSERT_EQ(0, vfio_set_memory(self->tb.dev, true));
+		ASSERT_EQ(0, model_train(&self->tb.model));
+		toucher_release(&t);
+	}
+	toucher_stop(&t);
+	EXPECT_LT(0UL, atomic_load(&t.refused));
+	EXPECT_EQ(0U, lost_accesses(&self->tb));
+	EXPECT_EQ(0, try_write64(self->p, 80));
+	EXPECT_EQ(0, try_read64(self->p, &value));
+	EXPECT_EQ(80ULL, value);
+}
+
+/*
+ * Whoever unbinds the GPU has its lock until it is closed. A reset does not wait for that, or who
+ * is to close it would wait for himself.
+ */
+TEST_F_TIMEOUT(hot, defect_16_eeh_reset_while_unbinding, 60)
+{
+	struct asserter a = { .tb = &self->tb };
+	struct timespec limit;
+	int late, status;
+	pid_t child;
+
+	child = fork();
+	ASSERT_LE(0, child);
+	if (!child) {
+		struct vfio_group group = self->tb.group;
+
+		/* The descriptors are the parent's. */
+		close(self->tb.dev);
+		vfio_group_close(&group);
+		_exit(!!driver_unbind(self->tb.gpu->bdf));
+	}
+	sleep(2);
+	EXPECT_EQ(0, waitpid(child, &status, WNOHANG));
+	ASSERT_EQ(0, pthread_create(&a.thread, NULL, assert_reset, &a));
+	clock_gettime(CLOCK_REALTIME, &limit);
+	limit.tv_sec += 20;
+	late = pthread_timedjoin_np(a.thread, NULL, &limit);
+	EXPECT_EQ(0, late)
+		TH_LOG("the reset waits");
+
+	/* Nobody waits any longer then, or a test that failed could not even be killed. */
+	EXPECT_EQ(0, munmap(self->p, TOUCHER_PAGES * PAGE_64K));
+	EXPECT_EQ(0, close(self->tb.dev));
+	self->tb.dev = -1;
+	if (late)
+		pthread_join(a.thread, NULL);
+	EXPECT_EQ(-EAGAIN, a.ret);
+	ASSERT_EQ(child, waitpid(child, &status, 0));
+	EXPECT_EQ(0, status);
+	EXPECT_TRUE(driver_is(self->tb.gpu->bdf, ""));
+	EXPECT_EQ(0, driver_bind(self->tb.gpu->bdf, DRIVER));
 }
 
 TEST_HARNESS_MAIN

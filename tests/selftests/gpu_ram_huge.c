@@ -851,4 +851,64 @@ TEST_F_TIMEOUT(huge_guest, guest_keeps_what_is_beside_a_hole, 120)
 	}
 }
 
+/* A guest with ordinary memory: pages of the module's are of no interest. */
+FIXTURE(plain_guest)
+{
+	struct testbed tb;
+	struct guest guest;
+};
+
+FIXTURE_SETUP(plain_guest)
+{
+	ASSERT_EQ(0, testbed_open(&self->tb, 0, true))
+		TH_LOG("%s", self->tb.why);
+	ASSERT_EQ(0, guest_create(&self->guest, self->tb.group.vm, 1));
+}
+
+FIXTURE_TEARDOWN(plain_guest)
+{
+	guest_destroy(&self->guest);
+	EXPECT_EQ(0, testbed_close(&self->tb));
+}
+
+/* Each entry of the first table of a partition's tree is for 512 GiB: a second one ends here. */
+#define BOUNDARY	(1UL << 40)
+
+/* Two pages of memory, one on each side of the boundary: the guest loads from the upper one. */
+static int load_above_boundary(struct guest *guest, char *p)
+{
+	store64(p + PAGE_64K, 1);
+	return guest_walk(guest, BOUNDARY, PAGE_64K, 1);
+}
+
+/*
+ * Both pages go at once. As there is nothing in the 512 GiB below the boundary, the tree has no
+ * entry for these: that is to be stepped over, and no more than that.
+ */
+TEST_F(plain_guest, loses_what_is_above_an_absent_table)
+{
+	const __u64 start = BOUNDARY - PAGE_64K, size = 2 * PAGE_64K;
+	const int vm = self->tb.group.vm;
+	char *p = anonymous(size);
+
+	ASSERT_NE(NULL, p);
+	ASSERT_EQ(0, guest_set_memory(vm, start, p, size));
+	ASSERT_EQ(0, load_above_boundary(&self->guest, p));
+	ASSERT_EQ(1, guest_host_pages(start, size, 0));
+	ASSERT_EQ(0, madvise(p, size, MADV_DONTNEED));
+	EXPECT_EQ(0, guest_host_pages(start, size, 0));
+
+	ASSERT_EQ(0, load_above_boundary(&self->guest, p));
+	ASSERT_EQ(1, guest_host_pages(start, size, 0));
+	ASSERT_EQ(0, guest_set_memory(vm, start, p, 0));
+	EXPECT_EQ(0, guest_host_pages(start, size, 0));
+
+	ASSERT_EQ(0, guest_set_memory(vm, start, p, size));
+	ASSERT_EQ(0, load_above_boundary(&self->guest, p));
+	ASSERT_EQ(1, guest_host_pages(start, size, 0));
+	ASSERT_EQ(0, munmap(p, size));
+	EXPECT_EQ(0, guest_host_pages(start, size, 0));
+	EXPECT_GT(0, guest_walk(&self->guest, BOUNDARY, PAGE_64K, 1));
+}
+
 TEST_HARNESS_MAIN

@@ -6,6 +6,7 @@
 
 #include "kselftest_harness.h"
 
+#include "bind.h"
 #include "sys.h"
 #include "testbed.h"
 
@@ -174,6 +175,29 @@ TEST_F(group, opens_again_and_again)
 			TH_LOG("round %d", i);
 		vfio_group_close(&g);
 	}
+}
+
+/*
+ * Who keeps the group open when its last device is unbound has a group without anything, which gets
+ * no table. The next test binds the devices.
+ */
+TEST_F_TIMEOUT(group, table_after_the_last_device, 120)
+{
+	const struct dt_topology *t = &self->tb.topo;
+	const int id = pci_iommu_group(t->gpu[0].bdf);
+	struct vfio_group g;
+	unsigned int i, j;
+
+	ASSERT_EQ(0, vfio_group_open(&g, id, false));
+	for (i = 0; i < t->num_gpus; i++) {
+		if (pci_iommu_group(t->gpu[i].bdf) != id)
+			continue;
+		ASSERT_EQ(0, driver_unbind(t->gpu[i].bdf));
+		for (j = 0; j < t->gpu[i].num_links; j++)
+			ASSERT_EQ(0, driver_unbind(t->gpu[i].link[j].bdf));
+	}
+	EXPECT_EQ(-EIO, vfio_group_add_vm(&g));
+	vfio_group_close(&g);
 }
 
 TEST_HARNESS_MAIN

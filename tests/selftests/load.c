@@ -108,6 +108,32 @@ TEST_F_TIMEOUT(load, open_map_fault_close_with_a_vm, LIMIT)
 	EXPECT_EQ(0U, counts_grown(&self->before, &self->after, limit(self->cycles)));
 }
 
+/* The VM gets the window's table twice, and then all goes. */
+static void set_table_twice(struct __test_metadata *_metadata, struct testbed *tb)
+{
+	struct vfio_group group;
+
+	ASSERT_EQ(0, vfio_group_open(&group, pci_iommu_group(tb->topo.gpu[0].bdf), true));
+	ASSERT_EQ(0, vfio_group_set_table(&group));
+	vfio_group_close(&group);
+}
+
+/* A table has 128 KiB at least, so that a few rounds do. */
+TEST_F_TIMEOUT(load, table_is_set_twice, LIMIT)
+{
+	unsigned int i;
+
+	for (i = 0; i < WARM_UP; i++)
+		set_table_twice(_metadata, &self->tb);
+	ASSERT_EQ(0, counts_take(&self->before));
+	for (i = 0; i < self->cycles; i++) {
+		set_table_twice(_metadata, &self->tb);
+		end_round(_metadata, &self->tb, "tables", i, self->cycles);
+	}
+	ASSERT_EQ(0, counts_take(&self->after));
+	EXPECT_EQ(0U, counts_grown(&self->before, &self->after, limit(self->cycles)));
+}
+
 /*
  * A reset while a thread faults. Between the reset and the training of the links the thread has
  * to be kept away, as by the guest's driver: nothing but the guest knows when they are trained.

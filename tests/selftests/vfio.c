@@ -41,11 +41,22 @@ static int window_create(struct vfio_group *g)
 	return 0;
 }
 
+int vfio_group_set_table(const struct vfio_group *g)
+{
+	struct kvm_vfio_spapr_tce table = { .groupfd = g->group, .tablefd = g->kvm_table };
+	struct kvm_device_attr attr = {
+		.group = KVM_DEV_VFIO_GROUP,
+		.attr = KVM_DEV_VFIO_GROUP_SET_SPAPR_TCE,
+		.addr = (uintptr_t)&table,
+	};
+
+	return ioctl(g->kvm_vfio, KVM_SET_DEVICE_ATTR, &attr) ? -errno : 0;
+}
+
 int vfio_group_add_vm(struct vfio_group *g)
 {
 	struct kvm_create_device device = { .type = KVM_DEV_TYPE_VFIO };
 	struct kvm_device_attr attr = { .group = KVM_DEV_VFIO_GROUP };
-	struct kvm_vfio_spapr_tce table = { .groupfd = g->group };
 	struct kvm_create_spapr_tce_64 tce = {
 		.liobn = LIOBN,
 		.page_shift = g->page_shift,
@@ -72,12 +83,7 @@ int vfio_group_add_vm(struct vfio_group *g)
 	g->kvm_table = ioctl(g->vm, KVM_CREATE_SPAPR_TCE_64, &tce);
 	if (g->kvm_table < 0)
 		return -errno;
-	table.tablefd = g->kvm_table;
-	attr.attr = KVM_DEV_VFIO_GROUP_SET_SPAPR_TCE;
-	attr.addr = (uintptr_t)&table;
-	if (ioctl(g->kvm_vfio, KVM_SET_DEVICE_ATTR, &attr))
-		return -errno;
-	return 0;
+	return vfio_group_set_table(g);
 }
 
 static int group_attach(struct vfio_group *g, bool kvm)

@@ -44,6 +44,8 @@ void vfio_group_close(struct vfio_group *g);
 /* Makes a VM and adds the group, which has none, to it; closes all descriptors of it. */
 int vfio_group_add_vm(struct vfio_group *g);
 void vfio_group_drop_vm(struct vfio_group *g);
+/* Gives the VM the group's window, once more: vfio_group_add_vm() did. */
+int vfio_group_set_table(const struct vfio_group *g);
 /* The descriptor of a device of the group. Memory space is enabled. */
 int vfio_device_open(const struct vfio_group *g, const char *bdf);
 
