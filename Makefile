@@ -2,7 +2,7 @@
 #
 # make setup   build what the rest needs
 # make demo    show the driver at work on an emulated host
-# make check   every test and every lint
+# make check   the tests and lints of every day; the others are long
 # make check-clients  more guests of QEMU 7.2, and libvirt 9.0
 # make check-intree  builds of the kernel with the driver in its tree
 # make check-debug  the selftests on a debug kernel (KASAN, lockdep, ...), and every allocation failing once

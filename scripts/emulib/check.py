@@ -37,7 +37,7 @@ def main() -> int:
     """Run the program; return its exit status."""
     names = [check.name for check in CHECKS + LONG_CHECKS]
     parser = argparse.ArgumentParser(
-        prog="check", description="Run every test and every lint, or the named ones.",
+        prog="check", description="Run the tests and lints of every day, or the named ones.",
         epilog="checks: " + ", ".join(check.name for check in CHECKS)
         + "; only when named: " + ", ".join(check.name for check in LONG_CHECKS),
     )

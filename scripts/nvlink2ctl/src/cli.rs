@@ -27,7 +27,8 @@ Exit status:
   1  the answer is no; a check of doctor failed
   2  wrong usage, unreadable input, any other error
   3  the host has no GPU with NVLink2
-  4  refused, nothing was changed: a device is in use, or the IOMMU group would not be viable
+  4  refused, nothing was changed: a device is in use, the IOMMU group would not be viable,
+     or there is no such driver (load its module)
   5  a device could not be given to its driver; everything is as it was before
   6  as 5, but not everything could be put back";
 

@@ -15,7 +15,8 @@ pub enum Status {
     Error = 2,
     /// The host has no GPU with NVLink2 to its processors.
     NoNvlink2 = 3,
-    /// Refused before anything was changed: a device is in use, or a group would not be viable.
+    /// Refused before anything was changed: a device is in use, a group would not be viable, or there
+    /// is no such driver.
     Refused = 4,
     /// A device could not be given to its driver; what was changed before is as it was.
     RolledBack = 5,
