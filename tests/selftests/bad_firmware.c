@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Defects 2 and 19-21: a device tree in which one property per GPU is bad. The machine was booted with
- * "machine.py shim --mutate $MUTATIONS"; what the driver must make of each mutation is in
+ * Defects 2 and 19-21: a device tree in which one property per GPU is bad. The machine was booted
+ * with "machine.py shim --mutate $MUTATIONS"; what the driver must make of each mutation is in
  * bad_firmware.tsv beside this program.
  *
  * Every function of the three GPUs is looked at, also those that no mutation concerns: either

@@ -545,8 +545,9 @@ static int tves_moved(struct testbed *tb)
 	(void)tb;
 	for (i = 0; !ret && i < NPU_NUM_TVES; i++) {
 		bool had = !tve_lookup(one_window[i], 0, &tce);
+		bool changed = tvt[i] != one_window[i];
 
-		if (had != (tvt[i] != one_window[i]))
+		if (had != changed)
 			return -EBADMSG;
 		moved += had;
 	}

@@ -872,7 +872,7 @@ FIXTURE_TEARDOWN(plain_guest)
 }
 
 /* Each entry of the first table of a partition's tree is for 512 GiB: a second one ends here. */
-#define BOUNDARY	(1UL << 40)
+#define BOUNDARY	0x10000000000UL
 
 /* Two pages of memory, one on each side of the boundary: the guest loads from the upper one. */
 static int load_above_boundary(struct guest *guest, char *p)

@@ -425,7 +425,7 @@ TEST_F(lpar, defect_11_hash_guest_is_refused)
 	EXPECT_STREQ("", not_bound(bed->gpu, driver_lpid(bed->gpu->bdf)));
 }
 
-/* What was a radix guest when the device was opened stays one as long as the NPU translates for it. */
+/* What was a radix guest when the device was opened stays one while the NPU translates for it. */
 TEST_F(lpar, defect_11_bound_guest_keeps_its_mmu)
 {
 	struct bed *bed = &self->bed;
