@@ -117,11 +117,12 @@ static int lower(struct counts *c, const char *name, long objects)
 
 /*
  * vfree() frees the pages, which are counted, but leaves the area to be unmapped later, together
- * with thousands of others.
+ * with thousands of others. kmemleak has objects for each area, as it has for all that is counted
+ * in other caches.
  */
 static bool is_lazy(const char *name)
 {
-	return !strcmp(name, "vmap_area");
+	return !strcmp(name, "vmap_area") || !strncmp(name, "kmemleak_", strlen("kmemleak_"));
 }
 
 static int slabs(struct counts *c)

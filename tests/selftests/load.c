@@ -118,7 +118,10 @@ static void set_table_twice(struct __test_metadata *_metadata, struct testbed *t
 	vfio_group_close(&group);
 }
 
-/* A table has 128 KiB at least, so that a few rounds do. */
+/*
+ * A table has two pages at least, and its loss shows as more than one for each round. Areas that
+ * wait to be unmapped keep some on a kernel with KASAN.
+ */
 TEST_F_TIMEOUT(load, table_is_set_twice, LIMIT)
 {
 	unsigned int i;
@@ -131,7 +134,7 @@ TEST_F_TIMEOUT(load, table_is_set_twice, LIMIT)
 		end_round(_metadata, &self->tb, "tables", i, self->cycles);
 	}
 	ASSERT_EQ(0, counts_take(&self->after));
-	EXPECT_EQ(0U, counts_grown(&self->before, &self->after, limit(self->cycles)));
+	EXPECT_EQ(0U, counts_grown(&self->before, &self->after, self->cycles));
 }
 
 /*
