@@ -183,17 +183,14 @@ bool nvlink2_kvm_is_hv(struct kvm *kvm)
 	return is_hv;
 }
 
-/* Only guests of HV KVM have an MMU that can be changed, and the lock for it. */
 void nvlink2_kvm_pin_mmu(struct kvm *kvm)
 {
-	if (nvlink2_kvm_is_hv(kvm))
-		kvmppc_pin_mmu(kvm);
+	kvmppc_pin_mmu(kvm);
 }
 
 void nvlink2_kvm_unpin_mmu(struct kvm *kvm)
 {
-	if (nvlink2_kvm_is_hv(kvm))
-		kvmppc_unpin_mmu(kvm);
+	kvmppc_unpin_mmu(kvm);
 }
 
 bool nvlink2_kvm_is_radix(struct kvm *kvm)

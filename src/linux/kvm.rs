@@ -50,8 +50,14 @@ impl Kvm {
         if !unsafe { bindings::nvlink2_kvm_get(kvm.as_ptr()) } {
             return Err(ENODEV);
         }
-        // SAFETY: There is a reference now.
-        unsafe { bindings::nvlink2_kvm_pin_mmu(kvm.as_ptr()) };
+        // Others cannot change their MMU, and do not have the lock for that.
+        //
+        // SAFETY: The reference was just taken.
+        unsafe {
+            if bindings::nvlink2_kvm_is_hv(kvm.as_ptr()) {
+                bindings::nvlink2_kvm_pin_mmu(kvm.as_ptr());
+            }
+        }
         // INVARIANT: Both were just taken.
         Ok(Some(Self(kvm)))
     }
@@ -98,9 +104,11 @@ impl PartialEq for Kvm {
 impl Drop for Kvm {
     fn drop(&mut self) {
         // SAFETY: Gives up the pin and the reference that the type invariant says we own, taken in
-        // `of`.
+        // `of`. It is run by HV KVM from its beginning to its end, or never.
         unsafe {
-            bindings::nvlink2_kvm_unpin_mmu(self.0.as_ptr());
+            if bindings::nvlink2_kvm_is_hv(self.0.as_ptr()) {
+                bindings::nvlink2_kvm_unpin_mmu(self.0.as_ptr());
+            }
             bindings::nvlink2_kvm_put(self.0.as_ptr());
         }
     }
