@@ -101,7 +101,7 @@ def _build_programs(log: Log) -> None:
         printf '%s\\n' {" ".join(GUEST_MODULES)} > modules/order
         cp {config.ROOT_TREE}/tests/clients/guest/init .
         find . -mindepth 1 | LC_ALL=C sort | cpio --quiet -o -H newc -R 0:0 | gzip -1 > {inner}/programs/guest.cpio.gz
-        cp {busybox} {inner}/guest/vmlinux {inner}/objects/keep_region_info.so {inner}/programs
+        cp {busybox} {inner}/guest/vmlinux {inner}/objects/*.so {inner}/programs
         cd {config.ROOT_TREE}/tests/clients
         cp -r domains enter libvirt-hook {inner}/programs
     """)
