@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0
 #define _GNU_SOURCE
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdbool.h>
@@ -14,59 +13,77 @@
 #define SLAB "/sys/kernel/slab"
 
 /*
- * The files that shrink a cache, by its name. They stay open, as opening them makes the objects
- * that are to be counted.
+ * The files of a cache that shrink it and say its objects in use. They stay open, as opening them
+ * makes the objects that are to be counted.
  */
 static struct {
 	char name[64];
-	int fd;
-} shrinkers[COUNTS_CACHES];
-static unsigned int num_shrinkers;
+	int shrink, objects;
+} caches[COUNTS_CACHES];
+static unsigned int num_caches;
 
-static int add_shrinker(const char *name)
+static int open_file_of(const char *cache, const char *file, int flags)
 {
 	char path[512];
+	int fd;
+
+	snprintf(path, sizeof(path), SLAB "/%s/%s", cache, file);
+	fd = open(path, flags | O_CLOEXEC);
+	return fd < 0 ? -errno : fd;
+}
+
+static int add_cache(const char *name)
+{
+	int shrink, objects;
 	unsigned int i;
 
-	for (i = 0; i < num_shrinkers; i++) {
-		if (!strcmp(shrinkers[i].name, name))
+	for (i = 0; i < num_caches; i++) {
+		if (!strcmp(caches[i].name, name))
 			return 0;
 	}
-	if (num_shrinkers == COUNTS_CACHES)
+	if (num_caches == COUNTS_CACHES)
 		return -ENOSPC;
-	snprintf(path, sizeof(path), SLAB "/%s/shrink", name);
-	snprintf(shrinkers[i].name, sizeof(shrinkers[i].name), "%s", name);
-	shrinkers[i].fd = open(path, O_WRONLY | O_CLOEXEC);
-	if (shrinkers[i].fd < 0)
-		return -errno;
-	num_shrinkers++;
+	shrink = open_file_of(name, "shrink", O_WRONLY);
+	objects = open_file_of(name, "objects", O_RDONLY);
+	if (shrink < 0 || objects < 0) {
+		/* At worst the other is -1, which is no file. */
+		close(shrink);
+		close(objects);
+		return shrink < 0 ? shrink : objects;
+	}
+	snprintf(caches[i].name, sizeof(caches[i].name), "%s", name);
+	caches[i].shrink = shrink;
+	caches[i].objects = objects;
+	num_caches++;
 	return 0;
 }
 
-/* Caches come with modules; a file of one that has gone only fails. */
-static int find_shrinkers(void)
+/*
+ * vfree() frees the pages, which are counted, but leaves the area to be unmapped later, together
+ * with thousands of others. kmemleak has objects for each area, as it has for all that is counted
+ * in other caches.
+ */
+static bool is_lazy(const char *name)
 {
-	struct dirent *e;
-	DIR *d = opendir(SLAB);
-	int ret = 0;
-
-	if (!d)
-		return -errno;
-	while (!ret && (e = readdir(d))) {
-		if (e->d_name[0] != '.')
-			ret = add_shrinker(e->d_name);
-	}
-	closedir(d);
-	return ret;
+	return !strcmp(name, "vmap_area") || !strncmp(name, "kmemleak_", strlen("kmemleak_"));
 }
 
-/* Frees what the caches keep for the next allocation, so that objects in use are what is left. */
-static void shrink_slabs(void)
+/* Caches come with modules. Of those that were merged, one name is found. */
+static int find_caches(void)
 {
-	unsigned int i;
+	FILE *f = fopen("/proc/slabinfo", "re");
+	char line[512], name[64];
+	long objects;
+	int ret = 0;
 
-	for (i = 0; i < num_shrinkers; i++)
-		pwrite(shrinkers[i].fd, "1", 1, 0);
+	if (!f)
+		return -errno;
+	while (!ret && fgets(line, sizeof(line), f)) {
+		if (sscanf(line, "%63s %ld", name, &objects) == 2 && !is_lazy(name))
+			ret = add_cache(name);
+	}
+	fclose(f);
+	return ret ?: num_caches ? 0 : -ENODATA;
 }
 
 /* nr_free_pages of all zones and what is on the lists of their processors. */
@@ -106,7 +123,7 @@ static int lower(struct counts *c, const char *name, long objects)
 	if (i == COUNTS_CACHES)
 		return -ENOSPC;
 	if (i == c->num_caches) {
-		snprintf(c->cache[i].name, sizeof(c->cache[i].name), "%s", name);
+		snprintf(c->cache[i].name, sizeof(c->cache[i].name), "%.63s", name);
 		c->cache[i].objects = objects;
 		c->num_caches++;
 	}
@@ -116,50 +133,43 @@ static int lower(struct counts *c, const char *name, long objects)
 }
 
 /*
- * vfree() frees the pages, which are counted, but leaves the area to be unmapped later, together
- * with thousands of others. kmemleak has objects for each area, as it has for all that is counted
- * in other caches.
+ * Each is shrunk just before it is read: an allocation by whoever runs takes a whole sheaf of
+ * objects (60 of the smallest) to a processor, and all of them count as in use.
  */
-static bool is_lazy(const char *name)
-{
-	return !strcmp(name, "vmap_area") || !strncmp(name, "kmemleak_", strlen("kmemleak_"));
-}
-
 static int slabs(struct counts *c)
 {
-	FILE *f = fopen("/proc/slabinfo", "re");
-	char line[512], name[64];
+	char text[64];
+	unsigned int i;
 	long objects;
 	int ret = 0;
 
-	if (!f)
-		return -errno;
-	while (!ret && fgets(line, sizeof(line), f)) {
-		if (sscanf(line, "%63s %ld", name, &objects) == 2 && !is_lazy(name))
-			ret = lower(c, name, objects);
+	for (i = 0; !ret && i < num_caches; i++) {
+		ssize_t length;
+
+		pwrite(caches[i].shrink, "1", 1, 0);
+		length = pread(caches[i].objects, text, sizeof(text) - 1, 0);
+		/* A cache that has gone with its module has no objects. */
+		if (length <= 0)
+			continue;
+		text[length] = 0;
+		ret = sscanf(text, "%ld", &objects) == 1 ? lower(c, caches[i].name, objects) : -EIO;
 	}
-	fclose(f);
-	return ret ?: c->num_caches ? 0 : -ENODATA;
+	return ret;
 }
 
 int counts_take(struct counts *c)
 {
-	int i, j, ret = find_shrinkers();
+	int i, j, ret = find_caches();
 	long pages;
 
 	c->num_caches = 0;
 	c->free_pages = 0;
-	/*
-	 * An allocation by whoever runs takes a whole sheaf of objects (60 of the smallest) to a
-	 * processor, and all of them count as in use. Hence the lowest of some readings.
-	 */
 	for (i = 0; !ret && i < 5; i++) {
 		/* What was used since the last time is only marked as unused by the first. */
 		for (j = 0; !ret && j < 5; j++)
 			ret = sys_write("/proc/sys/vm/drop_caches", "3");
 		/* Longer than a grace period, and than what the module tries again by itself. */
 		sleep(2);
-		shrink_slabs();
 		ret = ret ?: slabs(c);
 		ret = ret ?: free_pages(&pages);
 		if (!ret && pages > c->free_pages)

@@ -274,8 +274,9 @@ static bool becomes_closed(const struct testbed *tb, const char *why)
 
 /*
  * The host resets the switch, and what is below, since no driver there but the GPU's says that
- * less would do. The GPU's user is told nothing, finds its PE frozen and its page gone, and goes
- * on when it has dealt with both.
+ * less would do. The GPU's user is told nothing, finds its PE frozen and its page gone, can
+ * neither end the host's reset nor begin one of its own in it, and goes on when it has dealt with
+ * what it found.
  */
 TEST_F_TIMEOUT(one, defect_16_eeh_recovery, 180)
 {
@@ -292,6 +293,9 @@ TEST_F_TIMEOUT(one, defect_16_eeh_recovery, 180)
 	ASSERT_LE(0, log);
 	ASSERT_EQ(0, recover_switch(&self->tb));
 	ASSERT_TRUE(becomes_closed(&self->tb, "reset 1"));
+	EXPECT_EQ(-EBUSY, eeh(&self->tb, VFIO_EEH_PE_RESET_DEACTIVATE));
+	EXPECT_EQ(-EBUSY, eeh(&self->tb, VFIO_EEH_PE_RESET_HOT));
+	EXPECT_STREQ("reset 1", closed(&self->tb));
 	EXPECT_STREQ("", out_of_reach(&self->tb, self->p));
 	ASSERT_TRUE(becomes_closed(&self->tb, "none"));
 	for (i = 0; i < 60 && !kmsg_count(log, "EEH: Recovery successful."); i++)
