@@ -185,18 +185,19 @@ static long objects_of(const struct counts *c, const char *name)
 	return i < c->num_caches ? c->cache[i].objects : 0;
 }
 
-unsigned int counts_grown(const struct counts *before, const struct counts *after, long limit)
+unsigned int counts_grown(const struct counts *before, const struct counts *after, long objects,
+			  long pages)
 {
 	long grown = before->free_pages - after->free_pages;
 	unsigned int i, count = 0;
 
-	if (grown >= limit) {
+	if (grown >= pages) {
 		printf("# %ld pages are gone, %ld were free\n", grown, before->free_pages);
 		count++;
 	}
 	for (i = 0; i < after->num_caches; i++) {
 		grown = after->cache[i].objects - objects_of(before, after->cache[i].name);
-		if (grown >= limit) {
+		if (grown >= objects) {
 			printf("# %s: %ld objects more, %ld in all\n", after->cache[i].name, grown,
 			       after->cache[i].objects);
 			count++;

@@ -27,9 +27,10 @@ struct counts {
  */
 int counts_take(struct counts *c);
 /*
- * Prints each slab cache that has at least @limit objects more than @before, and the pages if as
- * many are missing. Returns how many lines that were.
+ * Prints each slab cache that has at least @objects objects more than @before, and the pages if
+ * at least @pages are missing. Returns how many lines that were.
  */
-unsigned int counts_grown(const struct counts *before, const struct counts *after, long limit);
+unsigned int counts_grown(const struct counts *before, const struct counts *after, long objects,
+			  long pages);
 
 #endif
