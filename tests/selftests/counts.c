@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <stdbool.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -138,7 +139,7 @@ static int lower(struct counts *c, const char *name, long objects)
  */
 static int slabs(struct counts *c)
 {
-	char text[64];
+	char text[64], *end;
 	unsigned int i;
 	long objects;
 	int ret = 0;
@@ -152,7 +153,8 @@ static int slabs(struct counts *c)
 		if (length <= 0)
 			continue;
 		text[length] = 0;
-		ret = sscanf(text, "%ld", &objects) == 1 ? lower(c, caches[i].name, objects) : -EIO;
+		objects = strtol(text, &end, 10);
+		ret = end != text ? lower(c, caches[i].name, objects) : -EIO;
 	}
 	return ret;
 }
