@@ -9,10 +9,11 @@ NOISE = config.TREE / "tests/known-noise.txt"
 
 # OPAL: "[   12.345678901,3] ", Linux: "[    1.234567] ".
 STAMP = re.compile(r"^\[\s*\d+\.\d+(?:,\d)?\]\s?")
-SUSPECT = re.compile(
-    r"(?i:error|timed out|warning)|\bBUG\b|Oops|Call Trace|refcount_t|soft lockup|blocked for more than"
-    r"|UBSAN:|ODEBUG|kmemleak: .*(?:disabled|suspected)"
-)
+SPLATS = (config.TREE / "tests/selftests/splats.txt").read_text(encoding="utf-8").splitlines()
+SUSPECT = re.compile("|".join([
+    r"(?i:error|timed out|warning)|\bBUG\b|kmemleak: .*(?:disabled|suspected)",
+    *map(re.escape, SPLATS),
+]))
 
 
 def known_noise() -> set[str]:

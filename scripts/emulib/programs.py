@@ -11,6 +11,7 @@ MEASURE = config.TREE / "tests/bench/measure.c"
 DEMO = config.TREE / "tests/demo"
 NVLINK2CTL = config.TREE / "scripts/nvlink2ctl"
 FUZZ = config.TREE / "tests/fuzz"
+SPLATS = SELFTESTS / "splats.txt"
 REGISTERS = config.TREE / "tests/qemu/include/nvlink2-v100-regs.h"
 TARGET = "powerpc64le-unknown-linux-gnu"
 
@@ -99,7 +100,7 @@ NVLINK2CTL_STEP = Step(
 FUZZ_STEP = Step(
     "fuzz",
     "building the fuzzer (1 min when cold)",
-    lambda: digest(FUZZ / "src", FUZZ / "Cargo.toml", FUZZ / "Cargo.lock", repr(CARGO_ENV)),
+    lambda: digest(FUZZ / "src", FUZZ / "Cargo.toml", FUZZ / "Cargo.lock", SPLATS, repr(CARGO_ENV)),
     lambda log: build_static(log, FUZZ),
     [fuzz_binary()],
     [root.STEP],

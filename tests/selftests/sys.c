@@ -126,7 +126,7 @@ int kmsg_splats(int fd)
 int kmsg_splats_but(int fd, const char *known)
 {
 	static const char * const bad[] = {
-		"WARNING:", "BUG:", "Oops", "refcount_t", "kernel BUG at",
+		"WARNING:", "BUG:", "Oops", "refcount_t", "kernel BUG at", "bad pud", "bad pmd",
 	};
 	char buf[8192], *text = NULL;
 	int count = 0, ret;

@@ -38,8 +38,8 @@ bool sys_exists(const char *path);
 int kmsg_open(void);
 int kmsg_count(int fd, const char *needle);
 /*
- * Lines since kmsg_open() that report a broken kernel: WARNING, BUG, Oops, refcount_t.
- * Prints them.
+ * Lines since kmsg_open() that report a broken kernel: WARNING, BUG, Oops, refcount_t, bad
+ * page tables. Prints them.
  */
 int kmsg_splats(int fd);
 /* The same, but for lines that hold @known (NULL: none). */
