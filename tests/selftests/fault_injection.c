@@ -182,6 +182,15 @@ TEST_F_TIMEOUT(fail, module_load, 1200)
 	testbed_close(&again);
 }
 
+/* A probe that failed takes its files in debugfs along, or nobody would get them again. */
+static int no_files(const char *bdf)
+{
+	char path[128];
+
+	snprintf(path, sizeof(path), DEBUGFS "/%s", bdf);
+	return sys_exists(path) && !driver_is(bdf, DRIVER) ? -EEXIST : 0;
+}
+
 static int unbind_gpu(struct testbed *tb)
 {
 	return driver_unbind(tb->gpu->bdf);
@@ -192,10 +201,17 @@ static int bind_gpu(struct testbed *tb)
 	return driver_bind(tb->gpu->bdf, DRIVER);
 }
 
+static int no_files_of_gpu(struct testbed *tb)
+{
+	return no_files(tb->gpu->bdf);
+}
+
 /* Binding writes driver_override, too, unless that says it already. */
 TEST_F_TIMEOUT(fail, probe_of_a_gpu, 600)
 {
-	const struct operation op = { .before = unbind_gpu, .run = bind_gpu, .also = ENODEV };
+	const struct operation op = {
+		.before = unbind_gpu, .run = bind_gpu, .failed = no_files_of_gpu, .also = ENODEV,
+	};
 
 	EXPECT_LT(0, fail_each(_metadata, &self->tb, &op));
 }
@@ -210,9 +226,17 @@ static int bind_bridge(struct testbed *tb)
 	return driver_bind(tb->gpu->link[0].bdf, DRIVER);
 }
 
+static int no_files_of_bridge(struct testbed *tb)
+{
+	return no_files(tb->gpu->link[0].bdf);
+}
+
 TEST_F_TIMEOUT(fail, probe_of_a_bridge, 600)
 {
-	const struct operation op = { .before = unbind_bridge, .run = bind_bridge, .also = ENODEV };
+	const struct operation op = {
+		.before = unbind_bridge, .run = bind_bridge, .failed = no_files_of_bridge,
+		.also = ENODEV,
+	};
 
 	EXPECT_LT(0, fail_each(_metadata, &self->tb, &op));
 }
