@@ -3,16 +3,15 @@
 
 import re
 
-from . import config
+from . import config, programs
 
 NOISE = config.TREE / "tests/known-noise.txt"
 
 # OPAL: "[   12.345678901,3] ", Linux: "[    1.234567] ".
 STAMP = re.compile(r"^\[\s*\d+\.\d+(?:,\d)?\]\s?")
-SPLATS = (config.TREE / "tests/selftests/splats.txt").read_text(encoding="utf-8").splitlines()
 SUSPECT = re.compile("|".join([
     r"(?i:error|timed out|warning)|\bBUG\b|kmemleak: .*(?:disabled|suspected)",
-    *map(re.escape, SPLATS),
+    *map(re.escape, programs.SPLATS.read_text(encoding="utf-8").splitlines()),
 ]))
 
 

@@ -11,6 +11,7 @@ MEASURE = config.TREE / "tests/bench/measure.c"
 DEMO = config.TREE / "tests/demo"
 NVLINK2CTL = config.TREE / "scripts/nvlink2ctl"
 FUZZ = config.TREE / "tests/fuzz"
+# Strings of the kernel's log that say it is broken, one to a line.
 SPLATS = SELFTESTS / "splats.txt"
 REGISTERS = config.TREE / "tests/qemu/include/nvlink2-v100-regs.h"
 TARGET = "powerpc64le-unknown-linux-gnu"

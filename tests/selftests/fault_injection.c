@@ -182,7 +182,7 @@ TEST_F_TIMEOUT(fail, module_load, 1200)
 	testbed_close(&again);
 }
 
-/* A probe that failed takes its files in debugfs along, or nobody would get them again. */
+/* A probe that failed takes its files in debugfs along, or the next could not make its own. */
 static int no_files(const char *bdf)
 {
 	char path[128];

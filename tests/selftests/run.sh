@@ -9,6 +9,11 @@ cd "$(dirname "$0")" || exit 1
 all='emulator iommu_group region_info bridge_bars bridge_config gpu_ram_mmap gpu_ram_rw gpu_ram_vma gpu_ram_dma gpu_ram_reset'
 all="$all eeh gpu_ram_huge memory_failure atsd lpar nvlink_dma ats driver_binding load"
 [ $# -gt 0 ] || eval "set -- $all"
+# Without it grep would fail below, which reads as if it had found nothing.
+if [ ! -s splats.txt ]; then
+	echo "run.sh: no splats.txt beside it, which says what a splat is: 'make -C tests/selftests' puts it there" >&2
+	exit 1
+fi
 
 passed=0
 failed=0
