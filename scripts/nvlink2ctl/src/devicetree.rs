@@ -214,4 +214,17 @@ impl Node for TreeNode<'_> {
             })
         })
     }
+
+    fn any_with(&self, name: &CStr, f: &mut dyn FnMut(&Self) -> bool) -> bool {
+        let Ok(name) = name.to_str() else {
+            return false;
+        };
+        // Nodes without the property are none of a recording's business.
+        self.tree
+            .nodes
+            .iter()
+            .enumerate()
+            .filter(|(_, data)| data.properties.contains_key(name))
+            .any(|(index, _)| f(&Self { index, ..*self }))
+    }
 }
