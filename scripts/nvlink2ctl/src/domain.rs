@@ -2,9 +2,9 @@
 
 //! What a libvirt domain's XML says that decides how much memory QEMU may lock, and about GPUs.
 //!
-//! Elements are read as libvirt reads them when a domain is defined (seen with 9.0 and 11.3), with what it adds by itself for a ppc64 guest: the
-//! default PHB, a USB controller, a memory balloon, video for graphics, a controller for virtio
-//! channels. What libvirt would refuse is an error here, too, which names the element and its line.
+//! Elements are read as libvirt reads them when a domain is defined, with what it adds by itself for a
+//! ppc64 guest: the default PHB, a USB controller, a memory balloon, video for graphics, a controller for
+//! virtio channels. What libvirt would refuse is an error here, too, which names the element and its line.
 
 mod memory;
 mod xml;
