@@ -13,7 +13,7 @@
 mod common;
 
 use common::{
-    changed, data, device, expect, expect_after, host, json_of, node, output, remove, run,
+    Row, changed, data, device, expect, expect_after, host, json_of, node, output, remove, run,
 };
 use serde_json::{Value, json};
 
@@ -355,6 +355,52 @@ fn link_gone() {
                 &["0007:00:00.0 is a bridge of a GPU that is gone"],
             ),
         ],
+    );
+}
+
+/// The host's driver for GPUs drives bridges, too: those of GPUs that stay with it are missed there.
+#[test]
+fn bridges_have_a_host_driver() {
+    let bind = |gpu: &str, rows: &[Row]| {
+        expect_after(
+            &host("redbud"),
+            |files| {
+                for bdf in [
+                    "0035:03:00.0",
+                    "0035:04:00.0",
+                    "0007:00:00.0",
+                    "0007:00:00.1",
+                    "0007:00:00.2",
+                    "0007:00:01.0",
+                    "0007:00:01.1",
+                    "0007:00:01.2",
+                    "0006:00:00.1",
+                ] {
+                    device(files, bdf)["driver"] = BOUND.into();
+                }
+                device(files, "0004:04:00.0")["driver"] = gpu.into();
+            },
+            rows,
+        );
+    };
+    bind(
+        ">/sys/bus/pci/drivers/nvidia",
+        &[(
+            "doctor",
+            1,
+            &[
+                "note    binding: 0006:00:00.1 belong to nvlink2-vfio-pci, and their GPU to a driver of the host",
+                "'nvlink2ctl unbind 0006:00:00.1' gives them back",
+            ],
+        )],
+    );
+    bind(
+        ">/sys/bus/pci/drivers/vfio-pci",
+        &[(
+            "doctor",
+            1,
+            &["note    binding: not bound to nvlink2-vfio-pci: 0004:04:00.0 (has vfio-pci)"],
+        )],
     );
 }
 

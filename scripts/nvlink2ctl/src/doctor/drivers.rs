@@ -119,6 +119,25 @@ pub fn binding(host: &Host) -> Finding {
             ),
         );
     }
+    // The host's driver for GPUs drives bridges, too.
+    let taken: Vec<_> = host
+        .gpus
+        .iter()
+        .filter(|gpu| matches!(&gpu.function.driver, Some(driver) if driver != DRIVER && driver != "vfio-pci"))
+        .flat_map(|gpu| &gpu.bridges)
+        .filter(|bdf| host.bridge(**bdf).is_some_and(|bridge| ours(&bridge.function)))
+        .map(ToString::to_string)
+        .collect();
+    if !taken.is_empty() {
+        return Finding::note(
+            NAME,
+            format!(
+                "{} belong to {DRIVER}, and their GPU to a driver of the host, which has no NVLink without them",
+                taken.join(", ")
+            ),
+        )
+        .with_remedy(format!("'nvlink2ctl unbind {}' gives them back", taken.join(" ")));
+    }
     if !others.is_empty() {
         return Finding::note(
             NAME,
