@@ -35,16 +35,15 @@ fn unaligned_dimm() {
         8_388_608
     );
     // Numbers are rounded as sizes in XML are.
-    for (memory, max, bytes) in [
-        ("1000MiB", "1024MiB", 275_981_008_896_u64),
-        ("1025MiB", "1280MiB", 276_251_541_504),
-        ("1GiB", "1GiB", 275_981_008_896),
+    for (numbers, bytes) in [
+        ("--memory 1000MiB --max-memory 1024MiB", 275_981_008_896_u64),
+        ("--memory 1025MiB --max-memory 1280MiB", 276_251_541_504),
+        ("--memory 1GiB --max-memory 1025MiB", 276_251_541_504),
+        ("--memory 8100MiB --mode vfio", 8_694_792_192),
     ] {
-        let command = format!("memlock --memory {memory} --max-memory {max}");
-        expect(
-            &host("redbud"),
-            &[(&command, 0, &[&format!("{bytes} bytes\n")])],
-        );
+        let command = format!("memlock {numbers}");
+        let said = format!("{bytes} bytes\n");
+        expect(&host("redbud"), &[(&command, 0, &[&said])]);
     }
 }
 
