@@ -34,6 +34,15 @@ Exit status:
   5  a device could not be given to its driver; everything is as it was before
   6  as 5, but not everything could be put back";
 
+const FINDINGS: &str = "\
+Each line is a check: 'ok', 'FAILED' (with what to do about it), 'note' or 'skipped'. With --json: an
+array of objects with 'check', 'verdict' (ok, failed, note, skipped), 'found' and 'remedy' (or null).
+
+Exit status:
+  0  no check failed
+  1  a check failed
+  2  wrong usage, unreadable input, any other error";
+
 /// Inspects, binds and sizes the NVLink2 GPUs of POWER9 hosts for passthrough with nvlink2-vfio-pci.
 #[derive(Debug, Parser)]
 #[command(version, after_help = EXIT_STATUS, max_term_width = 100)]
@@ -71,6 +80,7 @@ pub enum Command {
     /// Compute how much memory libvirt lets QEMU lock (RLIMIT_MEMLOCK)
     Memlock(memlock::Arguments),
     /// Say everything that is wrong with a domain before it is started: exit status 1 if something is
+    #[command(after_help = FINDINGS)]
     CheckDomain(check_domain::Arguments),
     /// Give GPUs and their bridges to the driver: all of them, or none
     Bind(bind::Bind),
@@ -81,6 +91,7 @@ pub enum Command {
     /// Print the elements of a libvirt domain for GPUs and their bridges
     LibvirtXml(guest::LibvirtXml),
     /// Check step by step whether the host can pass its GPUs through, and say what to do
+    #[command(after_help = FINDINGS)]
     Doctor,
     /// Record what this program reads of a host, for --sysfs anywhere
     Record(record::Arguments),

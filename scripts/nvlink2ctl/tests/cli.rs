@@ -688,6 +688,7 @@ fn completions_and_pages_know_every_command() {
         "topology",
         "is-bridge",
         "memlock",
+        "check-domain",
         "bind",
         "unbind",
         "qemu-args",
