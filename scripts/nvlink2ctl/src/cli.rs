@@ -35,8 +35,9 @@ Exit status:
   6  as 5, but not everything could be put back";
 
 const FINDINGS: &str = "\
-Each line is a check: 'ok', 'FAILED' (with what to do about it), 'note' or 'skipped'. With --json: an
-array of objects with 'check', 'verdict' (ok, failed, note, skipped), 'found' and 'remedy' (or null).
+Each line is a check: 'ok', 'FAILED' (with what to do about it), 'note' or 'skipped'.
+With --json: an array of objects with 'check', 'verdict' (ok, failed, note, skipped), 'found'
+and 'remedy' (or null).
 
 Exit status:
   0  no check failed

@@ -61,7 +61,9 @@ pub fn examine(source: &Source, host: &Host) -> Vec<Finding> {
     check("driver", power9, no_power9, &|| drivers::driver(source));
     check("KVM", power9, no_power9, &|| drivers::kvm(source));
     check("VFIO", power9, no_power9, &|| drivers::vfio(source));
-    check("binding", complete, no_gpus, &|| drivers::binding(host));
+    check("binding", complete, no_gpus, &|| {
+        drivers::binding(source, host)
+    });
     check("viability", complete, no_gpus, &|| {
         drivers::viability(source, host)
     });

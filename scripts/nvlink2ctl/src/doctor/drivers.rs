@@ -83,7 +83,7 @@ fn access(source: &Source, name: &'static str, file: &str, found: &str) -> Findi
     Finding::ok(name, found)
 }
 
-pub fn binding(host: &Host) -> Finding {
+pub fn binding(source: &Source, host: &Host) -> Finding {
     const NAME: &str = "binding";
     let ours = |function: &Function| function.driver.as_deref() == Some(DRIVER);
     let name = |function: &Function| match &function.driver {
@@ -123,9 +123,17 @@ pub fn binding(host: &Host) -> Finding {
     let taken: Vec<_> = host
         .gpus
         .iter()
-        .filter(|gpu| matches!(&gpu.function.driver, Some(driver) if driver != DRIVER && driver != "vfio-pci"))
+        .filter(|gpu| {
+            gpu.function
+                .driver
+                .as_deref()
+                .is_some_and(|driver| !groups::is_for_vfio(source, driver))
+        })
         .flat_map(|gpu| &gpu.bridges)
-        .filter(|bdf| host.bridge(**bdf).is_some_and(|bridge| ours(&bridge.function)))
+        .filter(|bdf| {
+            host.bridge(**bdf)
+                .is_some_and(|bridge| ours(&bridge.function))
+        })
         .map(ToString::to_string)
         .collect();
     if !taken.is_empty() {
