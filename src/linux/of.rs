@@ -141,7 +141,7 @@ impl Node for OfNode {
     }
 
     fn any_child(&self, f: &mut dyn FnMut(&Self) -> bool) -> bool {
-        // SAFETY: The parent is valid; the rest is as `any_of` demands.
+        // SAFETY: The parent is valid; `any_of` passes NULL or a child of it with a reference.
         let next = |raw| unsafe { bindings::of_get_next_child(self.0.as_ptr(), raw) };
 
         // SAFETY: `of_get_next_child` drops the reference to the child it continues from, and returns
@@ -150,7 +150,7 @@ impl Node for OfNode {
     }
 
     fn any_with(&self, name: &CStr, f: &mut dyn FnMut(&Self) -> bool) -> bool {
-        // SAFETY: The name is valid for the call; the rest is as `any_of` demands.
+        // SAFETY: The name is valid for the call; `any_of` passes NULL or a node with a reference.
         let next = |raw| unsafe { bindings::of_find_node_with_property(raw, name.as_char_ptr()) };
 
         // SAFETY: `of_find_node_with_property` drops the reference to the node it continues from, and
