@@ -4,6 +4,7 @@
 Every variable a user may set is read here and nowhere else.
 """
 
+import hashlib
 import os
 import platform
 import shutil
@@ -13,9 +14,10 @@ from pathlib import Path
 # The project's tree.
 TREE = Path(__file__).resolve().parents[2]
 
-# The same two folders as seen from inside the build root.
+# As seen from inside the build root: the tree, the cache, and the products that belong to this tree, by step.
 ROOT_TREE = "/src"
 ROOT_CACHE = "/cache"
+ROOT_MADE = "/made"
 
 # What a full set-up needs.
 DISK_COLD = 15 << 30
@@ -28,12 +30,28 @@ class Failure(Exception):
     """A step can't be done. The text says why, and what to do about it."""
 
 
+class Unavailable(Failure):
+    """An archive does not have what is to be fetched, today or any more."""
+
+
 def cache_dir() -> Path:
     """The cache folder, created if missing."""
     base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
     path = Path(base) / "nvlink2-vfio"
     path.mkdir(parents=True, exist_ok=True)
     return path
+
+
+def scratch() -> Path:
+    """A folder of this checkout for what is made and used by one check, and no product."""
+    path = cache_dir() / "scratch" / checkout()
+    path.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def inner(path: Path) -> str:
+    """A path below the cache as the root sees it."""
+    return f"{ROOT_CACHE}/{path.relative_to(cache_dir())}"
 
 
 def jobs() -> int:
@@ -64,12 +82,26 @@ def debian_architecture() -> str:
     return ARCHITECTURES[machine]
 
 
+def free_disk() -> int:
+    """Bytes that the cache's file system has left."""
+    return shutil.disk_usage(cache_dir()).free
+
+
+def no_room() -> str:
+    """What is to be done about a full disk."""
+    return (f"The disk is full: {cache_dir()} has {free_disk() >> 20} MiB free. Free some space ('scripts/emu clean "
+            "--old' removes what this checkout does not use), or set XDG_CACHE_HOME to a larger file system.")
+
+
 def check_disk(need: int) -> None:
     """Fail early when the cache's file system has less than `need` bytes free."""
-    path = cache_dir()
-    free = shutil.disk_usage(path).free
-    if free < need:
+    if (free := free_disk()) < need:
         raise Failure(
-            f"{path} has {free >> 20} MiB free, {need >> 20} MiB are needed. "
+            f"{cache_dir()} has {free >> 20} MiB free, {need >> 20} MiB are needed. "
             "Free some space, or set XDG_CACHE_HOME to a larger file system."
         )
+
+
+def checkout() -> str:
+    """A name of this checkout, for what is no product of its content: consoles, outputs."""
+    return f"{TREE.name}-{hashlib.sha256(str(TREE).encode()).hexdigest()[:8]}"

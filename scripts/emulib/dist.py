@@ -5,8 +5,6 @@ import argparse
 from pathlib import Path
 
 from . import cli, intree
-from .config import Failure
-from .step import say
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -41,9 +39,9 @@ def _dispatch(options: argparse.Namespace) -> None:
 def main() -> int:
     """Run the program; return its exit status."""
     options = _parser().parse_args()
-    try:
+
+    def work() -> int:
         _dispatch(options)
         return 0
-    except Failure as failure:
-        say(f"dist: {failure}")
-        return 1
+
+    return cli.guarded("dist", work)

@@ -3,12 +3,11 @@
 
 import io
 import re
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from . import boot, config, programs, root
+from . import boot, config, enter, procs, programs
 from .step import say
 
 REPRODUCERS = programs.FUZZ / "reproducers"
@@ -120,8 +119,8 @@ def pure(seconds: int) -> int:
 
 def _pure(package: str, targets: dict[str, str], seconds: int) -> int:
     words = [word for pair in targets.items() for word in pair]
-    return subprocess.run(
-        root.inside(["sh", "-euc", """
+    return procs.run(
+        enter.inside(["sh", "-euc", """
             target=$(rustc -vV | sed -n 's/^host: //p')
             cargo build --release --locked --target "$target"
             while [ $# -gt 0 ]; do
@@ -137,7 +136,6 @@ def _pure(package: str, targets: dict[str, str], seconds: int) -> int:
             **programs.CARGO_ENV, "RUSTFLAGS": COVERAGE, "CARGO_TARGET_DIR": f"{PURE_HOME}/target",
             "HOME_OF_FUZZ": PURE_HOME, "SECONDS_EACH": str(seconds),
         }, network=True),
-        stdin=subprocess.DEVNULL, check=False,
     ).returncode
 
 

@@ -5,11 +5,12 @@ import re
 import subprocess
 from pathlib import Path
 
-from . import config, initrd, intree, kernel, qemu, root, sources, step, tests
+from . import config, desk, enter, initrd, intree, kernel, procs, qemu, step, tests
 from .config import Failure
 from .report import Check, Result, tail
 
-X86 = f"{config.ROOT_CACHE}/intree/x86"
+HOME = config.inner(config.scratch() / "intree")
+X86 = f"{HOME}/x86"
 DRIVER = f"{intree.DRIVER}/"
 # PowerPC's alone; and what takes KVM, whose part is PowerPC's, too.
 NOT_FOR_X86 = {"drivers/vfio/vfio_iommu_spapr_tce.o", "virt/kvm/vfio.o"}
@@ -17,36 +18,33 @@ NOT_FOR_X86 = {"drivers/vfio/vfio_iommu_spapr_tce.o", "virt/kvm/vfio.o"}
 # A copy of the kernel's source made of hard links, so that it costs neither room nor, as all
 # dates stay, a whole build. Both copies are used at the places of their originals.
 COPY = f"""
-mkdir -p {config.ROOT_CACHE}/intree
-cd {config.ROOT_CACHE}
-rsync -a --delete --link-dest={sources.LINUX_TREE} --exclude=/.git --exclude=/{intree.DRIVER} \\
-    --exclude=/{intree.TESTS} {sources.LINUX_TREE}/ intree/linux/
-[ -e intree/kernel/vmlinux ] || rsync -a kernel intree/
+mkdir -p {HOME}
+cd {HOME}
+[ "$(cat of 2>/dev/null)" = {{key}} ] || rm -rf linux kernel
+echo {{key}} > of
+rsync -a --delete --link-dest={kernel.HOST.source} --exclude=/.git --exclude=/{intree.DRIVER} \\
+    --exclude=/{intree.TESTS} {kernel.HOST.source}/ linux/
+[ -e kernel/vmlinux ] || rsync -a {kernel.HOST.build}/ kernel/
+cp {kernel.HOST.build}/.config host.config
 """
-OVER = {
-    f"{config.ROOT_CACHE}/intree/linux": sources.LINUX_TREE,
-    f"{config.ROOT_CACHE}/intree/kernel": f"{config.ROOT_CACHE}/kernel",
-}
+OVER = {f"{HOME}/linux": kernel.HOST.source, f"{HOME}/kernel": kernel.HOST.build}
 
 
 def _folder() -> Path:
-    return config.cache_dir() / "intree"
+    return config.scratch() / "intree"
 
 
 def _run(script: str, over: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        root.inside(["bash", "-euxo", "pipefail", "-c", script], over=over), stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", check=False,
-    )
+    return procs.said(enter.inside(["bash", "-euxo", "pipefail", "-c", script], over=over, tree=desk.path()))
 
 
 def _configured(settings: str, goals: str) -> subprocess.CompletedProcess[str]:
     """Build `goals` of a powerpc kernel with `settings` (options of scripts/config) changed."""
     return _run(f"""
-        cd {sources.LINUX_TREE}
-        cp {config.ROOT_CACHE}/intree/host.config {config.ROOT_CACHE}/kernel/.config
-        scripts/config --file {config.ROOT_CACHE}/kernel/.config {settings}
-        {kernel.MAKE} olddefconfig
+        cd {kernel.HOST.source}
+        cp {HOME}/host.config {kernel.HOST.build}/.config
+        scripts/config --file {kernel.HOST.build}/.config {settings}
+        {kernel.HOST.make} olddefconfig
         {goals}
     """, OVER)
 
@@ -65,7 +63,7 @@ def _judge(done: subprocess.CompletedProcess[str], made: str, wanted: bool = Tru
 def built_in() -> Result:
     """A kernel with VFIO and the driver built in links, binds a GPU and runs its KUnit tests."""
     done = _configured("-e VFIO -e VFIO_IOMMU_SPAPR_TCE -e VFIO_PCI -e VFIO_PCI_NVLINK2 "
-                       "-e VFIO_PCI_NVLINK2_KUNIT_TEST", f"{kernel.MAKE} W=1 {DRIVER} arch/powerpc/platforms/powernv/npu2.o\n{kernel.MAKE} vmlinux")
+                       "-e VFIO_PCI_NVLINK2_KUNIT_TEST", f"{kernel.HOST.make} W=1 {DRIVER} arch/powerpc/platforms/powernv/npu2.o\n{kernel.HOST.make} vmlinux")
     result = _judge(done, f"{DRIVER}src/nvlink2.o")
     if result.failed:
         return result
@@ -86,13 +84,13 @@ def modular() -> Result:
     made = f"{DRIVER}nvlink2-vfio-pci.ko"
     (_folder() / "kernel" / made).unlink(missing_ok=True)
     done = _configured("-m VFIO -m VFIO_IOMMU_SPAPR_TCE -m VFIO_PCI -m VFIO_PCI_NVLINK2 "
-                       "-d VFIO_PCI_NVLINK2_KUNIT_TEST", f"{kernel.MAKE} W=1 {DRIVER}\n{kernel.MAKE} vmlinux modules")
+                       "-d VFIO_PCI_NVLINK2_KUNIT_TEST", f"{kernel.HOST.make} W=1 {DRIVER}\n{kernel.HOST.make} vmlinux modules")
     return _judge(done, made)
 
 
 def left_out() -> Result:
     """The same tree without the driver, and without the platform's support for it."""
-    done = _configured("-d VFIO_PCI_NVLINK2 -d PPC_POWERNV_NPU2", f"{kernel.MAKE} vmlinux modules")
+    done = _configured("-d VFIO_PCI_NVLINK2 -d PPC_POWERNV_NPU2", f"{kernel.HOST.make} vmlinux modules")
     return _judge(done, "nvlink2", wanted=False)
 
 
@@ -110,7 +108,7 @@ def x86() -> Result:
     """What the series changes that x86-64 compiles too. `prepare` compiles Rust's kernel crate."""
     make = f"make ARCH=x86_64 LLVM=-19 O={X86} -j{config.jobs()}"
     done = _run(f"""
-        cd {sources.LINUX_TREE}
+        cd {kernel.HOST.source}
         mkdir -p {X86}
         printf 'CONFIG_%s=y\\n' 64BIT PCI MODULES RUST BUG PRINTK IOMMU_SUPPORT VFIO VFIO_PCI VFIO_GROUP KUNIT \\
             TRANSPARENT_HUGEPAGE > {X86}/wanted
@@ -127,15 +125,15 @@ def selftests() -> Result:
     """The selftests where the kernel has them."""
     names = intree.test_names()
     done = _run(f"""
-        cd {sources.LINUX_TREE}/tools/testing/selftests/powerpc
+        cd {kernel.HOST.source}/tools/testing/selftests/powerpc
         # Options that nobody knows would just not be set.
         while IFS== read -r option _; do
-            grep -rqE --include='Kconfig*' "^[[:space:]]*(menu)?config ${{option#CONFIG_}}$" {sources.LINUX_TREE} ||
+            grep -rqE --include='Kconfig*' "^[[:space:]]*(menu)?config ${{option#CONFIG_}}$" {kernel.HOST.source} ||
                 {{ echo "nvlink2/config: there is no $option"; exit 1; }}
         done < nvlink2/config
-        rm -rf {config.ROOT_CACHE}/intree/selftests
+        rm -rf {HOME}/selftests
         make -j{config.jobs()} ARCH=powerpc CROSS_COMPILE=powerpc64le-linux-gnu- SUB_DIRS=nvlink2 \\
-            OUTPUT={config.ROOT_CACHE}/intree/selftests
+            OUTPUT={HOME}/selftests
     """, OVER)
     missing = [name for name in names if not (_folder() / "selftests/nvlink2" / name).exists()]
     return Result.one(done.returncode == 0 and not missing, f"missing: {missing}\n{tail(done.stdout)}")
@@ -146,8 +144,8 @@ def htmldocs() -> Result:
     index = "Documentation/output/driver-api/vfio-nvlink2/index.html"
     (_folder() / "kernel" / index).unlink(missing_ok=True)
     done = _run(f"""
-        cd {sources.LINUX_TREE}
-        {kernel.MAKE} SPHINXDIRS=driver-api/vfio-nvlink2 SPHINXOPTS=-W htmldocs
+        cd {kernel.HOST.source}
+        {kernel.HOST.make} SPHINXDIRS=driver-api/vfio-nvlink2 SPHINXOPTS=-W htmldocs
     """, OVER)
     made = (_folder() / "kernel" / index).exists()
     return Result.one(done.returncode == 0 and made, tail(done.stdout))
@@ -159,9 +157,9 @@ BUILDS = [("built-in", built_in), ("modular", modular), ("left-out", left_out), 
 
 
 def _all() -> Result:
-    for need in (kernel.STEP, qemu.STEP, initrd.STEP, root.DESK_STEP):
+    for need in (kernel.STEP, qemu.STEP, initrd.STEP, desk.STEP):
         need.ensure()
-    done = _run(COPY + "cp kernel/.config intree/host.config\n")
+    done = _run(COPY.format(key=kernel.STEP.key()))
     if done.returncode:
         raise Failure(f"no copy of the kernel: {tail(done.stdout)}")
     intree.put(_folder() / "linux")

@@ -5,13 +5,12 @@ import concurrent.futures
 import queue
 import re
 import shutil
-import subprocess
 import sys
 import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from . import config, module, programs, root
+from . import config, enter, files, kernel, module, procs, programs
 from .config import Failure
 from .report import tail
 from .step import Log, say
@@ -92,19 +91,13 @@ def _copy(home: Path, folders: list[str]) -> Path:
     return tree
 
 
-def _inner(path: Path) -> str:
-    return f"{config.ROOT_CACHE}/{path.relative_to(config.cache_dir())}"
-
-
 def _on_host(mutant: Mutant, home: Path) -> tuple[int, str]:
     """Run tests/host on the mutant."""
     tree = _copy(home, ["src/pure", "tests/host", "tests/qemu/expected"])
     mutant.apply(tree)
-    done = subprocess.run(
-        root.inside(["cargo", "test", "--locked"], workdir=_inner(tree / "tests/host"),
-                    env={**programs.CARGO_ENV, "CARGO_TARGET_DIR": _inner(home / "target")}, network=True),
-        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False,
-    )
+    done = procs.said(enter.inside(
+        ["cargo", "test", "--locked"], workdir=config.inner(tree / "tests/host"),
+        env={**programs.CARGO_ENV, "CARGO_TARGET_DIR": config.inner(home / "target")}, network=True))
     return done.returncode, done.stdout
 
 
@@ -114,17 +107,15 @@ def _in_emulated_host(mutant: Mutant, home: Path) -> tuple[int, str]:
     mutant.apply(tree)
     build = home / "build"
     build.mkdir(exist_ok=True)
-    with Log(f"mutant-{home.name}") as log:
-        log.run(root.inside(["make", "-C", f"{config.ROOT_CACHE}/kernel", "ARCH=powerpc", "LLVM=-19",
-                             f"M={_inner(tree)}", f"MO={_inner(build)}", "modules"]),
+    with Log(f"mutant-{home.name}", home / "build.log") as log:
+        log.run(enter.inside(["make", "-C", kernel.HOST.build, "ARCH=powerpc", "LLVM=-19",
+                             f"M={config.inner(tree)}", f"MO={config.inner(build)}", "modules"]),
                 remedy=f"The mutant '{mutant.name}' does not compile.")
-    binary = build / module.binary().name
-    done = subprocess.run(
+    binary = build / module.STEP.path().name
+    done = procs.said(
         [sys.executable, str(config.TREE / "scripts/emu"), "run", "--gpus", str(mutant.gpus), "--no-module",
          "--timeout", str(SECONDS), "--file", str(binary), "--file", str(programs.selftests_dir()), "--",
          "env", f"NVLINK2_KO=/files/{binary.name}", "sh", "-c", RUN, "sh", *mutant.run],
-        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-        errors="replace", check=False,
     )
     return done.returncode, done.stdout
 
@@ -159,7 +150,7 @@ def run(only: str) -> int:
         raise Failure(f"no mutant's name contains '{only}'")
     folder = config.cache_dir() / "mutants"
     # What was built for an earlier kernel is not built again for this one.
-    root.remove(folder)
+    files.remove(folder)
     folder.mkdir()
     homes: "queue.Queue[Path]" = queue.Queue()
     for number in range(config.jobs()):

@@ -13,10 +13,6 @@ CONFIGURE = (
 )
 
 
-def binary() -> Path:
-    return config.cache_dir() / "qemu/qemu-system-ppc64"
-
-
 def patches() -> list[Path]:
     """The few lines that QEMU's own files need."""
     return sorted(MODELS.glob("*.patch"))
@@ -27,10 +23,10 @@ OVERLAY = MODELS / "overlay"
 
 
 def _build(log: Log) -> None:
-    kernel.retree(log, sources.QEMU_TREE, [*patches(), OVERLAY])
+    kernel.retree(log, sources.QEMU_TREE, f"{STEP.inner}/source", [*patches(), OVERLAY])
     sources.shell(log, f"""
-        mkdir -p {config.ROOT_CACHE}/qemu && cd {config.ROOT_CACHE}/qemu
-        [ -e build.ninja ] || ../sources/qemu/configure {CONFIGURE}
+        mkdir -p {BUILD} && cd {BUILD}
+        [ -e build.ninja ] || ../source/configure {CONFIGURE}
         ninja -j{config.jobs()} qemu-system-ppc64
     """)
 
@@ -38,8 +34,13 @@ def _build(log: Log) -> None:
 STEP = Step(
     "qemu",
     "building QEMU with the NPU2 and V100 models (2 to 4 min on 2 cores when cold)",
-    lambda: digest(CONFIGURE, *patches(), OVERLAY),
+    lambda: digest(*patches(), OVERLAY),
     _build,
-    [binary()],
+    ["build/qemu-system-ppc64"],
     [sources.QEMU_STEP],
+    seed=True, linked=["source"],
 )
+
+# As the root sees them.
+BUILD = f"{STEP.inner}/build"
+EMULATOR = f"{BUILD}/qemu-system-ppc64"

@@ -1,9 +1,12 @@
 # SPDX-License-Identifier: GPL-2.0
 """Results of checks, from what test programs print."""
 
+import inspect
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+
+from .step import Step
 
 TALLY = re.compile(r"^(\d+) passed, (\d+) failed(?:, (\d+) skipped)?$", re.MULTILINE)
 TAP = re.compile(r"^\s*(not ok|ok)\b(?:[^#\n]*)(#\s*SKIP)?", re.MULTILINE | re.IGNORECASE)
@@ -90,10 +93,16 @@ class Result:
 
 @dataclass
 class Check:
-    """A named check."""
+    """A named check; `needs` are the steps whose products it takes, and `what` is a line about it."""
 
     name: str
     run: Callable[[], Result]
+    needs: Sequence[Step] = ()
+    what: str = ""
+
+    def line(self) -> str:
+        """What it does, in a line."""
+        return self.what or (inspect.getdoc(self.run) or "").partition("\n")[0]
 
 
 def tail(text: str, lines: int = 40) -> str:

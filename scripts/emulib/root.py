@@ -8,12 +8,12 @@ user namespace with one id is enough to enter it.
 import os
 import shlex
 import shutil
-import subprocess
 import time
 from pathlib import Path
 
-from . import config
+from . import config, procs
 from .config import Failure
+from .files import remove
 from .step import Log, Step, digest, say
 
 SUITE = "trixie"
@@ -50,16 +50,6 @@ PACKAGES = """
     dpkg-dev ca-certificates e2fsprogs
 """.split()
 
-# What documents and Debian packages take. Installed into the finished root, as nothing that is
-# compiled depends on it: a change here rebuilds no kernel.
-DESK_PACKAGES = """
-    python3-sphinx python3-yaml graphviz
-    debhelper dh-dkms dkms lintian
-""".split()
-
-# A site's own certificate authority has to be known in the root too.
-CERTIFICATES = "/etc/ssl/certs/ca-certificates.crt"
-
 # Nobody reads manuals in the root.
 TRIM = [
     "path-exclude=/usr/share/man/*",
@@ -70,14 +60,15 @@ TRIM = [
 
 
 def path() -> Path:
-    return config.cache_dir() / "root"
+    """The root's folder."""
+    return STEP.path()
 
 
 def mirror() -> str:
     """The Debian archive: NVLINK2_DEBIAN_MIRROR or what this machine's apt uses."""
     if override := config.mirror_override():
         return override
-    listing = subprocess.run(
+    listing = procs.run(
         ["apt-get", "indextargets", "--format", "$(REPO_URI) $(ORIGIN) $(LABEL)",
          "Created-By: Packages"],
         capture_output=True, text=True, check=False,
@@ -95,7 +86,7 @@ def mirror() -> str:
 
 def _apt_proxy() -> list[str]:
     """This machine's apt proxy as options for another apt, if it has one."""
-    dump = subprocess.run(
+    dump = procs.run(
         ["apt-config", "dump", "--format", "%f=%v%n"], capture_output=True, text=True, check=False
     ).stdout
     return [
@@ -204,102 +195,13 @@ def _check_versions(root: Path) -> None:
 
 
 def _is_version(version: str, relation: str, bound: str) -> bool:
-    return subprocess.run(["dpkg", "--compare-versions", version, relation, bound], check=False).returncode == 0
-
-
-def remove(tree: Path) -> None:
-    """Remove a folder whose files may be write-protected."""
-    if tree.exists():
-        subprocess.run(["chmod", "-R", "u+rwX", str(tree)], check=False)
-        shutil.rmtree(tree)
-
-
-def inside(command: list[str], workdir: str = "/", env: dict[str, str] | None = None,
-           network: bool = False, all_users: bool = False,
-           over: dict[str, str] | None = None, tree: Path | None = None) -> list[str]:
-    """The command line that runs `command` in the root.
-
-    The project is at /src (read-only), the cache at /cache. Only steps that
-    fetch packages get the network. `all_users` is for the package manager, which
-    gives files to users other than root. `over` puts folders of the root in the
-    place of others, {folder: its place}. `tree` is a copy of the root to be used instead.
-    """
-    root = shlex.quote(str(tree or path()))
-    variables = {
-        "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
-        "HOME": config.ROOT_CACHE + "/home",
-        "LC_ALL": "C.UTF-8",
-        "TERM": os.environ.get("TERM", "dumb"),
-        # Timestamps and user names must not make two builds differ.
-        "KBUILD_BUILD_USER": "nvlink2-vfio",
-        "KBUILD_BUILD_HOST": "emulated",
-        "PYTHONDONTWRITEBYTECODE": "1",
-        **{k: v for k, v in os.environ.items() if k.lower().endswith("_proxy")},
-        **(env or {}),
-    }
-    covers = "\n".join(f"mount --bind {root}{shlex.quote(new)} {root}{shlex.quote(old)}"
-                       for new, old in (over or {}).items())
-    mounts = f"""
-        set -e
-        mount --rbind /dev {root}/dev
-        mount -t proc proc {root}/proc || mount --rbind /proc {root}/proc
-        mount -t tmpfs tmpfs {root}/tmp
-        mkdir -p {root}{config.ROOT_TREE} {root}{config.ROOT_CACHE}
-        mount --rbind {shlex.quote(str(config.TREE))} {root}{config.ROOT_TREE}
-        mount -o remount,bind,ro {root}{config.ROOT_TREE}
-        mount --rbind {shlex.quote(str(config.cache_dir()))} {root}{config.ROOT_CACHE}
-        mkdir -p {root}{config.ROOT_CACHE}/home
-        {covers}
-        touch {root}/etc/resolv.conf
-        [ ! -e /etc/resolv.conf ] || mount --bind "$(readlink -f /etc/resolv.conf)" {root}/etc/resolv.conf
-        [ ! -e {CERTIFICATES} ] || mount --bind {CERTIFICATES} {root}{CERTIFICATES}
-        exec chroot {root} env -i -C {shlex.quote(workdir)} "$@"
-    """
-    unshare = ["unshare", "--mount", "--pid", "--fork", "--kill-child"]
-    if os.geteuid() != 0:
-        unshare.append("--map-root-user")
-        if all_users:
-            unshare += ["--map-users=auto", "--map-groups=auto"]
-    if not network and os.geteuid() == 0:
-        unshare.append("--net")
-    settings = [f"{name}={value}" for name, value in variables.items()]
-    return [*unshare, "sh", "-c", mounts, "root", *settings, *command]
-
-
-def check_entry() -> None:
-    """Fail with the remedy when this machine does not let us enter the root."""
-    result = subprocess.run(inside(["true"]), capture_output=True, text=True, check=False)
-    if result.returncode:
-        raise Failure(
-            "can't enter the build root: " + result.stderr.strip() + "\nRun as root, or allow "
-            "unprivileged user namespaces (sysctl kernel.unprivileged_userns_clone=1, and on "
-            "Ubuntu kernel.apparmor_restrict_unprivileged_userns=0); in a container, allow mounts."
-        )
-
-
-def _add_desk(log: Log) -> None:
-    # The index is that of the root's making: the archive may have moved on since.
-    log.run(inside(["sh", "-euxc", """
-        apt-get -q update || echo "W: using the package index of the last good update"
-        DEBIAN_FRONTEND=noninteractive apt-get -q -y install --no-install-recommends "$@"
-        chown -hR 0:0 /etc /usr /var
-    """, "desk", *DESK_PACKAGES], network=True, all_users=True),
-            remedy="Needed: the Debian archive within reach.")
+    return procs.run(["dpkg", "--compare-versions", version, relation, bound], check=False).returncode == 0
 
 
 STEP = Step(
     "root",
     f"installing the Debian {SUITE} build root (about 2 min)",
-    lambda: digest(SUITE, BACKPORTS, PINS, repr(VERSIONS), *PACKAGES, *TRIM),
+    lambda: digest(*PACKAGES),
     _build,
-    [path() / "usr/bin/rustc"],
-)
-
-DESK_STEP = Step(
-    "desk",
-    "adding Sphinx and the packaging tools to the build root",
-    lambda: digest(*DESK_PACKAGES),
-    _add_desk,
-    [path() / name for name in ("usr/bin/sphinx-build", "usr/bin/dot", "usr/bin/lintian", "usr/sbin/dkms")],
-    [STEP],
+    ["root", "root/usr/bin/rustc"],
 )

@@ -4,7 +4,7 @@
 import shlex
 from pathlib import Path
 
-from . import config, root
+from . import config, enter, files, root
 from .config import Failure
 from .step import Log, Step, digest, say
 
@@ -14,38 +14,20 @@ QEMU_RANGE = ("1:10.0", "1:10.1~")
 # ppc64el packages whose files the emulated host needs.
 TARGET_PACKAGES = ["busybox-static"]
 
-# Where the root has the sources.
-LINUX_TREE = f"{config.ROOT_CACHE}/sources/linux"
-QEMU_TREE = f"{config.ROOT_CACHE}/sources/qemu"
-
-
-def folder() -> Path:
-    return config.cache_dir() / "sources"
-
-
-def linux() -> Path:
-    """The pristine kernel, a git repository whose HEAD is Debian's source."""
-    return folder() / "linux"
-
-
-def qemu() -> Path:
-    """The pristine QEMU, likewise."""
-    return folder() / "qemu"
-
 
 def firmware() -> Path:
     """The folder of Debian's unmodified skiboot.lid."""
-    return folder() / "firmware/usr/share/qemu"
+    return QEMU_STEP.home() / "firmware/usr/share/qemu"
 
 
-def target() -> Path:
-    """The unpacked ppc64el packages."""
-    return folder() / "ppc64el"
+def busybox() -> Path:
+    """The emulated host's one program."""
+    return TARGET_STEP.path()
 
 
-def shell(log: Log, script: str, network: bool = False, remedy: str = "") -> None:
-    """Run a bash script in the root."""
-    log.run(root.inside(["bash", "-euc", script], network=network), remedy=remedy)
+def shell(log: Log, script: str, network: bool = False, remedy: str = "", tree: Path | None = None) -> None:
+    """Run a bash script in the root, or in the copy `tree` of it."""
+    log.run(enter.inside(["bash", "-euc", script], network=network, tree=tree), remedy=remedy)
 
 
 # apt keeps the last good index when a mirror answers with a half-synchronised one.
@@ -60,6 +42,7 @@ done
 # Turns an unpacked source into a repository, so that a changed patch or overlay
 # file later touches just the files it changes.
 COMMIT = """
+rm -rf .git
 git init -q
 git config gc.auto 0
 git config core.fileMode true
@@ -70,15 +53,16 @@ git -c user.name=base -c user.email=base@localhost commit -q -m base
 
 def _fetch_linux(log: Log) -> None:
     source = config.linux_override()
-    root.remove(linux())
-    linux().mkdir(parents=True)
+    tree = LINUX_STEP.path()
+    files.remove(tree)
+    tree.mkdir()
     into = f"cd {LINUX_TREE}"
     if source and source.is_dir():
-        log.run(["cp", "-a", f"{source}/.", str(linux())])
-        root.remove(linux() / ".git")
+        log.run(["cp", "-a", f"{source}/.", str(tree)])
+        files.remove(tree / ".git")
         used = str(source)
     elif source:
-        log.run(["tar", "-xf", str(source), "-C", str(linux()), "--strip-components=1"])
+        log.run(["tar", "-xf", str(source), "-C", str(tree), "--strip-components=1"])
         used = str(source)
     else:
         # The package leaves backports when a newer kernel arrives; unstable may still have it.
@@ -93,13 +77,13 @@ def _fetch_linux(log: Log) -> None:
                 trap 'rm -f /etc/apt/sources.list.d/sid.list' EXIT
                 apt-get -q update && apt-get download {LINUX}
             fi
-            for deb in *.deb; do basename "$deb" .deb > {config.ROOT_CACHE}/sources/linux.used; done
+            for deb in *.deb; do basename "$deb" .deb > {LINUX_STEP.inner}/outcome; done
             dpkg-deb -x *.deb unpacked
             {into}
             tar -xf /tmp/linux/unpacked/usr/src/{LINUX}.tar.xz --strip-components=1
         """, network=True, remedy=f"Debian may have dropped {LINUX}: set NVLINK2_LINUX to a Linux 7.3 tree or tarball.")
-        used = (folder() / "linux.used").read_text(encoding="utf-8").strip()
-    version = (linux() / "Makefile").read_text(encoding="utf-8")
+        used = LINUX_STEP.outcome().strip()
+    version = (tree / "Makefile").read_text(encoding="utf-8")
     if "VERSION = 7\nPATCHLEVEL = 3\n" not in version:
         raise Failure(f"{used} is not Linux 7.3. Set NVLINK2_LINUX to a Linux 7.3 tree or tarball.")
     say(f"linux-source: using {used}")
@@ -107,9 +91,9 @@ def _fetch_linux(log: Log) -> None:
 
 
 def _fetch_qemu(log: Log) -> None:
-    root.remove(qemu())
-    root.remove(folder() / "firmware")
-    qemu().mkdir(parents=True)
+    for folder in ("tree", "firmware"):
+        files.remove(QEMU_STEP.home() / folder)
+    QEMU_STEP.path().mkdir()
     least, below = (shlex.quote(bound) for bound in QEMU_RANGE)
     # The orig tarball follows trixie's point releases, so apt resolves its name.
     shell(log, f"""
@@ -120,7 +104,7 @@ def _fetch_qemu(log: Log) -> None:
         dpkg --compare-versions "$version" ge {least} && dpkg --compare-versions "$version" lt {below} ||
             {{ echo "E: qemu is $version, known to work is {QEMU_RANGE[0]} up to {QEMU_RANGE[1]}"; exit 1; }}
         apt-get download qemu-system-data/{root.SUITE}
-        dpkg-deb -x qemu-system-data_*.deb {config.ROOT_CACHE}/sources/firmware
+        dpkg-deb -x qemu-system-data_*.deb {QEMU_STEP.inner}/firmware
         cd {QEMU_TREE}
         tar -xf /tmp/qemu/qemu_*.orig.tar.xz --strip-components=1
         {COMMIT}
@@ -128,40 +112,42 @@ def _fetch_qemu(log: Log) -> None:
 
 
 def _fetch_target(log: Log) -> None:
-    root.remove(target())
-    target().mkdir(parents=True)
     packages = " ".join(f"{package}:ppc64el" for package in TARGET_PACKAGES)
     shell(log, f"""
         mkdir -p /tmp/target && cd /tmp/target
         {APT_UPDATE}
         apt-get download {packages}
-        for deb in *.deb; do dpkg-deb -x "$deb" {config.ROOT_CACHE}/sources/ppc64el; done
+        for deb in *.deb; do dpkg-deb -x "$deb" {TARGET_STEP.inner}; done
     """, network=True, remedy="The archive may be half-synchronised: try again in an hour.")
 
 
 LINUX_STEP = Step(
     "linux-source",
     "fetching and unpacking Linux 7.3",
-    lambda: digest(LINUX, str(config.linux_override()), COMMIT),
+    lambda: digest(str(config.linux_override())),
     _fetch_linux,
-    [linux() / "Makefile", linux() / ".git/HEAD"],
+    ["tree", "tree/Makefile", "tree/.git/HEAD"],
     [root.STEP],
 )
 
 QEMU_STEP = Step(
     "qemu-source",
     "fetching and unpacking QEMU 10.0 and its OPAL firmware",
-    lambda: digest(*QEMU_RANGE, COMMIT),
+    lambda: "",
     _fetch_qemu,
-    [qemu() / "configure", firmware() / "skiboot.lid"],
+    ["tree", "tree/configure", "firmware/usr/share/qemu/skiboot.lid"],
     [root.STEP],
 )
 
 TARGET_STEP = Step(
     "ppc64el",
     "fetching the emulated host's user space",
-    lambda: digest(*TARGET_PACKAGES),
+    lambda: "",
     _fetch_target,
-    [target() / "usr/bin/busybox"],
+    ["usr/bin/busybox"],
     [root.STEP],
 )
+
+# Where the root has the sources as Debian has them, each a git repository with one commit.
+LINUX_TREE = f"{LINUX_STEP.inner}/tree"
+QEMU_TREE = f"{QEMU_STEP.inner}/tree"

@@ -6,9 +6,11 @@ import subprocess
 import sys
 from collections import defaultdict
 from collections.abc import Iterator
+from pathlib import Path
 
-from . import boot, config, console, fuzz, programs, qemu, root
+from . import boot, config, console, enter, files, fuzz, procs, programs, qemu
 from .report import Check, Result, tail
+from .step import locked
 
 EMU = [sys.executable, str(config.TREE / "scripts/emu"), "run"]
 GPUS = 3
@@ -20,17 +22,14 @@ class Emulated:
     """A command's run in an emulated host of its own, and what the console said."""
 
     def __init__(self, name: str, options: list[str], *command: str):
-        folder = config.cache_dir() / "consoles"
-        folder.mkdir(exist_ok=True)
+        folder = config.cache_dir() / "consoles" / config.checkout()
+        folder.mkdir(parents=True, exist_ok=True)
         log = folder / f"{name}.log"
         log.unlink(missing_ok=True)
-        done = subprocess.run(
-            [*EMU, "--console", str(log), *options, "--", *command], stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", check=False,
-        )
+        done = procs.said([*EMU, "--console", str(log), *options, "--", *command])
         self.status = done.returncode
         self.output = done.stdout
-        self.console = log.read_text(encoding="utf-8", errors="replace") if log.exists() else ""
+        self.console = files.text(log)
 
     def with_console(self, result: Result, expected: str = r"$^") -> Result:
         """`result`, and as one more test that the console has no unknown error line.
@@ -48,12 +47,9 @@ class Emulated:
         return result
 
 
-def in_root(command: list[str], folder: str = "") -> subprocess.CompletedProcess[str]:
-    """Run a command in the build root."""
-    return subprocess.run(
-        root.inside(command, workdir=f"{config.ROOT_TREE}/{folder}"), stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", check=False,
-    )
+def in_root(command: list[str], folder: str = "", tree: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """Run a command in the build root, or in the copy `tree` of it."""
+    return procs.said(enter.inside(command, workdir=f"{config.ROOT_TREE}/{folder}", tree=tree))
 
 
 # Seconds: a boot with many tests, on a machine that has other work.
@@ -186,10 +182,8 @@ def kunit() -> Result:
 
 
 def _cargo_test(package: str) -> Result:
-    done = subprocess.run(
-        programs.cargo(package, "test", "--locked"), stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False,
-    )
+    with locked(f"cargo-{Path(package).name}"):
+        done = procs.said(programs.cargo(package, "test", "--locked"))
     return Result.cargo(done.returncode, done.stdout)
 
 
@@ -210,8 +204,8 @@ def nvlink2ctl() -> Result:
 
 def models() -> Result:
     """Unit tests of the device models."""
-    done = in_root(["sh", f"{config.ROOT_TREE}/tests/qemu/run-qtests",
-                    f"{config.ROOT_CACHE}/{qemu.binary().parent.name}"])
+    with locked("qtests"):
+        done = in_root(["sh", f"{config.ROOT_TREE}/tests/qemu/run-qtests", qemu.BUILD])
     return Result.tap(done.returncode, done.stdout)
 
 
@@ -220,9 +214,7 @@ def machine() -> Result:
     done = in_root(["python3", "-m", "unittest", "-v", "test_machine"], "tests/qemu")
     result = Result.unittest(done.returncode, done.stdout)
     for gpus in MACHINES:
-        step = boot.tree_step(gpus)
-        step.ensure()
-        tree = f"{config.ROOT_CACHE}/{step.products[0].relative_to(config.cache_dir())}"
+        tree = config.inner(boot.TREE_STEPS[gpus].ensured())
         done = in_root(["python3", "check_tree.py", "check", f"expected/{gpus}-gpus.txt", tree], "tests/qemu")
         result.add(Result.one(done.returncode == 0, tail(done.stdout)))
     return result

@@ -1,7 +1,8 @@
 #!/bin/sh
 # SPDX-License-Identifier: GPL-2.0
 #
-# Runs the selftests beside this file as root in the emulated host, all or the named ones, and prints their TAP lines.
+# Runs the selftests beside this file as root in the emulated host, all or the named ones (PROGRAM, or PROGRAM:TEST...
+# for just these of its tests), and prints their TAP lines.
 # The last line is "N passed, N failed, N skipped"; the status is 0 only if nothing failed and something passed.
 
 set -u
@@ -37,14 +38,17 @@ done
 # Nothing that an earlier run left may count for this one.
 dmesg -c >/dev/null
 
-for test in "$@"; do
+for choice in "$@"; do
+	test=${choice%%:*}
 	if [ ! -x "./$test" ]; then
 		echo "not ok - $test: no such test"
 		failed=$((failed + 1))
 		continue
 	fi
 	echo "# $test"
-	"./$test" >"$out" 2>&1
+	# A test's name has no blanks.
+	# shellcheck disable=SC2046
+	"./$test" $(echo "$choice" | sed 's/^[^:]*//; s/:/ -t /g') >"$out" 2>&1
 	status=$?
 	cat "$out"
 	p=$(grep -c '^ok [0-9]' "$out")
