@@ -55,7 +55,7 @@ class Kernel:
         return (self.step.home() / "build/include/config/kernel.release").read_text(encoding="utf-8").strip()
 
     def _build(self, log: Log) -> None:
-        retree(log, sources.LINUX_TREE, self.source, patches())
+        retree(log, sources.LINUX_STEP, self.step.home() / "linux", patches())
         fragments = " ".join(f"{config.ROOT_TREE}/{path.relative_to(config.TREE)}" for path in self.fragments)
         install = f"{self.step.inner}/install"
         sources.shell(log, f"""
@@ -74,18 +74,19 @@ class Kernel:
         """)
 
 
-# Makes the work tree $2 what the only commit of the repository $1 and the changes "$@" after it give. It touches just
+# Makes the work tree $3 what the only commit of the repository $1 and the changes "$@" after it give. It touches just
 # the files that differ from what is there, so that make rebuilds just those. All files that no change touches are
 # hard links to those of $1; git replaces files and does not write into them, but sees the date of their links.
+# $2 is $1 by a path that is on one mount with $3, as links need it.
 RETREE = """
-base=$1 tree=$2
-shift 2
+base=$1 near=$2 tree=$3
+shift 3
 if [ ! -e "$tree/.git/complete" ]; then
     rm -rf "$tree"
     git clone -q --shared --no-checkout "$base" "$tree"
     git -C "$tree" config core.trustctime false
     cp "$base/.git/index" "$tree/.git/index"
-    find "$base" -mindepth 1 -maxdepth 1 ! -name .git -exec cp -al -t "$tree" {} +
+    find "$near" -mindepth 1 -maxdepth 1 ! -name .git -exec cp -al -t "$tree" {} +
     touch "$tree/.git/complete"
 fi
 cd "$tree"
@@ -112,14 +113,15 @@ git read-tree -u --reset "$tree"
 """
 
 
-def retree(log: Log, base: str, tree: str, changes: list[Path]) -> None:
-    """Make the source folder `tree` the repository `base` with the changes applied. Both are paths in the root.
+def retree(log: Log, base: Step, tree: Path, changes: list[Path]) -> None:
+    """Make the source folder `tree` what the step `base` has fetched, with the changes applied.
 
     A change is a patch file, or a folder of new files.
     """
     inner = [f"{config.ROOT_TREE}/{change.relative_to(config.TREE)}" for change in changes]
     log.run(
-        enter.inside(["bash", "-euo", "pipefail", "-c", RETREE, "retree", base, tree, *inner]),
+        enter.inside(["bash", "-euo", "pipefail", "-c", RETREE, "retree", f"{base.inner}/tree", config.inner(base.path()),
+                      config.inner(tree), *inner]),
         remedy="A patch that does not apply means that Debian's source moved on.",
     )
 

@@ -60,13 +60,7 @@ def clippy() -> Result:
 
 def _checkpatch(tree: str, options: str, files: list[str]) -> Result:
     """A source tree's own checkpatch on files, which it names relative to that tree."""
-    return _clean(f"""
-        cd {tree}
-        for file in "$@"; do
-            scripts/checkpatch.pl {options} "$file" || bad=1
-        done
-        exit ${{bad:-0}}
-    """, *files)
+    return _clean(f'cd {tree} && scripts/checkpatch.pl {options} "$@"', *files)
 
 
 def checkpatch_series() -> Result:

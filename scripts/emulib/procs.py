@@ -67,7 +67,7 @@ def run(command: list[str], **options) -> subprocess.CompletedProcess:
     finally:
         kill(process)
         forget(process)
-    done = subprocess.CompletedProcess(command, process.returncode, output, errors)
+    done: subprocess.CompletedProcess = subprocess.CompletedProcess(command, process.returncode, output, errors)
     if check:
         done.check_returncode()
     return done
