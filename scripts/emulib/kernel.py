@@ -55,7 +55,7 @@ class Kernel:
         return (self.step.home() / "build/include/config/kernel.release").read_text(encoding="utf-8").strip()
 
     def _build(self, log: Log) -> None:
-        retree(log, sources.LINUX_TREE, self.source, patches())
+        retree(log, sources.LINUX_TREE, self.source, patches(), sources.moved_linux())
         fragments = " ".join(f"{config.ROOT_TREE}/{path.relative_to(config.TREE)}" for path in self.fragments)
         install = f"{self.step.inner}/install"
         sources.shell(log, f"""
@@ -95,7 +95,8 @@ export GIT_INDEX_FILE=$PWD/.git/next-index
 git read-tree HEAD
 for patch in "$@"; do
     case $patch in
-    *.patch) git apply --cached --whitespace=nowarn "$patch" ;;
+    *.patch) git apply --cached --whitespace=nowarn "$patch" ||
+        { echo "E: ${patch#/src/} does not apply"; exit 1; } ;;
     *)  # a folder of new files
         (cd "$patch" && find . -type f) | while read -r file; do
             mode=100644; [ ! -x "$patch/$file" ] || mode=100755
@@ -112,15 +113,15 @@ git read-tree -u --reset "$tree"
 """
 
 
-def retree(log: Log, base: str, tree: str, changes: list[Path]) -> None:
+def retree(log: Log, base: str, tree: str, changes: list[Path], remedy: str) -> None:
     """Make the source folder `tree` the repository `base` with the changes applied. Both are paths in the root.
 
-    A change is a patch file, or a folder of new files.
+    A change is a patch file, or a folder of new files. `remedy` is for a patch that does not apply.
     """
     inner = [f"{config.ROOT_TREE}/{change.relative_to(config.TREE)}" for change in changes]
     log.run(
         enter.inside(["bash", "-euo", "pipefail", "-c", RETREE, "retree", base, tree, *inner]),
-        remedy="A patch that does not apply means that Debian's source moved on.",
+        remedy=remedy,
     )
 
 
