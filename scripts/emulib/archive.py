@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from . import config, procs
-from .config import Failure
+from .config import Failure, Unavailable
 from .log import Log, say
 
 # Releases whose packages may have moved to an archive of old releases.
@@ -117,7 +117,7 @@ def take(log: Log, choices: Iterable[Way], remedy: str) -> str:
             time.sleep(PAUSE)
         else:
             break
-    raise Failure(f"{log.name}: there is no way left to get it.\n" + "\n".join(reasons)
+    raise Unavailable(f"{log.name}: there is no way left to get it.\n" + "\n".join(reasons)
                   + f"\nThe whole log is {log.path}. {remedy}")
 
 
