@@ -8,6 +8,7 @@
 # make check-debug  the selftests on a debug kernel (KASAN, lockdep, ...), and every allocation failing once
 # make check-load  1000 cycles of use, 100 resets, 50 unbinds under load: no memory may be gone
 # make check-orders  all selftests with pages of GPU RAM of 64 KiB and of 2 MiB only
+# make check-newest  the one-chip selftests on the newest Linux 7.3.N, QEMU 10.0.N and rustc that archives have today
 # make check-packages  install the Debian packages and use them
 # make docs    the documents: HTML, manual pages
 # make rustdoc the documentation of the module's code
@@ -28,7 +29,7 @@ KDIR ?= /lib/modules/$(shell uname -r)/build
 EMU := scripts/emu
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo check check-clients check-debug check-intree check-load check-orders check-packages docs rustdoc deb
+.PHONY: help setup demo check check-clients check-debug check-intree check-load check-newest check-orders check-packages docs rustdoc deb
 .PHONY: intree series compare bench bench-peer fuzz fuzz-pure mutate modules modules_install install clean distclean
 
 help:
@@ -44,7 +45,7 @@ demo:
 check:
 	scripts/check
 
-check-clients check-debug check-intree check-load check-orders check-packages:
+check-clients check-debug check-intree check-load check-newest check-orders check-packages:
 	scripts/check $(@:check-%=%)
 
 docs rustdoc:

@@ -12,7 +12,7 @@ import threading
 import time
 import traceback
 
-from . import cli, client_tests, config, debug_tests, intree_builds, lints, package_tests, procs, tests
+from . import cli, client_tests, config, debug_tests, intree_builds, lints, newest, package_tests, procs, tests
 from .config import Failure, Unavailable
 from .report import TALLY, Check, Result
 from .step import Step, duration, say
@@ -20,7 +20,7 @@ from .step import Step, duration, say
 CHECKS: list[Check] = [*client_tests.CHECKS, *tests.CHECKS, *lints.CHECKS]
 # Too long for each time: these run when they are named, all with --all, and in turn, a day one, with --ci.
 LONG_CHECKS: list[Check] = [*client_tests.LONG_CHECKS, *tests.LONG_CHECKS, *intree_builds.CHECKS, *package_tests.CHECKS,
-                            *debug_tests.LONG_CHECKS]
+                            *debug_tests.LONG_CHECKS, *newest.CHECKS]
 # What CI has for all it does, and for a long check, in minutes. A long check for which there is no such time is left out.
 CI_MINUTES = 80
 LONG_MINUTES = 35

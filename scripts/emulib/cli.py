@@ -34,8 +34,12 @@ ENVIRONMENT = """\
 environment:
   XDG_CACHE_HOME          where the cache (nvlink2-vfio/) is; ~/.cache
   NVLINK2_DEBIAN_MIRROR   the Debian archive; what this machine's apt uses
+  NVLINK2_OLD_MIRROR      an archive of old releases, for Debian bullseye and bookworm
+  NVLINK2_SNAPSHOT        an archive as of a date, for what the others do not have any more
   NVLINK2_LINUX           a Linux 7.3 tree or tarball instead of Debian's
+  NVLINK2_NEWEST          1: the newest Linux 7.3.N there is, and not the one that the series is made for
   http_proxy, https_proxy passed on
+  (an archive's address may have options in brackets before it, as in sources.list)
 
 exit status:
   run: COMMAND's own; 124 time-out; 125 the emulated host ended by itself

@@ -53,11 +53,7 @@ def programs_dir() -> Path:
 
 def _build_image(log: Log) -> None:
     fresh = IMAGE_STEP.home() / "root.new"
-    root.bootstrap(
-        log, "client-root", fresh,
-        ["--variant=extract", "--architectures=ppc64el", "--include=" + ",".join(PACKAGES)],
-        SUITE, [f"deb {root.mirror()} {SUITE} main"],
-    )
+    root.unpack(log, fresh, PACKAGES, [SUITE])
     guest = guest_files()
     files.remove(guest)
     guest.mkdir()

@@ -66,8 +66,23 @@ def linux_override() -> Path | None:
 
 
 def mirror_override() -> str | None:
-    """NVLINK2_DEBIAN_MIRROR: the Debian archive to install the root from."""
+    """NVLINK2_DEBIAN_MIRROR: the Debian archive that packages are taken from."""
     return os.environ.get("NVLINK2_DEBIAN_MIRROR")
+
+
+def old_mirror_override() -> str | None:
+    """NVLINK2_OLD_MIRROR: an archive that still has the packages of old releases."""
+    return os.environ.get("NVLINK2_OLD_MIRROR")
+
+
+def snapshot_override() -> str | None:
+    """NVLINK2_SNAPSHOT: an archive as of a date, for what others do not have any more."""
+    return os.environ.get("NVLINK2_SNAPSHOT")
+
+
+def newest() -> bool:
+    """NVLINK2_NEWEST: take the newest Linux 7.3.N and not the one that the series is made for."""
+    return os.environ.get("NVLINK2_NEWEST", "") not in ("", "0")
 
 
 def debian_architecture() -> str:

@@ -6,7 +6,7 @@ Nothing that is compiled depends on it, so that a change here rebuilds no kernel
 
 from pathlib import Path
 
-from . import enter, files, root
+from . import archive, enter, files, root
 from .step import Log, Step, digest
 
 PACKAGES = """
@@ -25,12 +25,13 @@ def _build(log: Log) -> None:
     files.remove(path())
     log.run(["cp", "-al", str(root.path()), str(path())])
     # The index is that of the root's making: the archive may have moved on since.
-    log.run(enter.inside(["sh", "-euxc", """
-        apt-get -q update || echo "W: using the package index of the last good update"
+    log.run(enter.inside(["sh", "-euc", f"""
+        {archive.update()}
         DEBIAN_FRONTEND=noninteractive apt-get -q -y install --no-install-recommends "$@"
         chown -hR 0:0 /etc /usr /var
     """, "desk", *PACKAGES], network=True, all_users=True, tree=path()),
             remedy="Needed: the Debian archive within reach.")
+    archive.say_warnings(log)
 
 
 STEP = Step(

@@ -55,7 +55,7 @@ class Kernel:
         return (self.step.home() / "build/include/config/kernel.release").read_text(encoding="utf-8").strip()
 
     def _build(self, log: Log) -> None:
-        retree(log, sources.LINUX_STEP, self.step.home() / "linux", patches())
+        retree(log, sources.LINUX_STEP, self.step.home() / "linux", patches(), sources.moved_linux())
         fragments = " ".join(f"{config.ROOT_TREE}/{path.relative_to(config.TREE)}" for path in self.fragments)
         install = f"{self.step.inner}/install"
         sources.shell(log, f"""
@@ -96,7 +96,8 @@ export GIT_INDEX_FILE=$PWD/.git/next-index
 git read-tree HEAD
 for patch in "$@"; do
     case $patch in
-    *.patch) git apply --cached --whitespace=nowarn "$patch" ;;
+    *.patch) git apply --cached --whitespace=nowarn "$patch" ||
+        { echo "E: ${patch#/src/} does not apply"; exit 1; } ;;
     *)  # a folder of new files
         (cd "$patch" && find . -type f) | while read -r file; do
             mode=100644; [ ! -x "$patch/$file" ] || mode=100755
@@ -113,16 +114,16 @@ git read-tree -u --reset "$tree"
 """
 
 
-def retree(log: Log, base: Step, tree: Path, changes: list[Path]) -> None:
+def retree(log: Log, base: Step, tree: Path, changes: list[Path], remedy: str) -> None:
     """Make the source folder `tree` what the step `base` has fetched, with the changes applied.
 
-    A change is a patch file, or a folder of new files.
+    A change is a patch file, or a folder of new files. `remedy` is for a patch that does not apply.
     """
     inner = [f"{config.ROOT_TREE}/{change.relative_to(config.TREE)}" for change in changes]
     log.run(
         enter.inside(["bash", "-euo", "pipefail", "-c", RETREE, "retree", f"{base.inner}/tree", config.inner(base.path()),
                       config.inner(tree), *inner]),
-        remedy="A patch that does not apply means that Debian's source moved on.",
+        remedy=remedy,
     )
 
 

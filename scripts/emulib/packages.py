@@ -83,6 +83,8 @@ HOST_PACKAGES = """
     dpkg kmod udev driverctl iproute2 libvirt-daemon libvirt-daemon-driver-qemu
     libvirt-daemon-driver-nodedev libvirt-clients
 """.split()
+# A mirror that is being synchronised was seen to lack one's packages for days, while it had the other's.
+HOST_SUITES = [root.SUITE, "testing"]
 LEFT_OUT = """
     usr/share/doc usr/share/man usr/share/locale usr/share/info usr/share/bash-completion usr/share/perl5
     usr/share/qemu usr/share/zoneinfo usr/lib/systemd/system var/cache
@@ -95,11 +97,7 @@ def host_initrd() -> Path:
 
 def _build_host(log: Log) -> None:
     fresh = host_initrd().with_name("root")
-    root.bootstrap(
-        log, "package-host", fresh,
-        ["--variant=extract", "--architectures=ppc64el", "--include=" + ",".join(HOST_PACKAGES)],
-        root.SUITE, [f"deb {root.mirror()} {root.SUITE} main"],
-    )
+    root.unpack(log, fresh, HOST_PACKAGES, HOST_SUITES)
     for path in LEFT_OUT:
         files.remove(fresh / path)
     shutil.copytree(kernel.HOST.modules() / "lib/modules", fresh / "usr/lib/modules", symlinks=True,

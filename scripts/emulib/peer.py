@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from . import boot, config, files, kernel, programs, root, sources
+from . import archive, boot, config, kernel, programs, root, sources
 from .config import Failure
 from .step import Log, Step, digest, say
 
@@ -28,22 +28,12 @@ def image() -> Path:
 
 
 def _fetch(log: Log) -> None:
-    files.remove(SOURCE_STEP.path())
-    SOURCE_STEP.path().mkdir()
-    # The suite is known to apt for this download only, and nothing is installed from it.
-    sources.shell(log, f"""
-        mkdir -p /tmp/peer && cd /tmp/peer
-        uri=$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' | head -n 1)
-        list=/etc/apt/sources.list.d/peer.list
-        trap 'rm -f $list /etc/apt/preferences.d/peer' EXIT
-        printf 'Package: *\\nPin: release n={SUITE}\\nPin-Priority: 1\\n' > /etc/apt/preferences.d/peer
-        echo "deb $uri {SUITE} main" > $list
-        {sources.APT_UPDATE}
-        apt-get download {LINUX}
-        dpkg-deb -x {LINUX}_*.deb unpacked
-        tar -xf unpacked/usr/src/{LINUX}.tar.xz --strip-components=1 -C {SOURCE_STEP.inner}/tree
-    """, network=True, remedy=f"Debian may have moved {SUITE} to its archive of old releases: "
-                              "set NVLINK2_DEBIAN_MIRROR to an address that still has it.")
+    places = archive.archives(SUITE)
+    wanted = sources.Kernel(log, SOURCE_STEP, SUITE, LINUX, "5.10")
+    archive.take(log, [
+        *archive.ways(f"package {LINUX}, {SUITE}", places, wanted.package),
+        *archive.ways(f"source package linux, {SUITE}", places, wanted.source),
+    ], archive.VARIABLES)
     if not (SOURCE_STEP.path() / "drivers/vfio/pci/vfio_pci_nvlink2.c").is_file():
         raise Failure(f"peer-source: {LINUX} of {SUITE} is without the original driver")
 

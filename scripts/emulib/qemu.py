@@ -23,7 +23,7 @@ OVERLAY = MODELS / "overlay"
 
 
 def _build(log: Log) -> None:
-    kernel.retree(log, sources.QEMU_STEP, STEP.home() / "source", [*patches(), OVERLAY])
+    kernel.retree(log, sources.QEMU_STEP, STEP.home() / "source", [*patches(), OVERLAY], sources.moved_qemu())
     sources.shell(log, f"""
         mkdir -p {BUILD} && cd {BUILD}
         [ -e build.ninja ] || ../source/configure {CONFIGURE}

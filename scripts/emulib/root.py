@@ -8,10 +8,11 @@ user namespace with one id is enough to enter it.
 import os
 import shlex
 import shutil
-import time
+from functools import partial
 from pathlib import Path
 
-from . import config, procs
+from . import archive, config, procs
+from .archive import Archive
 from .config import Failure
 from .files import remove
 from .step import Log, Step, digest, say
@@ -64,26 +65,6 @@ def path() -> Path:
     return STEP.path()
 
 
-def mirror() -> str:
-    """The Debian archive: NVLINK2_DEBIAN_MIRROR or what this machine's apt uses."""
-    if override := config.mirror_override():
-        return override
-    listing = procs.run(
-        ["apt-get", "indextargets", "--format", "$(REPO_URI) $(ORIGIN) $(LABEL)",
-         "Created-By: Packages"],
-        capture_output=True, text=True, check=False,
-    ).stdout
-    for line in listing.splitlines():
-        uri, *origin = line.split()
-        # Before the first `apt-get update` apt knows no origin, only the address.
-        if origin == ["Debian", "Debian"] or uri.rstrip("/").endswith("/debian"):
-            return uri
-    raise Failure(
-        "this machine's apt configuration names no Debian archive. Set "
-        "NVLINK2_DEBIAN_MIRROR to the address of one (the value of a 'URIs:' line)."
-    )
-
-
 def _apt_proxy() -> list[str]:
     """This machine's apt proxy as options for another apt, if it has one."""
     dump = procs.run(
@@ -113,9 +94,8 @@ def _need_mmdebstrap(log: Log) -> None:
     )
 
 
-def bootstrap(log: Log, name: str, into: Path, options: list[str], suite: str, lines: list[str]) -> None:
+def _bootstrap(log: Log, into: Path, options: list[str], suite: str, lines: list[str]) -> None:
     """Unpack what mmdebstrap makes with `options` of the apt source `lines` into a fresh folder `into`."""
-    _need_mmdebstrap(log)
     command = [
         "mmdebstrap", "--format=tar",
         '--aptopt=APT::Install-Recommends "false"',
@@ -129,34 +109,47 @@ def bootstrap(log: Log, name: str, into: Path, options: list[str], suite: str, l
         f"set -o pipefail; {shlex.join(command)} | "
         f"tar -x --no-same-owner --exclude=./dev/* -C {shlex.quote(str(into))}"
     )
-    # A mirror in the middle of a synchronisation refuses for a while.
-    for attempt in (1, 2, 3):
-        remove(into)
-        into.mkdir(parents=True)
-        try:
-            log.run(
-                ["bash", "-c", script],
-                remedy="Needed: the Debian archive within reach, and root or "
-                "unprivileged user namespaces with a subuid range for this user.",
-            )
-            break
-        except Failure as failure:
-            if attempt == 3:
-                raise
-            say(f"{name}: attempt {attempt} of 3 failed, again in 30 s\n{failure}")
-            time.sleep(30)
+    remove(into)
+    into.mkdir(parents=True)
+    log.run(["bash", "-c", script])
+
+
+REMEDY = ("Needed: the Debian archive within reach, and root or unprivileged user namespaces with a subuid range for "
+          "this user. " + archive.VARIABLES)
+
+
+def unpack(log: Log, into: Path, packages: list[str], suites: list[str]) -> None:
+    """Unpack ppc64el `packages`, without installing them, into a fresh folder `into`: of the first suite that has them."""
+    def go(suite: str, place: Archive) -> str:
+        options = ["--variant=extract", "--architectures=ppc64el", "--include=" + ",".join(packages)]
+        _bootstrap(log, into, options, suite, [place.line(suite)])
+        return f"packages of {suite} for ppc64el"
+
+    _need_mmdebstrap(log)
+    archive.take(log, [way for suite in suites
+                       for way in archive.ways(suite, archive.archives(suite), partial(go, suite))], REMEDY)
 
 
 def _build(log: Log) -> None:
     config.check_disk(config.DISK_COLD)
+    _need_mmdebstrap(log)
+    places = archive.archives(SUITE)
+    # Where there is a snapshot, a version that is newer than known to work is the last thing to try.
+    choices = list(archive.ways(f"{SUITE} with {BACKPORTS}", places, partial(_install, log, len(places) == 1)))
+    if len(places) > 1:
+        choices += archive.ways(f"{SUITE} with {BACKPORTS}, newer than known to work,", places[:1],
+                                partial(_install, log, True))
+    archive.take(log, choices, REMEDY)
+
+
+def _install(log: Log, newer: bool, place: Archive) -> str:
+    """Install the root from an archive. With `newer`, versions may be newer than what is known to work."""
     # Foreign packages come from the suite only. Their backports index is not needed,
     # and was seen half-synchronised for days, which makes apt refuse everything.
-    archive = mirror()
-    own = config.debian_architecture()
     fresh = path().with_name("root.new")
     pins = shlex.quote(PINS)
-    bootstrap(
-        log, "root", fresh,
+    _bootstrap(
+        log, fresh,
         [
             "--variant=apt",
             *(f"--dpkgopt={line}" for line in TRIM),
@@ -167,17 +160,20 @@ def _build(log: Log) -> None:
         ],
         SUITE,
         [
-            f"deb {archive} {SUITE} main",
-            f"deb [arch={own}] {archive} {BACKPORTS} main",
-            f"deb-src {archive} {SUITE} main",
+            place.line(SUITE),
+            place.line(BACKPORTS, architecture=config.debian_architecture()),
+            place.line(SUITE, "deb-src"),
         ],
     )
-    _check_versions(fresh)
+    found = _check_versions(fresh, newer)
     remove(path())
     fresh.rename(path())
+    (STEP.home() / "outcome").write_text(found, encoding="utf-8")
+    return found
 
 
-def _check_versions(root: Path) -> None:
+def _check_versions(root: Path, newer: bool) -> str:
+    """Fail where a package is not known to work; the versions of those that matter."""
     status = (root / "var/lib/dpkg/status").read_text(encoding="utf-8")
     installed = {}
     for stanza in status.split("\n\n"):
@@ -187,11 +183,15 @@ def _check_versions(root: Path) -> None:
         installed[fields.get("Package")] = fields.get("Version", "")
     for package, (least, below) in VERSIONS.items():
         version = installed.get(package, "0")
-        known = f"root: {package} is {version}, known to work is {least} up to {below}"
+        known = f"{package} is {version}, known to work is {least} up to {below}"
         if not _is_version(version, "ge", least):
             raise Failure(f"{known}. Adapt VERSIONS in scripts/emulib/root.py if {SUITE} has moved on.")
         if not _is_version(version, "lt", below):
-            say(f"{known}, and newer is being tried: if what follows fails, suspect it first")
+            if not newer:
+                raise Failure(known)
+            say(f"root: {known}, and newer is being tried: if what follows fails, suspect it first. An archive of before "
+                "can be named by NVLINK2_SNAPSHOT")
+    return ", ".join(f"{package} {installed[package]}" for package in VERSIONS)
 
 
 def _is_version(version: str, relation: str, bound: str) -> bool:

@@ -8,7 +8,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
-from . import boot, config, console, enter, files, fuzz, procs, programs, qemu
+from . import boot, config, console, enter, files, fuzz, procs, programs, qemu, root
 from .report import Check, Result, tail
 from .step import locked
 
@@ -222,6 +222,12 @@ def machine() -> Result:
 
 
 
+def archive() -> Result:
+    """What is fetched from where: the ways and their order, with archives of a few tiny packages."""
+    done = procs.said([sys.executable, "-B", "-m", "unittest", "-v", "test_archive"], cwd=config.TREE / "tests/archive")
+    return Result.unittest(done.returncode, done.stdout)
+
+
 def groups() -> Result:
     """One IOMMU group holds the three GPUs and the six bridges; other devices have others."""
     run = Emulated("iommu-groups", [], "sh", "-c",
@@ -268,6 +274,7 @@ CHECKS = [
     Check("selftests-huge", selftests_huge),
     Check("selftests-1chip", selftests_one_chip),
     Check("selftests-orders", selftests_orders),
+    Check("archive", archive, [root.STEP]),
     Check("exit-status", exit_status),
     Check("models", models),
     Check("pseries", pseries),
