@@ -59,10 +59,20 @@ def in_root(command: list[str], folder: str = "") -> subprocess.CompletedProcess
 # Seconds: a boot with many tests, on a machine that has other work.
 LIMIT = "1500"
 
+
+def selftest_names(word: str = "") -> list[str]:
+    """The selftests, all of them or those with the word in tests/selftests/programs.txt, in its order."""
+    lines = [line.split() for line in (programs.SELFTESTS / "programs.txt").read_text(encoding="utf-8").splitlines()
+             if not line.startswith("#")]
+    return [name for name, *words in lines if not word or word in words]
+
+
 # What maps GPU RAM, and what depends on it: with the other sizes of pages these run each time.
-MAPPING = ["gpu_ram_mmap", "gpu_ram_rw", "gpu_ram_vma", "gpu_ram_dma", "gpu_ram_reset", "lpar", "driver_binding"]
+MAPPING = selftest_names("mapping")
 # The selftests but gpu_ram_huge, which loads the module with orders of its own.
-ANY_ORDER = ["iommu_group", "region_info", "bridge_bars", "bridge_config", *MAPPING, "eeh", "memory_failure", "atsd", "nvlink_dma", "ats", "load"]
+ANY_ORDER = selftest_names("orders")
+# What depends on the machine.
+ONE_CHIP = selftest_names("chip")
 # With how large pages, as orders: 64 KiB only, and none larger than 2 MiB. Without a limit: selftests().
 ORDERS = (0, 5)
 
@@ -85,7 +95,7 @@ def selftests_huge() -> Result:
 
 def selftests_one_chip() -> Result:
     """What depends on the machine, on one chip with three GPUs."""
-    return _selftests("selftests-3", 3, ["iommu_group", "region_info", "driver_binding"])
+    return _selftests("selftests-3", 3, ONE_CHIP)
 
 
 def _with_orders(names: list[str]) -> Result:
