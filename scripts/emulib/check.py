@@ -35,15 +35,17 @@ def _print(check: Check, result: Result, spent: float) -> None:
 
 def main() -> int:
     """Run the program; return its exit status."""
-    names = [check.name for check in CHECKS + LONG_CHECKS]
+    names = [*(check.name for check in CHECKS + LONG_CHECKS), *debug_tests.SUMS]
     parser = argparse.ArgumentParser(
         prog="check", description="Run the tests and lints of every day, or the named ones.",
         epilog="checks: " + ", ".join(check.name for check in CHECKS)
-        + "; only when named: " + ", ".join(check.name for check in LONG_CHECKS),
+        + "; only when named: " + ", ".join(check.name for check in LONG_CHECKS)
+        + "; of several: " + ", ".join(debug_tests.SUMS),
     )
     parser.add_argument("name", nargs="*", choices=[[], *names], metavar="CHECK")
     options = parser.parse_args()
-    chosen = [check for check in CHECKS + LONG_CHECKS if check.name in options.name] if options.name else CHECKS
+    wanted = {*options.name, *(part.name for name in options.name for part in debug_tests.SUMS.get(name, []))}
+    chosen = [check for check in CHECKS + LONG_CHECKS if check.name in wanted] if wanted else CHECKS
 
     start = time.monotonic()
     tally = Result()
