@@ -12,8 +12,10 @@ from .step import duration, say
 
 CHECKS: list[Check] = [*client_tests.CHECKS, *tests.CHECKS, *lints.CHECKS]
 # Too long for each time: these run when they are named.
-LONG_CHECKS: list[Check] = [*client_tests.LONG_CHECKS, *tests.LONG_CHECKS, *intree_builds.CHECKS, *package_tests.CHECKS,
+LONG_CHECKS: list[Check] = [*client_tests.LONG_CHECKS, *tests.LONG_CHECKS, *intree_builds.CHECKS, *package_tests.PARTS,
                             *debug_tests.LONG_CHECKS]
+# Names of several.
+SUMS = {**package_tests.SUMS, **debug_tests.SUMS}
 
 
 def _run(check: Check) -> tuple[Check, Result, float]:
@@ -35,16 +37,16 @@ def _print(check: Check, result: Result, spent: float) -> None:
 
 def main() -> int:
     """Run the program; return its exit status."""
-    names = [*(check.name for check in CHECKS + LONG_CHECKS), *debug_tests.SUMS]
+    names = [*(check.name for check in CHECKS + LONG_CHECKS), *SUMS]
     parser = argparse.ArgumentParser(
         prog="check", description="Run the tests and lints of every day, or the named ones.",
         epilog="checks: " + ", ".join(check.name for check in CHECKS)
         + "; only when named: " + ", ".join(check.name for check in LONG_CHECKS)
-        + "; of several: " + ", ".join(debug_tests.SUMS),
+        + "; of several: " + ", ".join(SUMS),
     )
     parser.add_argument("name", nargs="*", choices=[[], *names], metavar="CHECK")
     options = parser.parse_args()
-    wanted = {*options.name, *(part.name for name in options.name for part in debug_tests.SUMS.get(name, []))}
+    wanted = {*options.name, *(part.name for name in options.name for part in SUMS.get(name, []))}
     chosen = [check for check in CHECKS + LONG_CHECKS if check.name in wanted] if wanted else CHECKS
 
     start = time.monotonic()

@@ -28,6 +28,10 @@ class Failure(Exception):
     """A step can't be done. The text says why, and what to do about it."""
 
 
+class Unavailable(Failure):
+    """An archive does not have, or does not hand out, what a step needs: nothing of this project can be at fault."""
+
+
 def cache_dir() -> Path:
     """The cache folder, created if missing."""
     base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
