@@ -15,6 +15,7 @@
 # make deb     Debian packages
 # make intree DIR=<Linux 7.3>  put the driver into a kernel source tree
 # make series OUT=<new folder>  the whole as patches
+# make rust-analyzer  rust-project.json, from which an editor knows the module
 # make bench   what mapping and using GPU RAM costs; bench-peer: beside the original C driver
 # make fuzz [OPS=n] [SEED=s] [GPUS=3|6]  random operations of a hostile user; a failure is reduced
 # make fuzz-pure [SECONDS=n]  coverage-guided fuzzing of the module's kernel-free parts and of what nvlink2ctl reads
@@ -30,7 +31,7 @@ EMU := scripts/emu
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo check check-clients check-debug check-intree check-load check-newest check-orders check-packages docs rustdoc deb
-.PHONY: intree series compare bench bench-peer fuzz fuzz-pure mutate modules modules_install install clean distclean
+.PHONY: intree series rust-analyzer compare bench bench-peer fuzz fuzz-pure mutate modules modules_install install clean distclean
 
 help:
 	@sed -n 's/^# \(make.*\)/  \1/p' Makefile
@@ -61,6 +62,9 @@ intree:
 
 series:
 	scripts/dist series "$(OUT)"
+
+rust-analyzer:
+	scripts/dist $@
 
 compare:
 	$(EMU) compare

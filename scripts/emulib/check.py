@@ -19,8 +19,10 @@ from .step import Step, duration, say
 
 CHECKS: list[Check] = [*client_tests.CHECKS, *tests.CHECKS, *lints.CHECKS]
 # Too long for each time: these run when they are named, all with --all, and in turn, a day one, with --ci.
-LONG_CHECKS: list[Check] = [*client_tests.LONG_CHECKS, *tests.LONG_CHECKS, *intree_builds.CHECKS, *package_tests.CHECKS,
+LONG_CHECKS: list[Check] = [*client_tests.LONG_CHECKS, *tests.LONG_CHECKS, *intree_builds.CHECKS, *package_tests.PARTS,
                             *debug_tests.LONG_CHECKS, *newest.CHECKS]
+# Names of several.
+SUMS = {**package_tests.SUMS, **debug_tests.SUMS}
 # What CI has for all it does, and for a long check, in minutes. A long check for which there is no such time is left out.
 CI_MINUTES = 80
 LONG_MINUTES = 35
@@ -142,6 +144,9 @@ def _list() -> None:
         print(title)
         for check in checks:
             print(f"  {check.name:22} {check.line()}")
+    print("of several:")
+    for name, parts in SUMS.items():
+        print(f"  {name:22} {', '.join(part.name for part in parts)}")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -160,12 +165,13 @@ def _parser() -> argparse.ArgumentParser:
 
 def _chosen(parser: argparse.ArgumentParser, options: argparse.Namespace) -> list[Check]:
     known = {check.name: check for check in CHECKS + LONG_CHECKS}
+    wanted = {*options.name, *(part.name for name in options.name for part in SUMS.get(name, []))}
     for name in options.name:
-        if name not in known:
-            near = difflib.get_close_matches(name, known)
+        if name not in known and name not in SUMS:
+            near = difflib.get_close_matches(name, [*known, *SUMS])
             parser.error(f"there is no check {name}" + (f"; is {' or '.join(near)} meant?" if near else "; see --list"))
     if options.name:
-        return [check for name, check in known.items() if name in options.name]
+        return [check for name, check in known.items() if name in wanted]
     return list(known.values()) if options.all else CHECKS
 
 

@@ -3,14 +3,13 @@
 
 from . import clients
 from .report import Check, Result
-from .tests import Emulated
+from .tests import BOOT, Emulated
 
 # Seconds. Guests are emulated twice, and the machine may have other work.
 LIMIT = "1800"
 
 
 def _clients(gpus: int, *scenarios: str) -> Result:
-    clients.STEP.ensure()
     run = Emulated(
         f"clients-{scenarios[0]}",
         ["--gpus", str(gpus), "--timeout", LIMIT, "--disk", str(clients.image()),
@@ -33,5 +32,7 @@ def more() -> Result:
     return result
 
 
-CHECKS = [Check("guest", guest)]
-LONG_CHECKS = [Check("clients", more)]
+NEEDS = [*BOOT, clients.STEP]
+
+CHECKS = [Check("guest", guest, NEEDS)]
+LONG_CHECKS = [Check("clients", more, NEEDS)]

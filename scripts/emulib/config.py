@@ -31,7 +31,7 @@ class Failure(Exception):
 
 
 class Unavailable(Failure):
-    """An archive does not have what is to be fetched, today or any more."""
+    """An archive does not have, or does not hand out, what a step needs: nothing of this project can be at fault."""
 
 
 def cache_dir() -> Path:

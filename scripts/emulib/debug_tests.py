@@ -1,12 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0
 """Tests on the debug kernel, where allocations fail on demand, and tests under load."""
 
-import concurrent.futures
 import re
 
-from . import config, initrd, programs, tests
+from . import initrd, programs, qemu, tests
 from .report import Check, Result
-from .step import say
 
 # How much slower than the everyday kernel it is, generously: for time limits of single tests.
 FACTOR = 10
@@ -55,27 +53,21 @@ BOOTS = [
     ("fault-injection", 3, ("fault_injection",), ()),
     ("selftests", 6, ("emulator", *tests.ANY_ORDER), ()),
     ("huge", 6, ("gpu_ram_huge",), ()),
-    ("one-chip", 3, ("iommu_group", "region_info", "driver_binding"), ()),
+    ("one-chip", 3, tuple(tests.ONE_CHIP), ()),
     # One of each kind of device whose node is bad.
     ("bad-gpu", 3, ("bad_firmware",), ("gpu0-npu-empty", "bridge2-tgt-missing", "mem2-reg-zero")),
     ("bad-npu", 3, ("bad_firmware",), ("npu0-atsd-missing",)),
 ]
 
 
-def debug() -> Result:
-    """All selftests on the debug kernel, as many boots side by side as there are cores, each with a line of progress."""
-    initrd.DEBUG_STEP.ensure()
-    total = Result()
-    with concurrent.futures.ThreadPoolExecutor(config.jobs()) as pool:
-        boots = {pool.submit(_boot, name, gpus, *names, mutations=mutations): name
-                 for name, gpus, names, mutations in BOOTS}
-        for boot in concurrent.futures.as_completed(boots):
-            name, result = boots[boot], boot.result()
-            say(f"debug: {name}: {result.line()}")
-            if result.text:
-                result.text = f"{name}:\n{result.text}"
-            total.add(result)
-    return total
+def _part(name: str, gpus: int, names: tuple[str, ...], mutations: tuple[str, ...]) -> Check:
+    """A boot of the debug kernel as a check of its own."""
+    return Check(f"debug-{name}", lambda: _boot(name, gpus, *names, mutations=mutations),
+                 [qemu.STEP, initrd.DEBUG_STEP, programs.SELFTESTS_STEP], f"On the debug kernel: {', '.join(names)}.")
+
+
+# Check "debug" is all of them.
+PARTS = [_part(*boot) for boot in BOOTS]
 
 
 def load() -> Result:
@@ -87,4 +79,6 @@ def load() -> Result:
     return run.with_console(Result.tallied(run.status, run.output))
 
 
-LONG_CHECKS = [Check("debug", debug), Check("load", load)]
+LONG_CHECKS = [*PARTS, Check("load", load, tests.SELFTESTS)]
+# Checks that are the sum of others.
+SUMS = {"debug": PARTS}

@@ -141,7 +141,7 @@ def shellcheck() -> Result:
 
 def python() -> Result:
     """pyflakes and mypy of the scripts."""
-    files = tracked("*.py") + [Path("scripts/emu"), Path("scripts/check"), Path("scripts/dist")]
+    files = tracked("*.py") + [Path("scripts/emu"), Path("scripts/check"), Path("scripts/dist"), Path("scripts/record")]
     return _clean("""
         pyflakes3 "$@"
         cd scripts && MYPY_CACHE_DIR=/cache/mypy mypy --no-error-summary --ignore-missing-imports -p emulib

@@ -55,10 +55,20 @@ def in_root(command: list[str], folder: str = "", tree: Path | None = None) -> s
 # Seconds: a boot with many tests, on a machine that has other work.
 LIMIT = "1500"
 
+
+def selftest_names(word: str = "") -> list[str]:
+    """The selftests, all of them or those with the word in tests/selftests/programs.txt, in its order."""
+    lines = [line.split() for line in (programs.SELFTESTS / "programs.txt").read_text(encoding="utf-8").splitlines()
+             if not line.startswith("#")]
+    return [name for name, *words in lines if not word or word in words]
+
+
 # What maps GPU RAM, and what depends on it: with the other sizes of pages these run each time.
-MAPPING = ["gpu_ram_mmap", "gpu_ram_rw", "gpu_ram_vma", "gpu_ram_dma", "gpu_ram_reset", "lpar", "driver_binding"]
+MAPPING = selftest_names("mapping")
 # The selftests but gpu_ram_huge, which loads the module with orders of its own.
-ANY_ORDER = ["iommu_group", "region_info", "bridge_bars", "bridge_config", *MAPPING, "eeh", "memory_failure", "atsd", "nvlink_dma", "ats", "load"]
+ANY_ORDER = selftest_names("orders")
+# What depends on the machine.
+ONE_CHIP = selftest_names("chip")
 # With how large pages, as orders: 64 KiB only, and none larger than 2 MiB. Without a limit: selftests().
 ORDERS = (0, 5)
 
@@ -81,7 +91,7 @@ def selftests_huge() -> Result:
 
 def selftests_one_chip() -> Result:
     """What depends on the machine, on one chip with three GPUs."""
-    return _selftests("selftests-3", 3, ["iommu_group", "region_info", "driver_binding"])
+    return _selftests("selftests-3", 3, ONE_CHIP)
 
 
 def _with_orders(names: list[str]) -> Result:
@@ -216,7 +226,7 @@ def machine() -> Result:
     for gpus in MACHINES:
         tree = config.inner(boot.TREE_STEPS[gpus].ensured())
         done = in_root(["python3", "check_tree.py", "check", f"expected/{gpus}-gpus.txt", tree], "tests/qemu")
-        result.add(Result.one(done.returncode == 0, tail(done.stdout)))
+        result.add(Result.one(done.returncode == 0, f"{tail(done.stdout)}\nIf this change is meant: scripts/record trees"))
     return result
 
 

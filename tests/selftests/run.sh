@@ -7,9 +7,14 @@
 
 set -u
 cd "$(dirname "$0")" || exit 1
-all='emulator iommu_group region_info bridge_bars bridge_config gpu_ram_mmap gpu_ram_rw gpu_ram_vma gpu_ram_dma gpu_ram_reset'
-all="$all eeh gpu_ram_huge memory_failure atsd lpar nvlink_dma ats driver_binding load"
-[ $# -gt 0 ] || eval "set -- $all"
+if [ $# -eq 0 ]; then
+	# shellcheck disable=SC2046 # a list
+	set -- $(sed -n 's/^\([a-z_]*\) .*\<host\>.*/\1/p' programs.txt)
+	if [ $# -eq 0 ]; then
+		echo "run.sh: no programs.txt beside it that lists tests: 'make -C tests/selftests' puts it there" >&2
+		exit 1
+	fi
+fi
 # Without it grep would fail below, which reads as if it had found nothing.
 if [ ! -s splats.txt ]; then
 	echo "run.sh: no splats.txt beside it, which says what a splat is: 'make -C tests/selftests' puts it there" >&2
