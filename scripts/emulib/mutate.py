@@ -98,7 +98,7 @@ def _inner(path: Path) -> str:
 
 def _on_host(mutant: Mutant, home: Path) -> tuple[int, str]:
     """Run tests/host on the mutant."""
-    tree = _copy(home, ["src/pure", "tests/host", "tests/qemu/expected"])
+    tree = _copy(home, ["src/pure", "tests/host", "tests/qemu/expected", "tests/selftests/bad_firmware.tsv"])
     mutant.apply(tree)
     done = subprocess.run(
         root.inside(["cargo", "test", "--locked"], workdir=_inner(tree / "tests/host"),

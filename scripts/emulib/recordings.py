@@ -41,17 +41,18 @@ def nvlink2ctl() -> Iterator[tuple[Path, str]]:
 
 
 def trees() -> Iterator[tuple[Path, str]]:
-    """The NVLink2 part of the device tree that OPAL makes."""
+    """The NVLink2 part of the device tree that OPAL makes, and what can be done to it."""
     cli.ensure(cli.FOR_BOOT)
-    for gpus in tests.MACHINES:
+    for name, (gpus, options) in tests.TREES.items():
         step = boot.tree_step(gpus)
         step.ensure()
         inner = f"{config.ROOT_CACHE}/{step.products[0].relative_to(config.cache_dir())}"
-        done = subprocess.run(root.inside(["python3", "check_tree.py", "print", inner], workdir=f"{config.ROOT_TREE}/tests/qemu"),
+        done = subprocess.run(root.inside(["python3", "check_tree.py", "print", *options, inner],
+                                          workdir=f"{config.ROOT_TREE}/tests/qemu"),
                               stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
         if done.returncode:
             raise Failure(f"record: check_tree.py: {done.stderr}")
-        path = TREES / f"{gpus}-gpus.txt"
+        path = TREES / name
         head = [line for line in path.read_text(encoding="utf-8").splitlines(keepends=True) if line.startswith("#")]
         yield path, "".join(head) + done.stdout
 

@@ -14,6 +14,8 @@ EMU = [sys.executable, str(config.TREE / "scripts/emu"), "run"]
 GPUS = 3
 # With how many GPUs there is a machine: one chip, two chips.
 MACHINES = (3, 6)
+# What tests/qemu/expected has of them, and the options of check_tree.py; the last is what tests/host reads.
+TREES = {"3-gpus.txt": (3, []), "6-gpus.txt": (6, []), "3-gpus-mutations.tsv": (3, ["--mutations"])}
 
 
 class Emulated:
@@ -229,11 +231,11 @@ def machine() -> Result:
     """Tests of the machine description program, and of the tree that OPAL makes of its input."""
     done = in_root(["python3", "-m", "unittest", "-v", "test_machine"], "tests/qemu")
     result = Result.unittest(done.returncode, done.stdout)
-    for gpus in MACHINES:
+    for name, (gpus, options) in TREES.items():
         step = boot.tree_step(gpus)
         step.ensure()
         tree = f"{config.ROOT_CACHE}/{step.products[0].relative_to(config.cache_dir())}"
-        done = in_root(["python3", "check_tree.py", "check", f"expected/{gpus}-gpus.txt", tree], "tests/qemu")
+        done = in_root(["python3", "check_tree.py", "check", *options, f"expected/{name}", tree], "tests/qemu")
         result.add(Result.one(done.returncode == 0, f"{tail(done.stdout)}\nIf this change is meant: scripts/record trees"))
     return result
 
