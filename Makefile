@@ -3,6 +3,7 @@
 # make setup   build what the rest needs
 # make demo    show the driver at work on an emulated host
 # make check   the tests and lints of every day; the others are long
+# make check-bad-firmware-all  boots with each kind of bad firmware; make check has a few
 # make check-clients  more guests of QEMU 7.2, and libvirt 9.0
 # make check-intree  builds of the kernel with the driver in its tree
 # make check-debug  the selftests on a debug kernel (KASAN, lockdep, ...), and every allocation failing once
@@ -30,7 +31,7 @@ KDIR ?= /lib/modules/$(shell uname -r)/build
 EMU := scripts/emu
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo check check-clients check-debug check-intree check-load check-newest check-orders check-packages docs rustdoc deb
+.PHONY: help setup demo check check-bad-firmware-all check-clients check-debug check-intree check-load check-newest check-orders check-packages docs rustdoc deb
 .PHONY: intree series rust-analyzer compare bench bench-peer fuzz fuzz-pure mutate modules modules_install install clean distclean
 
 help:
@@ -46,7 +47,7 @@ demo:
 check:
 	scripts/check
 
-check-clients check-debug check-intree check-load check-newest check-orders check-packages:
+check-bad-firmware-all check-clients check-debug check-intree check-load check-newest check-orders check-packages:
 	scripts/check $(@:check-%=%)
 
 docs rustdoc:

@@ -22,7 +22,7 @@ CHECKS: list[Check] = [*client_tests.CHECKS, *tests.CHECKS, *lints.CHECKS]
 LONG_CHECKS: list[Check] = [*client_tests.LONG_CHECKS, *tests.LONG_CHECKS, *intree_builds.CHECKS, *package_tests.PARTS,
                             *debug_tests.LONG_CHECKS, *newest.CHECKS]
 # Names of several.
-SUMS = {**package_tests.SUMS, **debug_tests.SUMS}
+SUMS = {**tests.SUMS, **package_tests.SUMS, **debug_tests.SUMS}
 # What CI has for all it does, and for a long check, in minutes. A long check for which there is no such time is left out.
 CI_MINUTES = 80
 LONG_MINUTES = 35
@@ -72,7 +72,10 @@ def _run(check: Check, broken: dict[Step, Failure]) -> tuple[Check, Result, floa
 def _print(check: Check, result: Result, spent: float) -> None:
     count = f"{result.passed} passed, {result.failed} failed, {result.skipped} skipped"
     verdict = "FAIL" if result.failed else "ok"
-    print(f"{verdict:4} {check.name}: {count} ({duration(spent)})", flush=True)
+    times = "; ".join([duration(spent), *(f"boot {duration(seconds)}" for seconds in result.boots)])
+    print(f"{verdict:4} {check.name}: {count} ({times})", flush=True)
+    for name, part in result.parts.items():
+        print(f"     {name}: {part.line()}", flush=True)
     if result.failed or result.skipped:
         print("".join(f"     {line}\n" for line in result.text.splitlines()), flush=True)
 

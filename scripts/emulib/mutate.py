@@ -93,7 +93,7 @@ def _copy(home: Path, folders: list[str]) -> Path:
 
 def _on_host(mutant: Mutant, home: Path) -> tuple[int, str]:
     """Run tests/host on the mutant."""
-    tree = _copy(home, ["src/pure", "tests/host", "tests/qemu/expected"])
+    tree = _copy(home, ["src/pure", "tests/host", "tests/qemu/expected", "tests/selftests/bad_firmware.tsv"])
     mutant.apply(tree)
     done = procs.said(enter.inside(
         ["cargo", "test", "--locked"], workdir=config.inner(tree / "tests/host"),

@@ -40,15 +40,15 @@ def nvlink2ctl() -> Iterator[tuple[Path, str]]:
 
 
 def trees() -> Iterator[tuple[Path, str]]:
-    """The NVLink2 part of the device tree that OPAL makes."""
+    """The NVLink2 part of the device tree that OPAL makes, and what can be done to it."""
     cli.ensure(cli.FOR_BOOT)
-    for gpus in tests.MACHINES:
+    for name, (gpus, options) in tests.TREES.items():
         tree = config.inner(boot.TREE_STEPS[gpus].ensured())
-        done = procs.run(enter.inside(["python3", "check_tree.py", "print", tree], workdir=f"{config.ROOT_TREE}/tests/qemu"),
-                         capture_output=True, text=True)
+        done = procs.run(enter.inside(["python3", "check_tree.py", "print", *options, tree],
+                                      workdir=f"{config.ROOT_TREE}/tests/qemu"), capture_output=True, text=True)
         if done.returncode:
             raise Failure(f"record: check_tree.py: {done.stderr}")
-        path = TREES / f"{gpus}-gpus.txt"
+        path = TREES / name
         head = [line for line in path.read_text(encoding="utf-8").splitlines(keepends=True) if line.startswith("#")]
         yield path, "".join(head) + done.stdout
 

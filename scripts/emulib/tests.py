@@ -1,21 +1,25 @@
 # SPDX-License-Identifier: GPL-2.0
 """The project's tests: on this machine, of the models, and in the emulated host."""
 
+import concurrent.futures
 import re
 import subprocess
 import sys
+import time
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
-from . import boot, config, console, enter, files, fuzz, procs, programs, qemu, root
+from . import boot, config, console, enter, files, fuzz, initrd, procs, programs, qemu, root
 from .report import Check, Result, tail
-from .step import locked
+from .step import locked, say
 
 EMU = [sys.executable, str(config.TREE / "scripts/emu"), "run"]
 GPUS = 3
 # With how many GPUs there is a machine: one chip, two chips.
 MACHINES = (3, 6)
+# What tests/qemu/expected has of them, and the options of check_tree.py; the last is what tests/host reads.
+TREES = {"3-gpus.txt": (3, []), "6-gpus.txt": (6, []), "3-gpus-mutations.tsv": (3, ["--mutations"])}
 
 
 class Emulated:
@@ -26,16 +30,19 @@ class Emulated:
         folder.mkdir(parents=True, exist_ok=True)
         log = folder / f"{name}.log"
         log.unlink(missing_ok=True)
+        start = time.monotonic()
         done = procs.said([*EMU, "--console", str(log), *options, "--", *command])
+        self.seconds = time.monotonic() - start
         self.status = done.returncode
         self.output = done.stdout
         self.console = files.text(log)
 
     def with_console(self, result: Result, expected: str = r"$^") -> Result:
-        """`result`, and as one more test that the console has no unknown error line.
+        """`result` with the boot's time, and as one more test that the console has no unknown error line.
 
         Lines that the pattern `expected` finds are what the test wanted.
         """
+        result.boots.append(self.seconds)
         found = [line for line in console.findings(self.console) if not re.search(expected, line)]
         if not self.console:
             found = ["the boot left no console"]
@@ -51,6 +58,11 @@ def in_root(command: list[str], folder: str = "", tree: Path | None = None) -> s
     """Run a command in the build root, or in the copy `tree` of it."""
     return procs.said(enter.inside(command, workdir=f"{config.ROOT_TREE}/{folder}", tree=tree))
 
+
+# What a boot takes; one with selftests; one with nvlink2ctl.
+BOOT = [qemu.STEP, initrd.STEP]
+SELFTESTS = [*BOOT, programs.SELFTESTS_STEP]
+NVLINK2CTL = [*BOOT, programs.NVLINK2CTL_STEP]
 
 # Seconds: a boot with many tests, on a machine that has other work.
 LIMIT = "1500"
@@ -79,14 +91,16 @@ def _selftests(name: str, gpus: int, names: list[str], *options: str, parameters
     return run.with_console(Result.tallied(run.status, run.output))
 
 
-def selftests() -> Result:
-    """The kselftests on two chips with six GPUs."""
-    return _selftests("selftests-6", 6, ["emulator", *ANY_ORDER])
+# The kselftests on two chips with six GPUs, in boots that take about as long as each other.
+SIX_GPUS = {
+    "selftests": [name for name in selftest_names("host") if name not in [*MAPPING, "gpu_ram_huge"]],
+    "selftests-mapping": MAPPING,
+    "selftests-huge": ["gpu_ram_huge"],
+}
 
 
-def selftests_huge() -> Result:
-    """Those of huge pages, which take as long as all others."""
-    return _selftests("selftests-huge", 6, ["gpu_ram_huge"])
+def _selftests_check(name: str) -> Check:
+    return Check(name, lambda: _selftests(name, 6, SIX_GPUS[name]), SELFTESTS, f"Selftests on six GPUs: {', '.join(SIX_GPUS[name])}.")
 
 
 def selftests_one_chip() -> Result:
@@ -94,24 +108,11 @@ def selftests_one_chip() -> Result:
     return _selftests("selftests-3", 3, ONE_CHIP)
 
 
-def _with_orders(names: list[str]) -> Result:
-    total = Result()
-    for order in ORDERS:
-        result = _selftests(f"selftests-order-{order}", 6, names, "--no-module", parameters=f"max_order={order}")
-        if result.failed or result.skipped:
-            result.text = f"max_order={order}:\n{result.text}"
-        total.add(result)
-    return total
-
-
-def selftests_orders() -> Result:
-    """What maps GPU RAM, with smaller pages."""
-    return _with_orders(MAPPING)
-
-
-def orders() -> Result:
-    """All of them with smaller pages."""
-    return _with_orders(ANY_ORDER)
+def _order(check: str, order: int, names: list[str]) -> Check:
+    """Selftests with pages of GPU RAM up to that order."""
+    name = f"{check}-{order}"
+    return Check(name, lambda: _selftests(name, 6, names, "--no-module", parameters=f"max_order={order}"), SELFTESTS,
+                 f"Selftests with pages of GPU RAM of at most {64 << order} KiB: {', '.join(names)}.")
 
 
 def pseries() -> Result:
@@ -121,15 +122,16 @@ def pseries() -> Result:
     return run.with_console(Result.tallied(run.status, run.output))
 
 
-def firmware_sets(known: str) -> Iterator[list[str]]:
+def firmware_sets() -> Iterator[list[str]]:
     """Sets of mutations that cover every kind once and don't disturb each other in one boot.
 
-    `known` is what `emu mutations` prints. Mutations of different GPUs, of their
-    bridges and memory can share a boot; those of the NPU, and apertures that reach
-    into a neighbour's, can't.
+    Mutations of different GPUs, of their bridges and memory can share a boot; those of the NPU, and apertures that
+    reach into a neighbour's, can't.
     """
     kinds: dict[str, dict[int, str]] = defaultdict(dict)
-    for line in known.splitlines():
+    for line in (config.TREE / f"tests/qemu/expected/{GPUS}-gpus-mutations.tsv").read_text(encoding="utf-8").splitlines():
+        if line.startswith("#"):
+            continue
         name = line.split("\t")[0]
         device, _, defect = name.partition("-")
         kind, number = device.rstrip("0123456789"), int(device.lstrip("abcdefghijklmnopqrstuvwxyz"))
@@ -145,50 +147,101 @@ def firmware_sets(known: str) -> Iterator[list[str]]:
         yield [kinds[kind][gpu] for gpu, kind in enumerate(shared[start:start + GPUS])]
 
 
-def bad_firmware() -> Result:
-    """What the driver makes of a device tree with bad properties, one boot a set of them."""
-    total = Result()
-    for mutations in firmware_sets(boot.mutations(GPUS)):
+# What only a boot shows of bad firmware, with a mutation of each kind of device: what the platform makes of it, the
+# message in the log, no region, and no harm to others. What the driver says of each of them is tests/host's.
+FIRMWARE = {
+    "gpu": ["gpu0-npu-dangling", "bridge2-gpu-missing", "mem2-reg-zero"],
+    "overlap": ["mem2-reg-overlap"],
+    "npu": ["npu0-atsd-short"],
+}
+
+
+def _bad_firmware(name: str, mutations: list[str]) -> Check:
+    """What the driver makes of a device tree with bad properties."""
+    def run() -> Result:
         names = ",".join(mutations)
         options = ["--file", str(programs.selftests_dir())]
-        for name in mutations:
-            options += ["--mutate", name]
-        run = Emulated(f"bad-firmware-{names}", options,
+        for mutation in mutations:
+            options += ["--mutate", mutation]
+        booted = Emulated(f"bad-firmware-{name}", options,
                        "env", f"MUTATIONS={names}", "/files/selftests/run.sh", "bad_firmware")
-        result = run.with_console(Result.tallied(run.status, run.output))
-        total.passed += result.passed
-        total.failed += result.failed
-        total.skipped += result.skipped
-        if result.failed or result.skipped:
-            total.text += f"{names}:\n{result.text}\n"
-    return total
+        result = booted.with_console(Result.tallied(booted.status, booted.output))
+        if result.text:
+            result.text = f"{names}:\n{result.text}"
+        return result
+
+    return Check(f"bad-firmware-{name}", run, [*SELFTESTS, boot.TREE_STEPS[GPUS]],
+                 f"What the driver makes of bad firmware: {', '.join(mutations)}.")
 
 
-def demo() -> Result:
-    """What `make demo` shows ends well."""
-    run = Emulated("demo", ["--file", str(programs.demo_binary())], "/files/nvlink2-demo")
-    return run.with_console(Result.one(run.status == 0, tail(run.output)))
+# What one emulated host does for several checks, one after the other; the last command ends it with a status of its own.
+BASICS = {
+    # The module's own tests of its pure logic, in the kernel.
+    "kunit": "cat /sys/kernel/debug/kunit/*/results",
+    "iommu-groups": "cd /sys/kernel/iommu_groups; for f in */devices/*; do echo $f; done",
+    # What `make demo` shows.
+    "demo": "/files/nvlink2-demo",
+}
+STATUS = 42
 
 
-def fuzzer() -> Result:
-    """A short run of what `make fuzz` runs for long, and all that once broke something."""
-    binary = ["--gpus", "6", "--timeout", "400", "--file", str(programs.fuzz_binary())]
-    short = ["/files/nvlink2-fuzz", "run", "--seed", "1", "--ops", "20000", "--seconds", "30", "--partial"]
-    run = Emulated("fuzz", binary, *short)
-    result = run.with_console(Result.one(run.status == 0, tail(run.output, 60)))
-    known = fuzz.reproducers()
-    if known:
-        files = [option for path in known for option in ("--file", str(path))]
-        run = Emulated("fuzz-reproducers", [*binary, *files],
-                       "/files/nvlink2-fuzz", "replay", *(f"/files/{path.name}" for path in known))
-        result.add(run.with_console(Result.one(run.status == 0, tail(run.output, 60))))
+def _groups(status: int, output: str) -> Result:
+    """One IOMMU group holds the three GPUs and the six bridges; other devices have others."""
+    members: dict[str, set[str]] = defaultdict(set)
+    for line in output.splitlines():
+        if line.count("/devices/") == 1:
+            group, _, device = line.partition("/devices/")
+            members[group].add(device)
+    wanted = {"0000:03:00.0", "0000:04:00.0", "0000:05:00.0",
+              *(f"0006:00:0{slot}.{function}" for slot in range(3) for function in range(2))}
+    found = wanted in members.values() and len(members) > 1
+    return Result.one(status == 0 and found, tail(output))
+
+
+def basics() -> Result:
+    """KUnit, the groups, the demo, and that `emu run` ends with its command's status."""
+    script = "".join(f"echo '-- {name} starts'\n({command})\nprintf '\\n-- {name} ended with %s\\n' $?\n"
+                     for name, command in BASICS.items())
+    run = Emulated("basics", ["--file", str(programs.demo_binary())], "sh", "-c", f"{script}exit {STATUS}")
+
+    def part(name: str) -> tuple[int, str]:
+        found = re.search(rf"^-- {name} starts$(.*)^-- {name} ended with (\d+)$", run.output, re.MULTILINE | re.DOTALL)
+        return (int(found[2]), found[1]) if found else (1, f"no end of it in:\n{tail(run.output)}")
+
+    result = Result()
+    result.add_part("kunit", Result.tap(*part("kunit")))
+    result.add_part("iommu-groups", _groups(*part("iommu-groups")))
+    status, said = part("demo")
+    result.add_part("demo", Result.one(status == 0, tail(said)))
+    result.add_part("exit-status", Result.one(run.status == STATUS, f"exit {STATUS} gave {run.status}\n{tail(run.output)}"))
+    return run.with_console(result)
+
+
+def time_out() -> Result:
+    """`emu run` ends with 124 when time is up, and shows the console."""
+    run = Emulated("time-out", ["--no-module", "--timeout", "10"], "sleep", "1000")
+    said = "last lines of the console" in run.output
+    result = Result.one(run.status == 124 and said, f"a time-out gave {run.status}\n{tail(run.output)}")
+    result.boots.append(run.seconds)
     return result
 
 
-def kunit() -> Result:
-    """The module's own tests of its pure logic, in the kernel."""
-    run = Emulated("kunit", [], "sh", "-c", "cat /sys/kernel/debug/kunit/*/results")
-    return run.with_console(Result.tap(run.status, run.output))
+def _fuzz(name: str, *arguments: str, files: list[Path]) -> Result:
+    options = [option for path in files for option in ("--file", str(path))]
+    run = Emulated(name, ["--gpus", "6", "--timeout", "400", "--file", str(programs.fuzz_binary()), *options],
+                   "/files/nvlink2-fuzz", *arguments)
+    return run.with_console(Result.one(run.status == 0, tail(run.output, 60)))
+
+
+def fuzzer() -> Result:
+    """A short run of what `make fuzz` runs for long."""
+    return _fuzz("fuzz", "run", "--seed", "1", "--ops", "20000", "--seconds", "30", "--partial", files=[])
+
+
+def fuzz_reproducers() -> Result:
+    """All that once broke something."""
+    known = fuzz.reproducers()
+    return _fuzz("fuzz-reproducers", "replay", *(f"/files/{path.name}" for path in known), files=known)
 
 
 def _cargo_test(package: str) -> Result:
@@ -223,13 +276,11 @@ def machine() -> Result:
     """Tests of the machine description program, and of the tree that OPAL makes of its input."""
     done = in_root(["python3", "-m", "unittest", "-v", "test_machine"], "tests/qemu")
     result = Result.unittest(done.returncode, done.stdout)
-    for gpus in MACHINES:
+    for name, (gpus, options) in TREES.items():
         tree = config.inner(boot.TREE_STEPS[gpus].ensured())
-        done = in_root(["python3", "check_tree.py", "check", f"expected/{gpus}-gpus.txt", tree], "tests/qemu")
+        done = in_root(["python3", "check_tree.py", "check", *options, f"expected/{name}", tree], "tests/qemu")
         result.add(Result.one(done.returncode == 0, f"{tail(done.stdout)}\nIf this change is meant: scripts/record trees"))
     return result
-
-
 
 
 def archive() -> Result:
@@ -238,64 +289,75 @@ def archive() -> Result:
     return Result.unittest(done.returncode, done.stdout)
 
 
-def groups() -> Result:
-    """One IOMMU group holds the three GPUs and the six bridges; other devices have others."""
-    run = Emulated("iommu-groups", [], "sh", "-c",
-                   "cd /sys/kernel/iommu_groups; for f in */devices/*; do echo $f; done")
-    members: dict[str, set[str]] = defaultdict(set)
-    for line in run.output.splitlines():
-        if line.count("/devices/") == 1:
-            group, _, device = line.partition("/devices/")
-            members[group].add(device)
-    wanted = {"0000:03:00.0", "0000:04:00.0", "0000:05:00.0",
-              *(f"0006:00:0{slot}.{function}" for slot in range(3) for function in range(2))}
-    found = wanted in members.values() and len(members) > 1
-    return run.with_console(Result.one(run.status == 0 and found, tail(run.output)))
-
-
-def exit_status() -> Result:
-    """`emu run` ends with its command's status, and with 124 when time is up."""
-    command = Emulated("exit-status", ["--no-module"], "sh", "-c", "exit 42")
-    late = Emulated("time-out", ["--no-module", "--timeout", "25"], "sleep", "1000")
-    text = f"exit 42 gave {command.status}, a time-out gave {late.status}\n{tail(late.output)}"
-    result = Result.one(command.status == 42, text)
-    result.add(Result.one(late.status == 124 and "last lines of the console" in late.output, text))
-    return result
-
-
-def nvlink2ctl_host() -> Result:
-    """The host tool on emulated hosts: what it says is what is there, what it changes is changed."""
-    total = Result()
-    for gpus in MACHINES:
-        run = Emulated(
+def _nvlink2ctl_host(gpus: int) -> Check:
+    def run() -> Result:
+        booted = Emulated(
             f"nvlink2ctl-{gpus}",
             ["--gpus", str(gpus), "--file", str(programs.nvlink2ctl_binary()),
              "--file", str(config.TREE / "tests/nvlink2ctl-host"),
              "--file", str(programs.NVLINK2CTL / "tests/recordings")],
             "/files/nvlink2ctl-host/run.sh", "/files/nvlink2ctl", "/files/recordings",
         )
-        total.add(run.with_console(Result.tap(run.status, run.output)))
+        return booted.with_console(Result.tap(booted.status, booted.output))
+
+    return Check(f"nvlink2ctl-host-{gpus}", run, NVLINK2CTL,
+                 f"nvlink2ctl on a host with {gpus} GPUs: what it says is there, what it changes is changed.")
+
+
+# A check of an emulated host is one boot, so that they can be run side by side. The longest come first.
+CHECKS: list[Check] = [
+    *map(_selftests_check, SIX_GPUS),
+    *(_order("selftests-order", order, MAPPING) for order in ORDERS),
+    Check("selftests-1chip", selftests_one_chip, SELFTESTS),
+    *map(_nvlink2ctl_host, MACHINES),
+    Check("fuzz", fuzzer, [*BOOT, programs.FUZZ_STEP]),
+    *([Check("fuzz-reproducers", fuzz_reproducers, [*BOOT, programs.FUZZ_STEP])] if fuzz.reproducers() else []),
+    *(_bad_firmware(*each) for each in FIRMWARE.items()),
+    Check("models", models, [qemu.STEP]),
+    Check("basics", basics, [*BOOT, programs.DEMO_STEP]),
+    Check("archive", archive, [root.STEP]),
+    Check("pseries", pseries, SELFTESTS),
+    Check("time-out", time_out, BOOT),
+    Check("machine", machine, list(boot.TREE_STEPS.values())),
+    Check("nvlink2ctl", nvlink2ctl, [root.STEP]),
+    Check("host", host, [root.STEP]),
+    Check("bench-report", bench_report, [root.STEP]),
+]
+
+
+def _side_by_side(checks: list[Check]) -> Result:
+    """A long check that is the sum of others, as many boots side by side as there are cores."""
+    total = Result()
+    with concurrent.futures.ThreadPoolExecutor(config.jobs()) as pool:
+        running = {pool.submit(check.run): check.name for check in checks}
+        for done in concurrent.futures.as_completed(running):
+            say(f"{running[done]}: {done.result().line()}")
+            total.add_part(running[done], done.result())
     return total
 
 
-CHECKS = [
-    Check("bad-firmware", bad_firmware),
-    Check("selftests", selftests),
-    Check("selftests-huge", selftests_huge),
-    Check("selftests-1chip", selftests_one_chip),
-    Check("selftests-orders", selftests_orders),
-    Check("archive", archive, [root.STEP]),
-    Check("exit-status", exit_status),
-    Check("models", models),
-    Check("pseries", pseries),
-    Check("demo", demo),
-    Check("fuzz", fuzzer),
-    Check("kunit", kunit),
-    Check("machine", machine),
-    Check("iommu-groups", groups),
-    Check("host", host),
-    Check("bench-report", bench_report),
-    Check("nvlink2ctl", nvlink2ctl),
-    Check("nvlink2ctl-host", nvlink2ctl_host),
-]
-LONG_CHECKS = [Check("orders", orders)]
+def bad_firmware_all() -> Result:
+    """All kinds of bad firmware in boots."""
+    return _side_by_side([_bad_firmware("-".join(mutations), mutations) for mutations in firmware_sets()])
+
+
+def orders() -> Result:
+    """All selftests with smaller pages."""
+    return _side_by_side([_order("orders", order, ANY_ORDER) for order in ORDERS])
+
+
+LONG_CHECKS = [Check("orders", orders, SELFTESTS), Check("bad-firmware-all", bad_firmware_all, [*SELFTESTS, boot.TREE_STEPS[GPUS]])]
+
+
+def _named(*names: str) -> list[Check]:
+    return [check for check in CHECKS if check.name in names]
+
+
+# Names of several, and of what a boot does for several.
+SUMS = {
+    "bad-firmware": _named(*(f"bad-firmware-{name}" for name in FIRMWARE)),
+    "selftests-orders": _named(*(f"selftests-order-{order}" for order in ORDERS)),
+    "nvlink2ctl-host": _named(*(f"nvlink2ctl-host-{gpus}" for gpus in MACHINES)),
+    "exit-status": _named("basics", "time-out"),
+    **{name: _named("basics") for name in BASICS},
+}

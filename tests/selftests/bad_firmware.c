@@ -61,13 +61,11 @@ static int program_folder(char *path, size_t size)
 }
 
 /*
- * Whether @who of a row means a function, given the GPU and the link of it that was mutated:
- * "gpu", "link" (that link), "other" (the GPU's other links), "links" (all of the GPU),
- * "above" (everything of the GPU whose aperture is the next higher); of the whole NPU
- * "every-gpu", "every-link", "first-link" and "later-links".
+ * Whether @who of a row means a function, given the GPU and the link of it that was mutated; the
+ * words are explained in bad_firmware.tsv. -EINVAL if there is no such word.
  */
-static bool concerns(const char *who, unsigned int gpu, unsigned int link, unsigned int g,
-		     unsigned int role)
+static int concerns(const char *who, unsigned int gpu, unsigned int link, unsigned int g,
+		    unsigned int role)
 {
 	const bool first = !g && role == 1;
 
@@ -81,33 +79,38 @@ static bool concerns(const char *who, unsigned int gpu, unsigned int link, unsig
 		return g == gpu && role;
 	if (!strcmp(who, "above"))
 		return g + 1 == gpu;
+	if (!strcmp(who, "higher"))
+		return g < gpu;
+	if (!strcmp(who, "neighbour"))
+		return g == (gpu ? gpu - 1 : 1);
 	if (!strcmp(who, "every-gpu"))
 		return !role;
 	if (!strcmp(who, "every-link"))
-		return role;
+		return !!role;
 	if (!strcmp(who, "first-link"))
 		return first;
 	if (!strcmp(who, "later-links"))
 		return role && !first;
-	return false;
+	return -EINVAL;
 }
 
-/* Enters a row of the table; -EINVAL if it concerns nobody. */
+/* Enters a row of the table. */
 static int expect(const char *who, unsigned int gpu, unsigned int link,
 		  const struct expectation *e)
 {
 	unsigned int g, role;
-	int ret = -EINVAL;
+	int ret;
 
 	for (g = 0; g < NUM_GPUS; g++) {
 		for (role = 0; role < NUM_ROLES; role++) {
-			if (!concerns(who, gpu, link, g, role))
-				continue;
-			expected[g][role] = *e;
-			ret = 0;
+			ret = concerns(who, gpu, link, g, role);
+			if (ret < 0)
+				return ret;
+			if (ret)
+				expected[g][role] = *e;
 		}
 	}
-	return ret;
+	return 0;
 }
 
 /* All rows of the table for one mutation, "<device><number>-<property>-<defect>". */
