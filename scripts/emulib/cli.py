@@ -33,6 +33,7 @@ environment:
   XDG_CACHE_HOME          where the cache (nvlink2-vfio/) is; ~/.cache
   NVLINK2_DEBIAN_MIRROR   the Debian archive; what this machine's apt uses
   NVLINK2_LINUX           a Linux 7.3 tree or tarball instead of Debian's
+  NVLINK2_TIME_FACTOR     limits of time of tests are so many times as long, for a slow machine
   http_proxy, https_proxy passed on
 
 exit status:

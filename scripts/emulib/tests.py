@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0
 """The project's tests: on this machine, of the models, and in the emulated host."""
 
+import os
 import re
 import subprocess
 import sys
@@ -14,6 +15,8 @@ EMU = [sys.executable, str(config.TREE / "scripts/emu"), "run"]
 GPUS = 3
 # With how many GPUs there is a machine: one chip, two chips.
 MACHINES = (3, 6)
+# A pattern that finds no line.
+NOTHING = r"$^"
 
 
 class Emulated:
@@ -22,29 +25,43 @@ class Emulated:
     def __init__(self, name: str, options: list[str], *command: str):
         folder = config.cache_dir() / "consoles"
         folder.mkdir(exist_ok=True)
-        log = folder / f"{name}.log"
-        log.unlink(missing_ok=True)
+        # Kept for whom a failed check's text does not tell enough.
+        self.log = folder / f"{name}.log"
+        self.out = folder / f"{name}.out"
+        self.log.unlink(missing_ok=True)
+        # Of limits of time within the emulated host. Where the command sets another value, that one counts.
+        command = ("env", f"NVLINK2_TIME_FACTOR={config.time_factor()}", *command)
         done = subprocess.run(
-            [*EMU, "--console", str(log), *options, "--", *command], stdin=subprocess.DEVNULL,
+            [*EMU, "--console", str(self.log), *options, "--", *command], stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", check=False,
         )
         self.status = done.returncode
         self.output = done.stdout
-        self.console = log.read_text(encoding="utf-8", errors="replace") if log.exists() else ""
+        self.out.write_text(self.output, encoding="utf-8")
+        self.console = self.log.read_text(encoding="utf-8", errors="replace") if self.log.exists() else ""
+        self.pseries = "--pseries" in options
 
-    def with_console(self, result: Result, expected: str = r"$^") -> Result:
+    def with_console(self, result: Result, *tests: str, expected: str = NOTHING) -> Result:
         """`result`, and as one more test that the console has no unknown error line.
 
-        Lines that the pattern `expected` finds are what the test wanted.
+        `tests` are the selftests that the boot runs, whose lines of known-noise.txt it may have. Lines
+        that the pattern `expected` finds are what the test wanted.
         """
-        found = [line for line in console.findings(self.console) if not re.search(expected, line)]
+        sections = tests if self.pseries else (console.EMULATED_HOST, *tests)
+        found = [line for line in console.findings(self.console, sections) if not re.search(expected, line)]
+        if found:
+            found.insert(0, "unexpected on the console:")
+        elif not result.failed and (dead := console.dead(self.console, sections)):
+            found = ["not on the console, so take it out of known-noise.txt:", *dead]
         if not self.console:
             found = ["the boot left no console"]
         if found:
             result.failed += 1
-            result.text += "\n".join(["", "unexpected on the console:", *found])
+            result.text += "\n".join(["", *found])
         else:
             result.passed += 1
+        if result.failed:
+            result.text += f"\nthe whole output: {self.out}\nthe console: {self.log}"
         return result
 
 
@@ -56,8 +73,13 @@ def in_root(command: list[str], folder: str = "") -> subprocess.CompletedProcess
     )
 
 
+def scaled(number: int) -> str:
+    """A limit of time as an option, or the factor of one: NVLINK2_TIME_FACTOR times as much."""
+    return str(number * config.time_factor())
+
+
 # Seconds: a boot with many tests, on a machine that has other work.
-LIMIT = "1500"
+LIMIT = 1500
 
 # What maps GPU RAM, and what depends on it: with the other sizes of pages these run each time.
 MAPPING = ["gpu_ram_mmap", "gpu_ram_rw", "gpu_ram_vma", "gpu_ram_dma", "gpu_ram_reset", "lpar", "driver_binding"]
@@ -68,9 +90,9 @@ ORDERS = (0, 5)
 
 
 def _selftests(name: str, gpus: int, names: list[str], *options: str, parameters: str = "") -> Result:
-    run = Emulated(name, ["--gpus", str(gpus), "--timeout", LIMIT, *options, "--file", str(programs.selftests_dir())],
+    run = Emulated(name, ["--gpus", str(gpus), "--timeout", scaled(LIMIT), *options, "--file", str(programs.selftests_dir())],
                    "env", f"NVLINK2_PARAMETERS={parameters}", "/files/selftests/run.sh", *names)
-    return run.with_console(Result.tallied(run.status, run.output))
+    return run.with_console(Result.tallied(run.status, run.output), *names)
 
 
 def selftests() -> Result:
@@ -112,7 +134,7 @@ def pseries() -> Result:
     """In a guest the driver refuses to bind."""
     run = Emulated("pseries", ["--pseries", "--file", str(programs.selftests_dir())],
                    "/files/selftests/run.sh", "pseries")
-    return run.with_console(Result.tallied(run.status, run.output))
+    return run.with_console(Result.tallied(run.status, run.output), "pseries")
 
 
 def firmware_sets(known: str) -> Iterator[list[str]]:
@@ -149,7 +171,7 @@ def bad_firmware() -> Result:
             options += ["--mutate", name]
         run = Emulated(f"bad-firmware-{names}", options,
                        "env", f"MUTATIONS={names}", "/files/selftests/run.sh", "bad_firmware")
-        result = run.with_console(Result.tallied(run.status, run.output))
+        result = run.with_console(Result.tallied(run.status, run.output), "bad_firmware")
         total.passed += result.passed
         total.failed += result.failed
         total.skipped += result.skipped
@@ -166,7 +188,7 @@ def demo() -> Result:
 
 def fuzzer() -> Result:
     """A short run of what `make fuzz` runs for long, and all that once broke something."""
-    binary = ["--gpus", "6", "--timeout", "400", "--file", str(programs.fuzz_binary())]
+    binary = ["--gpus", "6", "--timeout", scaled(400), "--file", str(programs.fuzz_binary())]
     short = ["/files/nvlink2-fuzz", "run", "--seed", "1", "--ops", "20000", "--seconds", "30", "--partial"]
     run = Emulated("fuzz", binary, *short)
     result = run.with_console(Result.one(run.status == 0, tail(run.output, 60)))
@@ -179,10 +201,18 @@ def fuzzer() -> Result:
     return result
 
 
+PURE = config.TREE / "src/pure"
+KUNIT_SUITE = re.compile(r"kunit_tests\((\w+)\)")
+
+
 def kunit() -> Result:
-    """The module's own tests of its pure logic, in the kernel."""
+    """The module's own tests of its pure logic, in the kernel; of each suite that its source has."""
     run = Emulated("kunit", [], "sh", "-c", "cat /sys/kernel/debug/kunit/*/results")
-    return run.with_console(Result.tap(run.status, run.output))
+    result = Result.tap(run.status, run.output)
+    for suite in KUNIT_SUITE.findall("".join(path.read_text(encoding="utf-8") for path in PURE.glob("*.rs"))):
+        said = re.search(rf"^(?:not )?ok \d+ {suite}\b", run.output, re.MULTILINE)
+        result.add(Result.one(bool(said), f"no results of the suite {suite}"))
+    return run.with_console(result)
 
 
 def _cargo_test(package: str) -> Result:
@@ -201,6 +231,21 @@ def host() -> Result:
 def bench_report() -> Result:
     """What judges the measurements of `make bench`."""
     return _cargo_test("tests/bench/report")
+
+
+def clients_program() -> Result:
+    """How the program that runs real clients counts what their guests print."""
+    return _cargo_test("tests/clients")
+
+
+def emulib() -> Result:
+    """What the checks themselves make of consoles, skipped tests and mutants."""
+    done = subprocess.run(
+        [sys.executable, "-B", "-m", "unittest", "-v"], cwd=config.TREE / "tests/emulib",
+        env={**os.environ, "PYTHONPATH": str(config.TREE / "scripts")}, stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False,
+    )
+    return Result.unittest(done.returncode, done.stdout)
 
 
 def nvlink2ctl() -> Result:
@@ -264,7 +309,7 @@ def nvlink2ctl_host() -> Result:
             ["--gpus", str(gpus), "--file", str(programs.nvlink2ctl_binary()),
              "--file", str(config.TREE / "tests/nvlink2ctl-host"),
              "--file", str(programs.NVLINK2CTL / "tests/recordings")],
-            "/files/nvlink2ctl-host/run.sh", "/files/nvlink2ctl", "/files/recordings",
+            "/files/nvlink2ctl-host/run.sh", "/files/nvlink2ctl", "/files/recordings", str(gpus),
         )
         total.add(run.with_console(Result.tap(run.status, run.output)))
     return total
@@ -286,6 +331,8 @@ CHECKS = [
     Check("iommu-groups", groups),
     Check("host", host),
     Check("bench-report", bench_report),
+    Check("clients-program", clients_program),
+    Check("emulib", emulib),
     Check("nvlink2ctl", nvlink2ctl),
     Check("nvlink2ctl-host", nvlink2ctl_host),
 ]
