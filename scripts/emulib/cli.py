@@ -156,10 +156,14 @@ def _parser() -> argparse.ArgumentParser:
     pure.add_argument("--seconds", type=int, default=60, metavar="N", help="in all (default 60)")
 
     mutants = verbs.add_parser(
-        "mutate", help="take checks out of the driver, and see that a test fails for each",
-        description="Build each mutant of tests/mutants.toml and run the tests that have to notice it.",
+        "mutate", help="take checks out of the driver and the kernel, and see that a test fails for each",
+        description="Run the tests that have to notice the mutants of tests/mutants.toml, which must pass; then build "
+        "each mutant, and run its tests again: one has to fail, and another has to pass. A mutant takes 1 to 10 "
+        "minutes, and is stopped after that.",
     )
-    mutants.add_argument("--only", default="", metavar="TEXT", help="mutants with TEXT in their names")
+    mutants.add_argument("--only", default="", metavar="TEXT", help="mutants with TEXT in their names or files")
+    mutants.add_argument("--part", default="", metavar="K/N",
+                         help="of those every Nth, beginning with the Kth: all of them in N runs")
     mutants.add_argument("--table", action="store_true", help="print the rows for tests/README.md instead")
 
     clean = verbs.add_parser(
@@ -251,7 +255,7 @@ def _dispatch(options: argparse.Namespace) -> int:
             return 0
         case "mutate":
             ensure([*FOR_BOOT, programs.SELFTESTS_STEP])
-            return mutate.run(options.only)
+            return mutate.run(options.only, options.part)
         case "product":
             (step,) = (step for step in ALL_STEPS if step.name == options.step)
             print(step.products[0])
