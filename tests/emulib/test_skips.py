@@ -51,6 +51,8 @@ class Judged(unittest.TestCase):
     def test_the_list_is_of_one_check(self):
         self.assertEqual(skips.unexpected("selftests-1chip", KSELFTEST, skips.known(LISTED)), [])
         self.assertEqual(skips.unexpected("selftests", KSELFTEST, skips.known(LISTED)), ["dma.another_container"])
+        another = f"{KSELFTEST}ok 3 dma.third # SKIP\n"
+        self.assertEqual(skips.unexpected("selftests-1chip", another, skips.known(LISTED)), ["dma.third"])
         self.assertEqual(self.judged("selftests-1chip", Result(1, 0, 1, KSELFTEST)).failed, 0)
         self.assertEqual(self.judged("selftests", Result(1, 0, 1, KSELFTEST)).failed, 1)
 

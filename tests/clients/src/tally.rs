@@ -111,6 +111,7 @@ mod tests {
     fn programs_that_do_not_what_they_planned_failed() {
         for (output, status, summary) in [
             ("", 0, "0 passed, 1 failed, 0 skipped"),
+            ("1..0\n", 0, "0 passed, 1 failed, 0 skipped"),
             ("1..0 # SKIP no GPU\n", 4, "0 passed, 1 failed, 0 skipped"),
             ("1..2\nok 1 a\n", 0, "1 passed, 1 failed, 0 skipped"),
             ("ok 1 a\n", 0, "1 passed, 1 failed, 0 skipped"),
