@@ -29,6 +29,8 @@ class Emulated:
         self.log = folder / f"{name}.log"
         self.out = folder / f"{name}.out"
         self.log.unlink(missing_ok=True)
+        if "--timeout" not in options:
+            options = ["--timeout", scaled(600), *options]
         # Of limits of time within the emulated host. Where the command sets another value, that one counts.
         command = ("env", f"NVLINK2_TIME_FACTOR={config.time_factor()}", *command)
         done = subprocess.run(
@@ -177,6 +179,8 @@ def bad_firmware() -> Result:
         total.skipped += result.skipped
         if result.failed or result.skipped:
             total.text += f"{names}:\n{result.text}\n"
+    if not total.passed:
+        total.add(Result.one(False, "there is no mutation of firmware"))
     return total
 
 
