@@ -109,7 +109,13 @@ class Mutant:
     @property
     def programs(self) -> list[str]:
         """All that it runs; first what has to be green, as the mutant may be the host's end."""
-        return list(dict.fromkeys([self.green_test[0], *self.run]))
+        program, green = self.green_test
+        return self.run if program in self.run else [f"{program}:{green}", *self.run]
+
+    @property
+    def names(self) -> list[str]:
+        """The programs among which is the test that has to be red."""
+        return [choice.partition(":")[0] for choice in self.run]
 
     def source(self) -> Path:
         """The file that it changes."""
@@ -118,11 +124,11 @@ class Mutant:
     def baseline(self, seen: Seen) -> str:
         """What is wrong with the tests on the unchanged driver and kernel, or nothing."""
         program, green = self.green_test
-        missing = [name for programs_run, name in ((self.run, self.red), ([program], green))
+        missing = [name for programs_run, name in ((self.names, self.red), ([program], green))
                    if not _has(seen.ok, programs_run, name) and name != KERNEL_LOG]
         if missing:
             return f"without the mutant {' and '.join(missing)} did not pass"
-        return "without the mutant the kernel's log has a splat" if _has(seen.failed, self.run, KERNEL_LOG) else ""
+        return "without the mutant the kernel's log has a splat" if _has(seen.failed, self.names, KERNEL_LOG) else ""
 
     def verdict(self, seen: Seen) -> tuple[bool, str]:
         """Whether it is noticed as it has to be, and what was seen."""
@@ -130,10 +136,10 @@ class Mutant:
         failed = ", ".join(sorted(name for _, name in seen.failed))
         if not _has(seen.ok, [program], green):
             return False, f"{self.green} is not green; red are: {failed}\nstatus {seen.status}\n{tail(seen.output, 20)}"
-        if _has(seen.failed, self.run, self.red):
+        if _has(seen.failed, self.names, self.red):
             return True, failed
-        if self.ends and seen.status in (boot.HOST_DIED, boot.TIMED_OUT) and _has(seen.begun, self.run, self.red) \
-                and not _has(seen.ok, self.run, self.red):
+        if self.ends and seen.status in (boot.HOST_DIED, boot.TIMED_OUT) and _has(seen.begun, self.names, self.red) \
+                and not _has(seen.ok, self.names, self.red):
             return True, f"the host ended in {self.red}" + (f"; red are {failed}" if failed else "")
         if failed:
             return False, f"red are {failed}, not {self.red}"
@@ -170,7 +176,7 @@ def without() -> dict[str, str]:
 def table(mutants: list[Mutant]) -> str:
     """The rows of tests/README.md."""
     return "".join(
-        f"| {m.name} | `{m.file}` | {', '.join(m.run)}: {m.red}"
+        f"| {m.name} | `{m.file}` | {', '.join(m.names)}: {m.red}"
         f"{', in which the host ends' if m.ends else ''}{'' if m.seen else ' (not yet seen)'} |\n"
         for m in mutants
     )
@@ -201,7 +207,7 @@ def complaints() -> list[str]:
     readme = README.read_text(encoding="utf-8")
     for mutant in load():
         program, green = mutant.green_test
-        if not green or (green == mutant.red and program in mutant.run):
+        if not green or (green == mutant.red and program in mutant.names):
             found.append(f"mutant '{mutant.name}': 'green' has to be another test than 'red', with its program")
         try:
             mutant.change(mutant.source().read_text(encoding="utf-8"))

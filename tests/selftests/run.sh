@@ -1,7 +1,8 @@
 #!/bin/sh
 # SPDX-License-Identifier: GPL-2.0
 #
-# Runs the selftests beside this file as root in the emulated host, all or the named ones, and prints their TAP lines.
+# Runs the selftests beside this file as root in the emulated host, all or the named ones (PROGRAM, or PROGRAM:TEST...
+# for just these of its tests), and prints their TAP lines.
 # The last line is "N passed, N failed, N skipped"; the status is 0 only if nothing failed and something passed.
 
 set -u
@@ -37,14 +38,17 @@ done
 # Nothing that an earlier run left may count for this one.
 dmesg -c >/dev/null
 
-for test in "$@"; do
+for choice in "$@"; do
+	test=${choice%%:*}
 	if [ ! -x "./$test" ]; then
 		echo "not ok - $test: no such test"
 		failed=$((failed + 1))
 		continue
 	fi
 	echo "# $test"
-	"./$test" >"$out" 2>&1
+	# A test's name has no blanks.
+	# shellcheck disable=SC2046
+	"./$test" $(echo "$choice" | sed 's/^[^:]*//; s/:/ -t /g') >"$out" 2>&1
 	status=$?
 	cat "$out"
 	p=$(grep -c '^ok [0-9]' "$out")
@@ -72,13 +76,13 @@ fi
 # Where fault_injection has them fail vmalloc() says where it was, and the tracing core warns: no splats there, and
 # only there. scripts/emulib/debug_tests.py knows them, too.
 case " $* " in
-*' fault_injection '*)
+*' fault_injection '* | *' fault_injection:'*)
 	awk '/vmalloc error: size|at event_define_fields/ { own = 1 } !own; /Mem-Info:|end trace/ { own = 0 }' "$log" >"$out"
 	;;
 *) cp "$log" "$out" ;;
 esac
 # EEH says where it was told of an error, which is no splat, and which only the test "eeh" has it do.
-case " $* " in *' eeh '*) sed -i '/EEH: Call Trace:/d' "$out" ;; esac
+case " $* " in *' eeh '* | *' eeh:'*) sed -i '/EEH: Call Trace:/d' "$out" ;; esac
 if grep -F -f splats.txt "$out"; then
 	echo "not ok - kernel log"
 	failed=$((failed + 1))
