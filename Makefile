@@ -20,7 +20,8 @@
 # make bench   what mapping and using GPU RAM costs; bench-peer: beside the original C driver
 # make fuzz [OPS=n] [SEED=s] [GPUS=3|6]  random operations of a hostile user; a failure is reduced
 # make fuzz-pure [SECONDS=n]  coverage-guided fuzzing of the module's kernel-free parts and of what nvlink2ctl reads
-# make mutate [ONLY=text]  take checks out of the driver, one at a time: a test has to notice each
+# make mutate [ONLY=text] [PART=k/n]  take checks out of driver and kernel, one at a time: a test has to notice each;
+#              every n-th of them beginning with the k-th
 # make compare what the original C driver leaves behind, and what this one does
 # make distclean  remove all that was built
 # make KDIR=<build tree of a Linux 7.3 with the series> modules install
@@ -83,7 +84,7 @@ fuzz-pure:
 	$(EMU) fuzz-pure --seconds $(or $(SECONDS),60)
 
 mutate:
-	$(EMU) mutate --only "$(ONLY)"
+	$(EMU) mutate --only "$(ONLY)" --part "$(PART)"
 
 # A folder that is not a system's root has nothing that depmod could look at.
 modules modules_install clean:

@@ -38,6 +38,7 @@ environment:
   NVLINK2_SNAPSHOT        an archive as of a date, for what the others do not have any more
   NVLINK2_LINUX           a Linux 7.3 tree or tarball instead of Debian's
   NVLINK2_NEWEST          1: the newest Linux 7.3.N there is, and not the one that the series is made for
+  NVLINK2_TIME_FACTOR     limits of time of tests are so many times as long, for a slow machine
   http_proxy, https_proxy passed on
   (an archive's address may have options in brackets before it, as in sources.list)
 
@@ -178,10 +179,14 @@ def _parser() -> argparse.ArgumentParser:
     pure.add_argument("--seconds", type=int, default=60, metavar="N", help="in all (default 60)")
 
     mutants = verbs.add_parser(
-        "mutate", help="take checks out of the driver, and see that a test fails for each",
-        description="Build each mutant of tests/mutants.toml and run the tests that have to notice it.",
+        "mutate", help="take checks out of the driver and the kernel, and see that a test fails for each",
+        description="Run the tests that have to notice the mutants of tests/mutants.toml, which must pass; then build "
+        "each mutant, and run its tests again: one has to fail, and another has to pass. A mutant takes 1 to 10 "
+        "minutes, and is stopped after that.",
     )
-    mutants.add_argument("--only", default="", metavar="TEXT", help="mutants with TEXT in their names")
+    mutants.add_argument("--only", default="", metavar="TEXT", help="mutants with TEXT in their names or files")
+    mutants.add_argument("--part", default="", metavar="K/N",
+                         help="of those every Nth, beginning with the Kth: all of them in N runs")
     mutants.add_argument("--table", action="store_true", help="print the rows for tests/README.md instead")
 
     clean = verbs.add_parser(
@@ -287,7 +292,7 @@ def _dispatch(options: argparse.Namespace) -> int:
             return 0
         case "mutate":
             ensure([*FOR_BOOT, programs.SELFTESTS_STEP])
-            return mutate.run(options.only)
+            return mutate.run(options.only, options.part)
         case "product":
             (step,) = (step for step in ALL_STEPS if step.name == options.step)
             print(step.path())

@@ -65,6 +65,19 @@ def linux_override() -> Path | None:
     return Path(value).resolve() if value else None
 
 
+def ci() -> bool:
+    """CI=true: nobody watches, so a skipped test that nobody expects is a failure."""
+    return os.environ.get("CI") == "true"
+
+
+def time_factor() -> int:
+    """NVLINK2_TIME_FACTOR: how many times as long as usual everything in emulated hosts may take."""
+    value = os.environ.get("NVLINK2_TIME_FACTOR", "1")
+    if not value.isdecimal() or int(value) < 1:
+        raise Failure(f"NVLINK2_TIME_FACTOR is '{value}'; it has to be a whole number from 1 on")
+    return int(value)
+
+
 def mirror_override() -> str | None:
     """NVLINK2_DEBIAN_MIRROR: the Debian archive that packages are taken from."""
     return os.environ.get("NVLINK2_DEBIAN_MIRROR")

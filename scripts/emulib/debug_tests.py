@@ -27,7 +27,7 @@ ALL_CYCLES = 1000
 
 def _boot(name: str, gpus: int, *tests_to_run: str, mutations: tuple[str, ...] = ()) -> Result:
     """Selftests in a boot of the debug kernel of their own."""
-    options = ["--kernel-debug", "--gpus", str(gpus), "--timeout", str(LIMIT),
+    options = ["--kernel-debug", "--gpus", str(gpus), "--timeout", tests.scaled(LIMIT),
                "--file", str(programs.selftests_dir())]
     if "fault_injection" in tests_to_run:
         # Loads the module many hundred times: the module's own tests would run as often.
@@ -35,7 +35,7 @@ def _boot(name: str, gpus: int, *tests_to_run: str, mutations: tuple[str, ...] =
     for mutation in mutations:
         options += ["--mutate", mutation]
     run = tests.Emulated(
-        f"debug-{name}", options, "env", f"NVLINK2_TIME_FACTOR={FACTOR}", f"NVLINK2_LOAD={CYCLES}",
+        f"debug-{name}", options, "env", f"NVLINK2_TIME_FACTOR={tests.scaled(FACTOR)}", f"NVLINK2_LOAD={CYCLES}",
         f"NVLINK2_LOAD_PAGES={PAGES}",
         f"MUTATIONS={','.join(mutations)}", "/files/selftests/run.sh", *tests_to_run,
     )
@@ -43,9 +43,10 @@ def _boot(name: str, gpus: int, *tests_to_run: str, mutations: tuple[str, ...] =
     for verdict in VERDICTS:
         said = f"\n{verdict}\n" in run.output
         result.add(Result.one(said, f"run.sh did not say: {verdict}"))
-    if "fault_injection" in tests_to_run:
+    injects = "fault_injection" in tests_to_run
+    if injects:
         run.console = SHORT_OF_MEMORY.sub("", run.console)
-    return run.with_console(result, INJECTED)
+    return run.with_console(result, *tests_to_run, expected=INJECTED if injects else tests.NOTHING)
 
 
 # The longest first.
@@ -73,10 +74,10 @@ PARTS = [_part(*boot) for boot in BOOTS]
 def load() -> Result:
     """The whole load on the everyday kernel."""
     run = tests.Emulated(
-        "load", ["--gpus", "6", "--timeout", str(LIMIT), "--file", str(programs.selftests_dir())],
-        "env", f"NVLINK2_LOAD={ALL_CYCLES}", f"NVLINK2_TIME_FACTOR={FACTOR}", "/files/selftests/run.sh", "load",
+        "load", ["--gpus", "6", "--timeout", tests.scaled(LIMIT), "--file", str(programs.selftests_dir())],
+        "env", f"NVLINK2_LOAD={ALL_CYCLES}", f"NVLINK2_TIME_FACTOR={tests.scaled(FACTOR)}", "/files/selftests/run.sh", "load",
     )
-    return run.with_console(Result.tallied(run.status, run.output))
+    return run.with_console(Result.tallied(run.status, run.output), "load")
 
 
 LONG_CHECKS = [*PARTS, Check("load", load, tests.SELFTESTS)]

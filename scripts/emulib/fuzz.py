@@ -54,10 +54,15 @@ def _host(host: boot.Host, *files: Path) -> boot.Host:
     return host
 
 
+def _program() -> list[str]:
+    """The fuzzer as a command, which has limits of time of its own."""
+    return ["env", f"NVLINK2_TIME_FACTOR={config.time_factor()}", "/files/nvlink2-fuzz"]
+
+
 def run(make: Callable[[], boot.Host], arguments: list[str], minimise: bool) -> int:
     """Fuzz in a host of `make`'s. If that fails and `minimise` is set, look for the operations that matter."""
     tee = _Tee()
-    status = boot.run(_host(make()), ["/files/nvlink2-fuzz", "run", *arguments], tee)  # type: ignore[arg-type]
+    status = boot.run(_host(make()), [*_program(), "run", *arguments], tee)  # type: ignore[arg-type]
     said = tee.text.decode(errors="replace")
     rounds, seed = ROUND.findall(said), SEED.search(said)
     if status == 0 or not minimise or not rounds or not seed:
@@ -67,7 +72,7 @@ def run(make: Callable[[], boot.Host], arguments: list[str], minimise: bool) -> 
         if option in arguments:
             shape += [option, arguments[arguments.index(option) + 1]]
     kept = io.BytesIO()
-    boot.run(_host(make()), ["/files/nvlink2-fuzz", "generate", *shape], kept)  # type: ignore[arg-type]
+    boot.run(_host(make()), [*_program(), "generate", *shape], kept)  # type: ignore[arg-type]
     lines = kept.getvalue().decode().splitlines()
     folder = config.cache_dir() / "fuzz"
     folder.mkdir(exist_ok=True)
@@ -86,8 +91,8 @@ def _fails(make: Callable[[], boot.Host], folder: Path, lines: list[str]) -> boo
     sequence = folder / "sequence.jsonl"
     sequence.write_text("\n".join(lines) + "\n", encoding="utf-8")
     host = _host(make(), sequence)
-    host.timeout = REPLAY_SECONDS
-    status = boot.run(host, ["/files/nvlink2-fuzz", "replay", f"/files/{sequence.name}"], io.BytesIO())  # type: ignore[arg-type]
+    host.timeout = REPLAY_SECONDS * config.time_factor()
+    status = boot.run(host, [*_program(), "replay", f"/files/{sequence.name}"], io.BytesIO())  # type: ignore[arg-type]
     say(f"fuzz: {len(lines)} operations: {'fails' if status else 'all is well'}")
     return status != 0
 

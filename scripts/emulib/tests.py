@@ -2,6 +2,7 @@
 """The project's tests: on this machine, of the models, and in the emulated host."""
 
 import concurrent.futures
+import os
 import re
 import subprocess
 import sys
@@ -10,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
-from . import boot, config, console, enter, files, fuzz, initrd, procs, programs, qemu, root
+from . import boot, config, console, enter, files, fuzz, initrd, kernel, module, procs, programs, qemu, root
 from .report import Check, Result, tail
 from .step import locked, say
 
@@ -20,6 +21,12 @@ GPUS = 3
 MACHINES = (3, 6)
 # What tests/qemu/expected has of them, and the options of check_tree.py; the last is what tests/host reads.
 TREES = {"3-gpus.txt": (3, []), "6-gpus.txt": (6, []), "3-gpus-mutations.tsv": (3, ["--mutations"])}
+# A pattern that finds no line.
+NOTHING = r"$^"
+
+
+# What init says of the module that it has loaded.
+BUILD_ID = re.compile(r"^emu: nvlink2-vfio-pci has build id (\w*)", re.MULTILINE)
 
 
 class Emulated:
@@ -28,29 +35,50 @@ class Emulated:
     def __init__(self, name: str, options: list[str], *command: str):
         folder = config.cache_dir() / "consoles" / config.checkout()
         folder.mkdir(parents=True, exist_ok=True)
-        log = folder / f"{name}.log"
-        log.unlink(missing_ok=True)
+        # Kept for whom a failed check's text does not tell enough.
+        self.log = folder / f"{name}.log"
+        self.out = folder / f"{name}.out"
+        self.log.unlink(missing_ok=True)
+        if "--timeout" not in options:
+            options = ["--timeout", scaled(600), *options]
+        # Of limits of time within the emulated host. Where the command sets another value, that one counts.
+        command = ("env", f"NVLINK2_TIME_FACTOR={config.time_factor()}", *command)
         start = time.monotonic()
-        done = procs.said([*EMU, "--console", str(log), *options, "--", *command])
+        done = procs.said([*EMU, "--console", str(self.log), *options, "--", *command])
         self.seconds = time.monotonic() - start
         self.status = done.returncode
         self.output = done.stdout
-        self.console = files.text(log)
+        self.out.write_text(self.output, encoding="utf-8")
+        self.console = files.text(self.log)
+        self.pseries = "--pseries" in options
+        self.kernel = kernel.DEBUG if "--kernel-debug" in options else kernel.HOST
 
-    def with_console(self, result: Result, expected: str = r"$^") -> Result:
+    def with_console(self, result: Result, *tests: str, expected: str = NOTHING) -> Result:
         """`result` with the boot's time, and as one more test that the console has no unknown error line.
 
-        Lines that the pattern `expected` finds are what the test wanted.
+        `tests` are the selftests that the boot runs, whose lines of known-noise.txt it may have. Lines
+        that the pattern `expected` finds are what the test wanted.
         """
         result.boots.append(self.seconds)
-        found = [line for line in console.findings(self.console) if not re.search(expected, line)]
+        sections = tests if self.pseries else (console.EMULATED_HOST, *tests)
+        found = [line for line in console.findings(self.console, sections) if not re.search(expected, line)]
+        if found:
+            found.insert(0, "unexpected on the console:")
+        elif not result.failed and (dead := console.dead(self.console, sections)):
+            found = ["not on the console, so take it out of known-noise.txt:", *dead]
         if not self.console:
             found = ["the boot left no console"]
+        # Of another checkout's module nobody wants to know.
+        ran = set(BUILD_ID.findall(self.console))
+        if ran and ran != {module.build_id(self.kernel)}:
+            found.append(f"the module that ran has build id {', '.join(ran)}, this checkout's {module.build_id(self.kernel)}")
         if found:
             result.failed += 1
-            result.text += "\n".join(["", "unexpected on the console:", *found])
+            result.text += "\n".join(["", *found])
         else:
             result.passed += 1
+        if result.failed:
+            result.text += f"\nthe whole output: {self.out}\nthe console: {self.log}"
         return result
 
 
@@ -64,8 +92,14 @@ BOOT = [qemu.STEP, initrd.STEP]
 SELFTESTS = [*BOOT, programs.SELFTESTS_STEP]
 NVLINK2CTL = [*BOOT, programs.NVLINK2CTL_STEP]
 
+
+def scaled(number: int) -> str:
+    """A limit of time as an option, or the factor of one: NVLINK2_TIME_FACTOR times as much."""
+    return str(number * config.time_factor())
+
+
 # Seconds: a boot with many tests, on a machine that has other work.
-LIMIT = "1500"
+LIMIT = 1500
 
 
 def selftest_names(word: str = "") -> list[str]:
@@ -86,9 +120,9 @@ ORDERS = (0, 5)
 
 
 def _selftests(name: str, gpus: int, names: list[str], *options: str, parameters: str = "") -> Result:
-    run = Emulated(name, ["--gpus", str(gpus), "--timeout", LIMIT, *options, "--file", str(programs.selftests_dir())],
+    run = Emulated(name, ["--gpus", str(gpus), "--timeout", scaled(LIMIT), *options, "--file", str(programs.selftests_dir())],
                    "env", f"NVLINK2_PARAMETERS={parameters}", "/files/selftests/run.sh", *names)
-    return run.with_console(Result.tallied(run.status, run.output))
+    return run.with_console(Result.tallied(run.status, run.output), *names)
 
 
 # The kselftests on two chips with six GPUs, in boots that take about as long as each other.
@@ -119,7 +153,7 @@ def pseries() -> Result:
     """In a guest the driver refuses to bind."""
     run = Emulated("pseries", ["--pseries", "--file", str(programs.selftests_dir())],
                    "/files/selftests/run.sh", "pseries")
-    return run.with_console(Result.tallied(run.status, run.output))
+    return run.with_console(Result.tallied(run.status, run.output), "pseries")
 
 
 def firmware_sets() -> Iterator[list[str]]:
@@ -165,7 +199,7 @@ def _bad_firmware(name: str, mutations: list[str]) -> Check:
             options += ["--mutate", mutation]
         booted = Emulated(f"bad-firmware-{name}", options,
                        "env", f"MUTATIONS={names}", "/files/selftests/run.sh", "bad_firmware")
-        result = booted.with_console(Result.tallied(booted.status, booted.output))
+        result = booted.with_console(Result.tallied(booted.status, booted.output), "bad_firmware")
         if result.text:
             result.text = f"{names}:\n{result.text}"
         return result
@@ -209,7 +243,7 @@ def basics() -> Result:
         return (int(found[2]), found[1]) if found else (1, f"no end of it in:\n{tail(run.output)}")
 
     result = Result()
-    result.add_part("kunit", Result.tap(*part("kunit")))
+    result.add_part("kunit", _kunit(*part("kunit")))
     result.add_part("iommu-groups", _groups(*part("iommu-groups")))
     status, said = part("demo")
     result.add_part("demo", Result.one(status == 0, tail(said)))
@@ -228,7 +262,7 @@ def time_out() -> Result:
 
 def _fuzz(name: str, *arguments: str, files: list[Path]) -> Result:
     options = [option for path in files for option in ("--file", str(path))]
-    run = Emulated(name, ["--gpus", "6", "--timeout", "400", "--file", str(programs.fuzz_binary()), *options],
+    run = Emulated(name, ["--gpus", "6", "--timeout", scaled(400), "--file", str(programs.fuzz_binary()), *options],
                    "/files/nvlink2-fuzz", *arguments)
     return run.with_console(Result.one(run.status == 0, tail(run.output, 60)))
 
@@ -242,6 +276,19 @@ def fuzz_reproducers() -> Result:
     """All that once broke something."""
     known = fuzz.reproducers()
     return _fuzz("fuzz-reproducers", "replay", *(f"/files/{path.name}" for path in known), files=known)
+
+
+PURE = config.TREE / "src/pure"
+KUNIT_SUITE = re.compile(r"kunit_tests\((\w+)\)")
+
+
+def _kunit(status: int, output: str) -> Result:
+    """The module's own tests of its pure logic, in the kernel; of each suite that its source has."""
+    result = Result.tap(status, output)
+    for suite in KUNIT_SUITE.findall("".join(path.read_text(encoding="utf-8") for path in PURE.glob("*.rs"))):
+        said = re.search(rf"^(?:not )?ok \d+ {suite}\b", output, re.MULTILINE)
+        result.add(Result.one(bool(said), f"no results of the suite {suite}"))
+    return result
 
 
 def _cargo_test(package: str) -> Result:
@@ -258,6 +305,18 @@ def host() -> Result:
 def bench_report() -> Result:
     """What judges the measurements of `make bench`."""
     return _cargo_test("tests/bench/report")
+
+
+def clients_program() -> Result:
+    """How the program that runs real clients counts what their guests print."""
+    return _cargo_test("tests/clients")
+
+
+def emulib() -> Result:
+    """What the checks themselves make of consoles, skipped tests and mutants."""
+    done = procs.said([sys.executable, "-B", "-m", "unittest", "-v"], cwd=config.TREE / "tests/emulib",
+                      env={**os.environ, "PYTHONPATH": str(config.TREE / "scripts")})
+    return Result.unittest(done.returncode, done.stdout)
 
 
 def nvlink2ctl() -> Result:
@@ -296,7 +355,7 @@ def _nvlink2ctl_host(gpus: int) -> Check:
             ["--gpus", str(gpus), "--file", str(programs.nvlink2ctl_binary()),
              "--file", str(config.TREE / "tests/nvlink2ctl-host"),
              "--file", str(programs.NVLINK2CTL / "tests/recordings")],
-            "/files/nvlink2ctl-host/run.sh", "/files/nvlink2ctl", "/files/recordings",
+            "/files/nvlink2ctl-host/run.sh", "/files/nvlink2ctl", "/files/recordings", str(gpus),
         )
         return booted.with_console(Result.tap(booted.status, booted.output))
 
@@ -317,6 +376,8 @@ CHECKS: list[Check] = [
     Check("basics", basics, [*BOOT, programs.DEMO_STEP]),
     Check("archive", archive, [root.STEP]),
     Check("pseries", pseries, SELFTESTS),
+    Check("clients-program", clients_program, [root.STEP]),
+    Check("emulib", emulib, [root.STEP]),
     Check("time-out", time_out, BOOT),
     Check("machine", machine, list(boot.TREE_STEPS.values())),
     Check("nvlink2ctl", nvlink2ctl, [root.STEP]),

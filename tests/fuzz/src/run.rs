@@ -86,16 +86,13 @@ pub fn run(limits: &Limits, sequences: impl Fn(u64) -> Sequences) -> Result<bool
     let shared: &Shared = sys::shared().map_err(std::io::Error::from_raw_os_error)?;
     let mut log = Log::open()?;
     let mut monitor = Monitor::open()?;
-    if monitor.is_none() {
-        println!("no port to the emulator's monitor: lost accesses are not counted");
-    }
     let _ = sys::adopt_orphans();
     kernel::quiet_console();
     machine.bind_all()?;
 
     let begin = sys::milliseconds();
     let taint = kernel::taint();
-    let mut lost = lost_accesses(&mut monitor, &machine)?;
+    let mut lost = monitor.untrained_accesses(&machine)?;
     let lost_before = lost;
     let mut baseline = None;
     let mut findings = Findings::default();
@@ -152,7 +149,7 @@ pub fn run(limits: &Limits, sequences: impl Fn(u64) -> Sequences) -> Result<bool
                     .map(|what| format!("left behind: {what}")),
             );
         }
-        let now = lost_accesses(&mut monitor, &machine)?;
+        let now = monitor.untrained_accesses(&machine)?;
         if now != lost {
             findings.add(
                 round,
@@ -204,9 +201,12 @@ pub fn run(limits: &Limits, sequences: impl Fn(u64) -> Sequences) -> Result<bool
         shared.skipped.load(SeqCst),
         Point::iter().count() - unreached.len(),
         Point::iter().count(),
-        if monitor.is_some() { (lost - lost_before).to_string() } else { "unknown".to_owned() },
+        lost - lost_before,
         leaks.len(),
     );
+    if shared.executed.load(SeqCst) == 0 {
+        findings.add(round, ["no operation was done".to_owned()]);
+    }
     if !limits.partial && !unreached.is_empty() {
         findings.add(round, [format!("not reached: {}", unreached.join(", "))]);
     }
@@ -214,12 +214,6 @@ pub fn run(limits: &Limits, sequences: impl Fn(u64) -> Sequences) -> Result<bool
         println!("FAILED in round {}: {first}", round.saturating_sub(1));
     }
     Ok(findings.0.is_empty())
-}
-
-fn lost_accesses(monitor: &mut Option<Monitor>, machine: &Machine) -> Result<u64> {
-    monitor
-        .as_mut()
-        .map_or(Ok(0), |monitor| monitor.untrained_accesses(machine))
 }
 
 /// Prints how often each entry point was reached; returns those that were not as they have to be.
@@ -326,6 +320,7 @@ fn work(
 
 /// Waits for all processes; an error if one dies or hangs.
 fn watch(shared: &Shared, pids: &mut [Option<i32>]) -> Result<()> {
+    let limit = kernel::limit(OPERATION_SECONDS);
     while pids.iter().any(Option::is_some) {
         while let Some((pid, status)) = sys::reap() {
             if let Some(index) = pids.iter().position(|other| *other == Some(pid)) {
@@ -338,14 +333,14 @@ fn watch(shared: &Shared, pids: &mut [Option<i32>]) -> Result<()> {
         }
         for (index, process) in shared.processes.iter().enumerate() {
             let since = process.since.load(SeqCst);
-            if since != 0 && sys::milliseconds().saturating_sub(since) > OPERATION_SECONDS * 1000 {
+            if since != 0 && sys::milliseconds().saturating_sub(since) > limit * 1000 {
                 let stacks: String = pids
                     .iter()
                     .flatten()
                     .map(|pid| format!("{pid}:\n{}", kernel::stack(*pid)))
                     .collect();
                 let operation = process.operation.load(SeqCst);
-                bail!("process {index} hangs in operation {operation} for {OPERATION_SECONDS} s\n{stacks}");
+                bail!("process {index} hangs in operation {operation} for {limit} s\n{stacks}");
             }
         }
         thread::sleep(Duration::from_millis(5));
