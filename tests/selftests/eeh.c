@@ -86,9 +86,7 @@ static int open_and_touch(struct testbed *tb, char **p)
 	if (ret)
 		return ret;
 	*p = vfio_map(tb->dev, tb->ram, 0, TOUCHER_PAGES * PAGE_64K);
-	if (!*p || try_write64(*p, 77))
-		return -EFAULT;
-	return model_write32(&tb->model, V100_UNTRAINED_ACCESSES, 0);
+	return !*p || try_write64(*p, 77) ? -EFAULT : 0;
 }
 
 FIXTURE(eeh)

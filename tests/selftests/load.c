@@ -17,6 +17,7 @@
 
 #include "bind.h"
 #include "counts.h"
+#include "reset.h"
 #include "sys.h"
 #include "testbed.h"
 #include "toucher.h"
@@ -177,12 +178,10 @@ TEST_F_TIMEOUT(load, reset_while_faulting, LIMIT)
 	struct testbed tb;
 	struct toucher t;
 	unsigned int i;
-	__u32 lost = ~0U;
 	void *p;
 
 	ASSERT_EQ(0, testbed_open(&tb, 0, false))
 		TH_LOG("%s", tb.why);
-	ASSERT_EQ(0, model_write32(&tb.model, V100_UNTRAINED_ACCESSES, 0));
 	p = vfio_map(tb.dev, tb.ram, 0, TOUCHER_PAGES * PAGE_64K);
 	ASSERT_NE(NULL, p);
 	ASSERT_EQ(0, toucher_start(&t, p));
@@ -195,8 +194,7 @@ TEST_F_TIMEOUT(load, reset_while_faulting, LIMIT)
 	ASSERT_EQ(0, counts_take(&self->after));
 	toucher_stop(&t);
 	EXPECT_LT(0UL, atomic_load(&t.refused));
-	ASSERT_EQ(0, model_read32(&tb.model, V100_UNTRAINED_ACCESSES, &lost));
-	EXPECT_EQ(0U, lost);
+	EXPECT_EQ(0U, lost_accesses(&tb));
 	EXPECT_EQ(0U, counts_grown(&self->before, &self->after, limit(races),
 				   page_limit(races, self->kept_pages)));
 	ASSERT_EQ(0, munmap(p, TOUCHER_PAGES * PAGE_64K));

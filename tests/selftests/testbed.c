@@ -96,6 +96,9 @@ int testbed_open(struct testbed *tb, unsigned int gpu, bool kvm)
 	ret = model_attach(&tb->model, tb->dev);
 	if (ret)
 		return fail(tb, ret, "%s is not the nvlink2-v100 model", tb->gpu->bdf);
+	ret = model_read32(&tb->model, V100_UNTRAINED_ACCESSES, &tb->lost_before);
+	if (ret)
+		return fail(tb, ret, "%s does not say what was lost", tb->gpu->bdf);
 	ret = model_train(&tb->model);
 	if (ret)
 		return fail(tb, ret, "training the links of %s", tb->gpu->bdf);

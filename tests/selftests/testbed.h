@@ -20,6 +20,8 @@ struct testbed {
 	int dev;
 	struct model model;
 	struct vfio_region_info *ram;
+	/* Accesses of the GPU's RAM that were lost before it was opened. */
+	__u32 lost_before;
 	/* Position in the kernel log at the start. */
 	int kmsg;
 	/* What went wrong, for a person. */
