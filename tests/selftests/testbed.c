@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "kselftest.h"
@@ -13,6 +14,7 @@
 #include "scom.h"
 #include "sys.h"
 #include "testbed.h"
+#include "timeouts.h"
 
 /* Says what did not work, and that it was errno -@ret. */
 static __printf(3, 4)
@@ -120,6 +122,38 @@ int testbed_close(struct testbed *tb)
 	splats = kmsg_splats(tb->kmsg);
 	close(tb->kmsg);
 	return splats;
+}
+
+static bool is_in_unbind(pid_t child)
+{
+	char path[64], stack[4096];
+
+	snprintf(path, sizeof(path), "/proc/%d/stack", child);
+	return sys_read(path, stack, sizeof(stack)) > 0 && strstr(stack, "unbind_store");
+}
+
+pid_t testbed_unbind_in_child(struct testbed *tb, const char *bdf)
+{
+	const unsigned int tries = 1000 * time_factor();
+	pid_t child = fork();
+	unsigned int i;
+
+	if (child < 0)
+		return -errno;
+	if (!child) {
+		if (tb->dev >= 0)
+			close(tb->dev);
+		vfio_group_close(&tb->group);
+		_exit(!!driver_unbind(bdf));
+	}
+	for (i = 0; i < tries; i++) {
+		if (waitpid(child, NULL, WNOHANG))
+			return -ECHILD;
+		if (is_in_unbind(child))
+			return child;
+		usleep(10000);
+	}
+	return -ETIMEDOUT;
 }
 
 int testbed_mappings(const struct testbed *tb, const void *p)
