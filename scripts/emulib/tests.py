@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0
 """The project's tests: on this machine, of the models, and in the emulated host."""
 
+import datetime
 import re
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from collections.abc import Iterator
 
 from . import boot, config, console, fuzz, programs, qemu, root
 from .report import Check, Result, tail
+from .step import say
 
 EMU = [sys.executable, str(config.TREE / "scripts/emu"), "run"]
 GPUS = 3
@@ -166,10 +168,14 @@ def demo() -> Result:
 
 def fuzzer() -> Result:
     """A short run of what `make fuzz` runs for long, and all that once broke something."""
-    binary = ["--gpus", "6", "--timeout", "400", "--file", str(programs.fuzz_binary())]
-    short = ["/files/nvlink2-fuzz", "run", "--seed", "1", "--ops", "20000", "--seconds", "30", "--partial"]
+    binary = ["--gpus", "6", "--timeout", "400", "--append", fuzz.COUNTED, "--file", str(programs.fuzz_binary())]
+    # Other operations each day, and what fails today can be had again tomorrow.
+    seed = f"{datetime.date.today():%Y%m%d}"
+    again = f"fuzz: seed {seed}; make fuzz SEED={seed} does the same operations again"
+    say(again)
+    short = ["/files/nvlink2-fuzz", "run", "--seed", seed, "--ops", "20000", "--seconds", "30", "--partial"]
     run = Emulated("fuzz", binary, *short)
-    result = run.with_console(Result.one(run.status == 0, tail(run.output, 60)))
+    result = run.with_console(Result.one(run.status == 0, f"{tail(run.output, 60)}\n{again}"))
     known = fuzz.reproducers()
     if known:
         files = [option for path in known for option in ("--file", str(path))]
