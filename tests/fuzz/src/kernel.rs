@@ -197,7 +197,9 @@ pub fn own_objects() -> Option<BTreeMap<String, u64>> {
             let function = words.next().unwrap_or_default();
             // A frame without a name is one of a module that was unloaded, perhaps ours.
             if count != 0 && (line.contains(FRAME) || function.starts_with("0x")) {
-                let (function, _) = function.split_once('+').unwrap_or(("of a module that has gone", ""));
+                let (function, _) = function
+                    .split_once('+')
+                    .unwrap_or(("of a module that has gone", ""));
                 let cache = cache.file_name();
                 let name = format!("{}, {function}", cache.to_string_lossy());
                 *own.entry(name).or_default() += count;

@@ -198,7 +198,9 @@ pub fn run(limits: &Limits, sequences: impl Fn(u64) -> Sequences) -> Result<bool
         if let Some((before, first)) = &baseline {
             leaks.extend(Usage::read()?.growth(before, round - first));
         } else {
-            println!("memory of the whole kernel was not compared: {WARM_UP} rounds come before that");
+            println!(
+                "memory of the whole kernel was not compared: {WARM_UP} rounds come before that"
+            );
         }
         leaks.extend(kernel::memory_leaks());
     }

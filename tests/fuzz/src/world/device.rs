@@ -388,9 +388,7 @@ impl World<'_> {
         match write {
             Config::Memory(false) => {
                 // As in `Reset::WithMemoryOff`: accesses need not wait.
-                let _guard = info
-                    .is_gpu
-                    .then(|| self.shared.putting_to_sleep(info.gpu));
+                let _guard = info.is_gpu.then(|| self.shared.putting_to_sleep(info.gpu));
                 let result = self.memory_space(fd, false);
                 self.shared.count(Point::ConfigMemory, &result);
             }
