@@ -118,7 +118,7 @@ class Mutant:
 
     def source(self) -> Path:
         """The file that it changes."""
-        return (sources.linux() if self.patch else config.TREE) / self.file
+        return (kernel.STEP.home() / "linux" if self.patch else config.TREE) / self.file
 
     def baseline(self, seen: Seen) -> str:
         """What is wrong with the tests on the unchanged driver and kernel, or nothing."""
