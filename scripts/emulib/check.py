@@ -150,7 +150,8 @@ def _in_turn(start: float) -> Result:
     if not tally or (process.returncode and tally[2] == "0"):
         return Result.one(False, f"{check} ended with status {process.returncode}")
     # What it says of its failures is printed already. A check that was skipped has passed nothing.
-    return Result(*(int(number or 0) for number in tally.groups()))
+    passed, failed, skipped = (int(number or 0) for number in tally.groups())
+    return Result(passed, failed, skipped)
 
 
 def _list() -> None:
