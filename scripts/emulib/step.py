@@ -155,14 +155,17 @@ class Step:
             home = self.home()
             home.parent.mkdir(parents=True, exist_ok=True)
             # Shared for as long as it is used, exclusive for as long as it is made.
-            self._use = open(home.with_suffix(".lock"), "w", encoding="utf-8")
-            _lock(self._use, fcntl.LOCK_SH, self.name)
-            if not self.fresh():
-                _lock(self._use, fcntl.LOCK_EX, self.name)
+            with contextlib.ExitStack() as on_failure:
+                use = on_failure.enter_context(open(home.with_suffix(".lock"), "w", encoding="utf-8"))
+                _lock(use, fcntl.LOCK_SH, self.name)
                 if not self.fresh():
-                    self._make()
-                fcntl.flock(self._use, fcntl.LOCK_SH)
-            os.utime(self._stamp)
+                    _lock(use, fcntl.LOCK_EX, self.name)
+                    if not self.fresh():
+                        self._make()
+                    fcntl.flock(use, fcntl.LOCK_SH)
+                os.utime(self._stamp)
+                on_failure.pop_all()
+            self._use = use
             self._ready = True
 
     def _make(self) -> None:
