@@ -147,7 +147,7 @@ def _round(log: Log, choices: list[Way], reasons: list[str]) -> str:
 
 # What says less than the errors that it stands beside.
 LESS = re.compile(r"E: (?:Some (?:index )?files|Unable to fetch|Failed to fetch some|Unable to find a source|"
-                  r"Couldn't find any package by)|The whole log is")
+                  r"Couldn't find any package by|apt|mmdebstrap)|The whole log is")
 STALE = "W: no new package index: "
 
 
