@@ -17,10 +17,12 @@ import tempfile
 import time
 import unittest
 from pathlib import Path
+from unittest import mock
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "scripts"))
 
-from emulib import archive, config, enter, root, sources  # noqa: E402
+from emulib import archive, config, enter, newest, root, sources  # noqa: E402
+from emulib.log import Log  # noqa: E402
 
 EXACT = sources.LINUX_VERSION
 NEWER = "7.3.9-1~bpo13+1"
@@ -314,6 +316,74 @@ class Order(unittest.TestCase):
                "E: Unable to fetch some archives, maybe run apt-get update\nThe whole log is /x. Remedy"
         self.assertEqual(archive.reason(said), "Failed to fetch copy:/x  404  Not Found")
         self.assertEqual(archive.reason("rustc is 2.0\n"), "rustc is 2.0")
+
+
+    def take(self, answers: list[str]) -> tuple[str, int]:
+        """Go one way, which fails for each of the reasons but an empty one; what it got, and how often there was a pause."""
+        def go() -> str:
+            if why := answers.pop(0):
+                raise config.Failure(f"E: {why}")
+            return "it"
+
+        with (tempfile.TemporaryDirectory() as folder, Log("step", Path(folder) / "log") as log,
+              mock.patch.object(archive, "say"), mock.patch.object(archive.time, "sleep") as sleep):
+            return archive.take(log, [archive.Way("the way", go)], "the remedy"), sleep.call_count
+
+    def test_what_may_pass_is_tried_again(self) -> None:
+        self.assertEqual(self.take(["Failed to fetch it  404  Not Found", ""]), ("it", 1))
+        with self.assertRaisesRegex(config.Unavailable, "(?s)1. the way: .*404.*the remedy"):
+            self.take(["404"] * archive.ROUNDS)
+
+    def test_what_stays_so_is_not_tried_again(self) -> None:
+        with self.assertRaisesRegex(config.Unavailable, "was not found"):
+            self.take(["Version '1' for 'x' was not found"])
+
+
+class Newest(unittest.TestCase):
+    """What `check newest` makes of what it can fetch."""
+
+    def setUp(self) -> None:
+        cache = tempfile.TemporaryDirectory()
+        self.addCleanup(cache.cleanup)
+        for patch in (mock.patch.object(newest, "cache", lambda: Path(cache.name)), mock.patch.object(newest, "say")):
+            patch.start()
+            self.addCleanup(patch.stop)
+        self.ran: list[tuple[list[str], dict[str, str]]] = []
+
+    def found(self, linux_here: str, linux_there: str, setup: int = 0) -> None:
+        """The check, where this cache has one Linux, and the archive another."""
+        def said(command: list[str], env: dict[str, str]) -> subprocess.CompletedProcess[str]:
+            self.ran.append((command[2:], env))
+            status = setup if command[2] == "setup" else 0
+            return subprocess.CompletedProcess(command, status, "E: gone" if status else "2 passed, 0 failed\n", "")
+
+        for step in newest.FETCHED:
+            home = newest.cache() / "made" / step.name / "key"
+            write(home / "outcome", linux_there if step is sources.LINUX_STEP else "same")
+            write(home / ".done", "")
+            patch = mock.patch.object(step, "outcome", lambda here=linux_here if step is sources.LINUX_STEP else "same": here)
+            patch.start()
+            self.addCleanup(patch.stop)
+        with mock.patch.object(newest.procs, "said", said):
+            self.result = newest.newest()
+
+    def test_what_moved_is_built_in_the_other_cache(self) -> None:
+        self.found("7.3.4\ntree", "7.3.9\ntree")
+        self.assertEqual([command[0] for command, _ in self.ran], ["clean", "setup", "selftests-1chip"])
+        for _, environment in self.ran:
+            self.assertEqual((environment["NVLINK2_NEWEST"], environment["XDG_CACHE_HOME"]), ("1", str(newest.cache().parent)))
+        self.assertEqual((self.result.passed, self.result.failed), (2, 0))
+
+    def test_what_did_not_move_is_not_built_again(self) -> None:
+        self.found("7.3.4\ntree", "7.3.4\ntree")
+        command, environment = self.ran[-1]
+        self.assertEqual(command, ["selftests-1chip"])
+        self.assertNotIn("NVLINK2_NEWEST", environment)
+
+    def test_what_cannot_be_fetched_is_nobodys_failure(self) -> None:
+        with self.assertRaisesRegex(config.Unavailable, "E: gone"):
+            self.found("", "", setup=1)
+        self.assertEqual(self.ran[-1][0][0], "setup")
 
 
 if __name__ == "__main__":
