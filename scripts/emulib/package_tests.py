@@ -3,7 +3,7 @@
 
 import shutil
 
-from . import config, desk, enter, files, kernel, packages, procs, tests
+from . import archive, config, desk, enter, files, kernel, packages, procs, tests
 from .config import Unavailable
 from .report import Check, Result, tail
 
@@ -25,7 +25,7 @@ def lintian() -> Result:
 INSTALL = f"apt-get -q -y install --no-install-recommends {DEBS}/nvlink2-vfio_*.deb {DEBS}/nvlink2-vfio-dkms_*.deb"
 # The index is that of the root's making where the archive gives none. What cannot be resolved has status 1 and is ours.
 FETCH = f"""
-apt-get -q update || echo "W: using the package index of the last good update"
+{archive.update()}
 {INSTALL} --simulate
 {INSTALL} --download-only || exit {UNAVAILABLE}
 """

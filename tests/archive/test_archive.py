@@ -241,12 +241,20 @@ class Archives(unittest.TestCase):
         ball = self.cache / "mine.tar.xz"
         with tarfile.open(ball, "w:xz") as tar:
             tar.add(tree, "linux-7.3.1")
+        outcomes = []
         for mine in (tree, ball):
             self.emu("setup", "linux-source", NVLINK2_DEBIAN_MIRROR=here, NVLINK2_LINUX=str(mine))
             self.assertIn(f"using {mine}, as NVLINK2_LINUX says", self.said)
             self.assertNotIn("way", self.said)
             self.assertEqual(self.tree()["init/main.c"], "mine\n")
+            outcomes.append(self.outcome())
             self.emu("clean", "linux-source", NVLINK2_LINUX=str(mine))
+        # The same content is the same, and another is another, so that the kernel is built again.
+        linux(tree, "7.3.1", "changed")
+        self.emu("setup", "linux-source", NVLINK2_LINUX=str(tree))
+        self.assertEqual(outcomes[0][1], outcomes[1][1])
+        self.assertNotEqual(outcomes[0], self.outcome())
+        self.emu("clean", "linux-source", NVLINK2_LINUX=str(tree))
         linux(tree, "7.4.0", "mine")
         self.emu("setup", "linux-source", status=1, NVLINK2_DEBIAN_MIRROR=here, NVLINK2_LINUX=str(tree))
         self.assertIn(f"{tree} is not Linux 7.3", self.said)
