@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 
-from . import config, procs
+from . import config, enter, procs
 from .config import Failure, Unavailable
 from .log import Log, say
 
@@ -43,26 +43,20 @@ class Archive:
         return " ".join([kind, *([f"[{' '.join(words)}]"] if words else []), address, suite, "main"])
 
 
-def _own_mirror() -> str:
-    """The Debian archive that this machine's apt uses."""
-    listing = procs.run(
-        ["apt-get", "indextargets", "--format", "$(REPO_URI) $(ORIGIN) $(LABEL)", "Created-By: Packages"],
-        capture_output=True, text=True,
-    ).stdout
-    for line in listing.splitlines():
-        uri, *origin = line.split()
-        # Before the first `apt-get update` apt knows no origin, only the address.
-        if origin == ["Debian", "Debian"] or uri.rstrip("/").endswith("/debian"):
-            return uri
-    raise Failure(
-        "this machine's apt configuration names no Debian archive. Set "
-        "NVLINK2_DEBIAN_MIRROR to the address of one (the value of a 'URIs:' line)."
-    )
+KNOWN = ["apt-get", "indextargets", "--format", "$(REPO_URI) $(ORIGIN) $(LABEL)", "Created-By: Packages"]
 
 
-def mirror() -> Archive:
-    """The archive of current releases."""
-    return Archive("the Debian archive", config.mirror_override() or _own_mirror())
+def mirror() -> Archive | None:
+    """The archive of current releases: NVLINK2_DEBIAN_MIRROR, what this machine's apt uses, what the root is from."""
+    if address := config.mirror_override():
+        return Archive("the Debian archive", address)
+    for command in (KNOWN, enter.inside(KNOWN)):
+        for line in procs.run(command, capture_output=True, text=True).stdout.splitlines():
+            uri, *origin = line.split()
+            # Before the first `apt-get update` apt knows no origin, only the address.
+            if origin == ["Debian", "Debian"] or uri.rstrip("/").endswith("/debian"):
+                return Archive("the Debian archive", uri)
+    return None
 
 
 def snapshots() -> list[Archive]:
@@ -75,8 +69,12 @@ def archives(suite: str) -> list[Archive]:
     """Where to look for a suite, in order."""
     address = config.old_mirror_override()
     old = [Archive("the archive of NVLINK2_OLD_MIRROR", address)] if address else []
-    current = [mirror()]
-    return [*(old + current if suite in OLD_SUITES else current + old), *snapshots()]
+    current = [place] if (place := mirror()) else []
+    found = [*(old + current if suite in OLD_SUITES else current + old), *snapshots()]
+    if not found:
+        raise Failure("this machine's apt configuration names no Debian archive. Set NVLINK2_DEBIAN_MIRROR to the address "
+                      "of one (the value of a 'URIs:' line).")
+    return found
 
 
 @dataclass(frozen=True)
@@ -133,6 +131,8 @@ def _round(log: Log, choices: list[Way], reasons: list[str]) -> str:
         try:
             got = way.go()
         except Failure as failure:
+            if config.NO_ROOM in str(failure):
+                raise
             why = reason(str(failure))
             reasons.append(f"  {number}. {way.what}: {why}")
             say(f"{log.name}: {here}, {way.what}, failed: {why}")
@@ -207,7 +207,7 @@ mkdir -p /tmp/apt {LISTS}
 printf '%s\\n' {shlex.join(lines)} > /tmp/apt/sources.list
 printf %s {shlex.quote(APT_CONF)} > /tmp/apt/apt.conf
 # What was fetched for the root need not be fetched again.
-cp -rn --update=none /var/lib/apt/lists/. {LISTS} 2>/dev/null || true
+cp -r --update=none /var/lib/apt/lists/. {LISTS} 2>/dev/null || true
 mkdir -p {LISTS}/partial
 export APT_CONFIG=/tmp/apt/apt.conf
 {update(stale=not config.newest())}

@@ -115,9 +115,12 @@ def free_disk() -> int:
     return shutil.disk_usage(cache_dir()).free
 
 
+NO_ROOM = "The disk is full"
+
+
 def no_room() -> str:
     """What is to be done about a full disk."""
-    return (f"The disk is full: {cache_dir()} has {free_disk() >> 20} MiB free. Free some space ('scripts/emu clean "
+    return (f"{NO_ROOM}: {cache_dir()} has {free_disk() >> 20} MiB free. Free some space ('scripts/emu clean "
             "--old' removes what this checkout does not use), or set XDG_CACHE_HOME to a larger file system.")
 
 

@@ -29,7 +29,7 @@ def image() -> Path:
 
 def _fetch(log: Log) -> None:
     places = archive.archives(SUITE)
-    wanted = sources.Kernel(log, SOURCE_STEP, SUITE, LINUX, "5.10")
+    wanted = sources.LinuxSource(log, SOURCE_STEP, SUITE, LINUX, "5.10")
     archive.take(log, [
         *archive.ways(f"package {LINUX}, {SUITE}", places, wanted.package),
         *archive.ways(f"source package linux, {SUITE}", places, wanted.source),

@@ -52,7 +52,7 @@ git -c user.name=base -c user.email=base@localhost commit -q -m base
 
 
 @dataclass(frozen=True)
-class Kernel:
+class LinuxSource:
     """The ways to Debian's source of a Linux, which becomes `tree` in the home of `step`."""
 
     log: Log
@@ -122,8 +122,8 @@ def moved_qemu() -> str:
 
 def _linux_ways(log: Log) -> list[archive.Way]:
     places = archive.archives(root.BACKPORTS)
-    exact = Kernel(log, LINUX_STEP, root.BACKPORTS, LINUX, "7.3", LINUX_VERSION)
-    newest = Kernel(log, LINUX_STEP, root.BACKPORTS, LINUX, "7.3")
+    exact = LinuxSource(log, LINUX_STEP, root.BACKPORTS, LINUX, "7.3", LINUX_VERSION)
+    newest = LinuxSource(log, LINUX_STEP, root.BACKPORTS, LINUX, "7.3")
     newest_ways = [
         *archive.ways(f"the newest {LINUX}, {root.BACKPORTS}", places, newest.package),
         *archive.ways(f"the newest 7.3.N as source package, {root.BACKPORTS}", places, newest.source),
@@ -191,6 +191,8 @@ def _fetch_qemu(log: Log) -> None:
 
     archive.take(log, archive.ways(f"the newest 10.0.N, {root.SUITE}", archive.archives(root.SUITE), go),
                  archive.VARIABLES)
+    if (used := QEMU_STEP.outcome().strip()) != QEMU_VERSION:
+        say(f"qemu-source: {used} is not {QEMU_VERSION}, for which the models are made: a patch may not apply")
     shell(log, f"cd {QEMU_TREE}\n{COMMIT}")
 
 
@@ -205,7 +207,7 @@ def _fetch_target(log: Log) -> None:
             mkdir -p /tmp/target && cd /tmp/target
             apt-get -q download {" ".join(f"{package}:ppc64el" for package in TARGET_PACKAGES)}
             for deb in *.deb; do dpkg-deb -x "$deb" {TARGET_STEP.inner}; done
-            # What was built of others of the same release is the same to whom runs it.
+            # The suite and not the version: for a newer one of the same release nothing is built again.
             echo {suite} > {TARGET_STEP.inner}/outcome
         """, network=True)
         return f"{', '.join(TARGET_PACKAGES)} of {suite}"

@@ -326,6 +326,30 @@ class Order(unittest.TestCase):
         self.assertEqual(archive.reason("rustc is 2.0\n"), "rustc is 2.0")
 
 
+    def test_archive_that_the_root_is_from(self) -> None:
+        said = iter(["", "copy:/security Debian-Security Debian-Security\ncopy:/there Debian Debian\n"])
+
+        def run(command: list[str], **_: object) -> subprocess.CompletedProcess[str]:
+            return subprocess.CompletedProcess(command, 0, next(said), "")
+
+        names = ("NVLINK2_DEBIAN_MIRROR", "NVLINK2_OLD_MIRROR", "NVLINK2_SNAPSHOT")
+        with mock.patch.dict(os.environ), mock.patch.object(archive.procs, "run", run):
+            for name in names:
+                os.environ.pop(name, None)
+            # This machine knows none.
+            self.assertEqual([place.address for place in archive.archives("trixie")], ["copy:/there"])
+            said = iter(["", ""])
+            with self.assertRaisesRegex(config.Failure, "Set NVLINK2_DEBIAN_MIRROR"):
+                archive.archives("trixie")
+            said = iter(["", ""])
+            os.environ["NVLINK2_SNAPSHOT"] = "copy:/then"
+            self.assertEqual([place.address for place in archive.archives("trixie")], ["copy:/then"])
+
+    def test_full_disk_is_not_the_archives_fault(self) -> None:
+        with self.assertRaisesRegex(config.Failure, config.NO_ROOM) as raised:
+            self.take([config.no_room()])
+        self.assertNotIsInstance(raised.exception, config.Unavailable)
+
     def take(self, answers: list[str]) -> tuple[str, int]:
         """Go one way, which fails for each of the reasons but an empty one; what it got, and how often there was a pause."""
         def go() -> str:
