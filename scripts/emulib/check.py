@@ -201,10 +201,11 @@ def main() -> int:
 
     def work() -> int:
         start = time.monotonic()
-        # Checks of every day are a boot or a lint each. The long ones use both cores by themselves.
+        # Checks of every day are a boot or a lint each, parts of "debug" a boot. The other long ones use both cores by themselves.
         tally = run([check for check in chosen if check in CHECKS], config.jobs())
+        tally.add(run([check for check in chosen if check in debug_tests.PARTS], config.jobs()))
         for check in chosen:
-            if check in LONG_CHECKS:
+            if check in LONG_CHECKS and check not in debug_tests.PARTS:
                 tally.add(run([check], 1))
         if options.ci:
             tally.add(_in_turn(start))

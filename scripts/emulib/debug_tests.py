@@ -35,7 +35,8 @@ def _boot(name: str, gpus: int, *tests_to_run: str, mutations: tuple[str, ...] =
     """Selftests in a boot of the debug kernel of their own."""
     options = ["--kernel-debug", "--gpus", str(gpus), "--timeout", tests.scaled(LIMIT),
                "--file", str(programs.selftests_dir())]
-    if "fault_injection" in tests_to_run:
+    injects = any(choice.startswith("fault_injection") for choice in tests_to_run)
+    if injects:
         # Loads the module many hundred times: the module's own tests would run as often.
         options += ["--append", "kunit.enable=0"]
     for mutation in mutations:
@@ -49,15 +50,23 @@ def _boot(name: str, gpus: int, *tests_to_run: str, mutations: tuple[str, ...] =
     for verdict in VERDICTS:
         said = f"\n{verdict}\n" in run.output
         result.add(Result.one(said, f"run.sh did not say: {verdict}"))
-    injects = "fault_injection" in tests_to_run
     if injects:
         run.console = SHORT_OF_MEMORY.sub("", run.console)
-    return run.with_console(result, *tests_to_run, expected=INJECTED if injects else tests.NOTHING)
+    return run.with_console(result, *(choice.partition(":")[0] for choice in tests_to_run), expected=INJECTED if injects else tests.NOTHING)
 
 
+def fault_tests(source: str) -> dict[str, str]:
+    """The tests of fault_injection.c in parts, as run.sh's arguments: a part for each of its fixtures."""
+    parts: dict[str, list[str]] = {}
+    for fixture, test in re.findall(r"^TEST_F\w*\((\w+), (\w+)", source, re.MULTILINE):
+        parts.setdefault(fixture.removeprefix("fail").strip("_") or "module", ["fault_injection"]).append(test)
+    return {f"fault-{part}": ":".join(choice) for part, choice in parts.items()}
+
+
+FAULTS = fault_tests((programs.SELFTESTS / "fault_injection.c").read_text(encoding="utf-8"))
 # The longest first.
 BOOTS = [
-    ("fault-injection", 3, ("fault_injection",), ()),
+    *((name, 3, (choice,), ()) for name, choice in FAULTS.items()),
     ("selftests", 6, ("emulator", *tests.ANY_ORDER), ()),
     ("huge", 6, ("gpu_ram_huge",), ()),
     ("one-chip", 3, tuple(tests.ONE_CHIP), ()),
@@ -70,7 +79,8 @@ BOOTS = [
 def _part(name: str, gpus: int, names: tuple[str, ...], mutations: tuple[str, ...]) -> Check:
     """A boot of the debug kernel as a check of its own."""
     return Check(f"debug-{name}", lambda: _boot(name, gpus, *names, mutations=mutations),
-                 [qemu.STEP, initrd.DEBUG_STEP, programs.SELFTESTS_STEP], f"On the debug kernel: {', '.join(names)}.")
+                 [qemu.STEP, initrd.DEBUG_STEP, programs.SELFTESTS_STEP],
+                 f"On the debug kernel: {' '.join(names[:3])}{' ...' if len(names) > 3 else ''} {' '.join(mutations)}".strip())
 
 
 # Check "debug" is all of them.
@@ -101,4 +111,4 @@ def fuzz() -> Result:
 
 LONG_CHECKS = [*PARTS, Check("debug-fuzz", fuzz, [qemu.STEP, initrd.DEBUG_STEP, programs.FUZZ_STEP]), Check("load", load, tests.SELFTESTS)]
 # Checks that are the sum of others.
-SUMS = {"debug": PARTS}
+SUMS = {"debug": PARTS, "debug-fault-injection": [part for part in PARTS if part.name.removeprefix("debug-") in FAULTS]}
