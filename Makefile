@@ -2,7 +2,8 @@
 #
 # make setup   build what the rest needs
 # make demo    show the driver at work on an emulated host
-# make check   the tests and lints of every day; the others are long
+# make check   the tests and lints of every day
+# make check-all  these and the long ones that follow, which takes a night; scripts/check --list says more
 # make check-bad-firmware-all  boots with each kind of bad firmware; make check has a few
 # make check-clients  more guests of QEMU 7.2, and libvirt 9.0
 # make check-intree  builds of the kernel with the driver in its tree
@@ -32,7 +33,7 @@ KDIR ?= /lib/modules/$(shell uname -r)/build
 EMU := scripts/emu
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo check check-bad-firmware-all check-clients check-debug check-intree check-load check-newest check-orders check-packages docs rustdoc deb
+.PHONY: help setup demo check check-all docs rustdoc deb
 .PHONY: intree series rust-analyzer compare bench bench-peer fuzz fuzz-pure mutate modules modules_install install clean distclean
 
 help:
@@ -48,8 +49,11 @@ demo:
 check:
 	scripts/check
 
-check-bad-firmware-all check-clients check-debug check-intree check-load check-newest check-orders check-packages:
-	scripts/check $(@:check-%=%)
+check-all:
+	scripts/check --all
+
+check-%:
+	scripts/check $*
 
 docs rustdoc:
 	$(EMU) setup $@

@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0
 """Tests on the debug kernel, where allocations fail on demand, and tests under load."""
 
+import datetime
 import re
 
 from . import initrd, programs, qemu, tests
-from .report import Check, Result
+from .report import Check, Result, tail
 
 # How much slower than the everyday kernel it is, generously: for time limits of single tests.
 FACTOR = 10
@@ -23,6 +24,11 @@ CYCLES = 60
 # Pages that KASAN may keep for each of them. It was 71 for 60 cycles in a boot that had done nothing else.
 PAGES = 2
 ALL_CYCLES = 1000
+
+
+# How long the fuzzer goes on there, and what keeps its log whole and a slow machine from being taken for a hung one.
+FUZZ_SECONDS = 600
+FUZZ_LOG = "sysctl.kernel.hung_task_timeout_secs=600 log_buf_len=64M"
 
 
 def _boot(name: str, gpus: int, *tests_to_run: str, mutations: tuple[str, ...] = ()) -> Result:
@@ -80,6 +86,19 @@ def load() -> Result:
     return run.with_console(Result.tallied(run.status, run.output), "load")
 
 
-LONG_CHECKS = [*PARTS, Check("load", load, tests.SELFTESTS)]
+def fuzz() -> Result:
+    """Random operations on the debug kernel, other ones each day."""
+    seed = f"{datetime.date.today():%Y%m%d}"
+    run = tests.Emulated(
+        "debug-fuzz", ["--kernel-debug", "--gpus", "6", "--timeout", str(LIMIT), "--append", FUZZ_LOG,
+                       "--file", str(programs.fuzz_binary())],
+        "env", f"NVLINK2_TIME_FACTOR={FACTOR}", "/files/nvlink2-fuzz", "run", "--seed", seed, "--ops", "142000",
+        "--seconds", str(FUZZ_SECONDS), "--partial",
+    )
+    again = f"seed {seed}: scripts/emu fuzz --kernel-debug --gpus 6 --seed {seed} --append '{FUZZ_LOG}' does the same again"
+    return run.with_console(Result.one(run.status == 0, f"{tail(run.output, 60)}\n{again}"))
+
+
+LONG_CHECKS = [*PARTS, Check("debug-fuzz", fuzz, [qemu.STEP, initrd.DEBUG_STEP, programs.FUZZ_STEP]), Check("load", load, tests.SELFTESTS)]
 # Checks that are the sum of others.
 SUMS = {"debug": PARTS}

@@ -27,6 +27,8 @@ COVERAGE = " ".join([
       for what in ("level=4", "inline-8bit-counters", "pc-table", "trace-compares")),
 ])
 
+# Has the kernel remember who allocated what, so that the fuzzer can tell what the module lost from what comes and goes.
+COUNTED = "slab_debug=U,kmalloc-*"
 # A boot, the replay, and what a hang takes until it is called one.
 REPLAY_SECONDS = 300
 ROUND = re.compile(r"^round (\d+) of \d+: begins", re.MULTILINE)
@@ -51,6 +53,7 @@ class _Tee(io.RawIOBase):
 
 def _host(host: boot.Host, *files: Path) -> boot.Host:
     host.files = [*host.files, programs.fuzz_binary(), *files]
+    host.append = f"{host.append} {COUNTED}"
     return host
 
 

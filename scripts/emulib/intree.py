@@ -29,7 +29,7 @@ PLACES = {
 }
 # What works in this project only: its own Makefile and runner, and the comparison with Linux 5.10.
 OURS = {"tests/selftests/Makefile", "tests/selftests/run.sh", "tests/selftests/left_behind.c"}
-KINDS = (".rs", ".c", ".h", ".rst", ".dot", ".tsv")
+KINDS = (".rs", ".c", ".h", ".rst", ".dot", ".tsv", ".txt")
 # A file that only a tree with the series has.
 SERIES_MARK = "arch/powerpc/include/asm/pnv-npu2.h"
 DRIVER = "drivers/vfio/pci/nvlink2"

@@ -2,6 +2,7 @@
 """Mutants of the driver and of the kernel series: does a test notice when a check is missing?"""
 
 import concurrent.futures
+import datetime
 import queue
 import re
 import shutil
@@ -11,9 +12,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from . import boot, config, enter, files, initrd, kernel, module, procs, programs
+from . import boot, config, enter, files, initrd, kernel, module, procs, programs, qemu
 from .config import Failure
-from .report import tail
+from .report import Check, Result, tail
 from .step import Log, say
 
 MUTANTS = config.TREE / "tests/mutants.toml"
@@ -118,7 +119,7 @@ class Mutant:
 
     def source(self) -> Path:
         """The file that it changes."""
-        return (sources.linux() if self.patch else config.TREE) / self.file
+        return (kernel.STEP.home() / "linux" if self.patch else config.TREE) / self.file
 
     def baseline(self, seen: Seen) -> str:
         """What is wrong with the tests on the unchanged driver and kernel, or nothing."""
@@ -352,6 +353,16 @@ def chosen(mutants: list[Mutant], only: str, part: str) -> list[Mutant]:
     return found
 
 
+# A part of the mutants that is tried in about 20 minutes on 2 cores.
+PARTS = 6
+
+
+def of_today() -> Result:
+    """One of a few parts of the mutants, another each day: a test has to notice each mutant."""
+    part = f"{datetime.date.today().toordinal() // PARTS % PARTS + 1}/{PARTS}"
+    return Result.one(run("", part) == 0, f"scripts/emu mutate --part {part} says what was not noticed")
+
+
 def run(only: str, part: str = "") -> int:
     """Try the chosen mutants; fail for one that is not noticed as it has to be, or whose tests fail without it."""
     mutants = chosen(load(), only, part)
@@ -384,3 +395,6 @@ def run(only: str, part: str = "") -> int:
             print(f"{'red ' if red else 'FAIL'} {trying[done].name}: {text}", flush=True)
     say(f"mutate: {len(mutants) - bad} of {len(mutants)} mutants are noticed")
     return 1 if bad else 0
+
+
+CHECKS = [Check("mutants-run", of_today, [qemu.STEP, initrd.STEP, programs.SELFTESTS_STEP])]

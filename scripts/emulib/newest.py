@@ -8,6 +8,7 @@ import os
 import sys
 
 from . import config, files, procs, root, sources
+from .config import Unavailable
 from .report import Check, Result, tail
 from .step import say
 
@@ -28,7 +29,7 @@ def newest() -> Result:
         done = procs.said([sys.executable, EMU, *arguments], env=environment)
         say("".join(f"newest: {line}\n" for line in done.stdout.splitlines()).rstrip())
         if done.returncode:
-            return Result(0, 0, 1, f"could not be fetched, so that nothing was tried:\n{tail(done.stdout)}")
+            raise Unavailable(f"newest: could not be fetched, so that nothing was tried:\n{tail(done.stdout)}")
     done = procs.said([sys.executable, CHECK, "selftests-1chip"], env=environment)
     result = Result.tallied(done.returncode, done.stdout)
     outcomes = sorted((cache / "nvlink2-vfio/made").glob("*/*/outcome"))

@@ -95,7 +95,7 @@ def _look(linux: Path | None) -> Seen:
     """Run tests/selftests/left_behind on our kernel, or another."""
     seen = Seen("", {}, set())
     for arguments, mutations in BOOTS:
-        host = boot.Host(kernel=linux, files=[programs.selftests_dir() / "left_behind"],
+        host = boot.Host(kernel=linux, files=[programs.selftests_dir() / "left_behind", programs.SPLATS],
                          mutations=mutations, timeout=300)
         output = io.BytesIO()
         status = boot.run(host, ["/files/left_behind", *arguments], output)

@@ -95,6 +95,10 @@ pub fn run(limits: &Limits, sequences: impl Fn(u64) -> Sequences) -> Result<bool
     let mut lost = monitor.untrained_accesses(&machine)?;
     let lost_before = lost;
     let mut baseline = None;
+    let own = kernel::own_objects();
+    if own.is_none() && !kernel::has_kmemleak() {
+        bail!("nothing would tell of lost memory: have slab_debug=U on the kernel's command line");
+    }
     let mut findings = Findings::default();
     let mut splats = 0;
     let mut round = limits.first_round;
@@ -130,7 +134,7 @@ pub fn run(limits: &Limits, sequences: impl Fn(u64) -> Sequences) -> Result<bool
             "round {round} of {end}: begins {} s after the first",
             (sys::milliseconds() - begin) / 1000
         );
-        if let Err(error) = one_round(&machine, shared, &sequences(round)) {
+        if let Err(error) = one_round(&machine, shared, &sequences(round), &mut log) {
             findings.add(round, [format!("{error:#}")]);
         }
         if shared.violations.swap(0, SeqCst) != 0 {
@@ -139,7 +143,17 @@ pub fn run(limits: &Limits, sequences: impl Fn(u64) -> Sequences) -> Result<bool
                 ["something was possible that must not be, see above".to_owned()],
             );
         }
-        let left = || kernel::left_behind(&machine);
+        let left = || {
+            let left = kernel::left_behind(&machine);
+            match &own {
+                Some(before) if left.is_empty() => kernel::more_objects(before),
+                _ => left,
+            }
+        };
+        // A driver that is bound has objects: as many as it had before the first round.
+        if let Err(error) = machine.bind_all() {
+            findings.add(round, [format!("binding: {error:#}")]);
+        }
         if findings.0.is_empty() && kernel::settle(ADMIN_SECONDS, "", || left().is_empty()).is_err()
         {
             findings.add(
@@ -183,6 +197,10 @@ pub fn run(limits: &Limits, sequences: impl Fn(u64) -> Sequences) -> Result<bool
     if findings.0.is_empty() {
         if let Some((before, first)) = &baseline {
             leaks.extend(Usage::read()?.growth(before, round - first));
+        } else {
+            println!(
+                "memory of the whole kernel was not compared: {WARM_UP} rounds come before that"
+            );
         }
         leaks.extend(kernel::memory_leaks());
     }
@@ -257,7 +275,12 @@ fn inherit(machine: &Machine) -> Result<Inherited> {
     })
 }
 
-fn one_round(machine: &Machine, shared: &'static Shared, sequences: &Sequences) -> Result<()> {
+fn one_round(
+    machine: &Machine,
+    shared: &'static Shared,
+    sequences: &Sequences,
+    log: &mut Log,
+) -> Result<()> {
     shared.begin_round();
     shared.used.store(sequences.len(), SeqCst);
     let mut inherited = Some(inherit(machine)?);
@@ -273,7 +296,7 @@ fn one_round(machine: &Machine, shared: &'static Shared, sequences: &Sequences) 
         pids.push(Some(pid));
     }
     drop(inherited);
-    let result = watch(shared, &mut pids);
+    let result = watch(shared, &mut pids, log);
     if result.is_err() {
         pids.iter().flatten().for_each(|pid| sys::kill(*pid));
     }
@@ -319,9 +342,10 @@ fn work(
 }
 
 /// Waits for all processes; an error if one dies or hangs.
-fn watch(shared: &Shared, pids: &mut [Option<i32>]) -> Result<()> {
+fn watch(shared: &Shared, pids: &mut [Option<i32>], log: &mut Log) -> Result<()> {
     let limit = kernel::limit(OPERATION_SECONDS);
     while pids.iter().any(Option::is_some) {
+        log.poll();
         while let Some((pid, status)) = sys::reap() {
             if let Some(index) = pids.iter().position(|other| *other == Some(pid)) {
                 pids[index] = None;
