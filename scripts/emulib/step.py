@@ -266,7 +266,7 @@ def ensure_all(steps: Iterable[Step]) -> dict[Step, Failure]:
             tasks[step] = pool.submit(work, step)
 
     # A thread for each, as those wait that need others.
-    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+    with concurrent.futures.ThreadPoolExecutor(len(Step.all)) as pool:
         for step in steps:
             submit(step)
     broken: dict[Step, Failure] = {}
