@@ -43,7 +43,7 @@ setup:
 	$(EMU) setup
 
 demo:
-	$(EMU) setup demo
+	$(EMU) setup demo qemu initrd
 	$(EMU) run --file "$$($(EMU) product demo)" -- /files/nvlink2-demo
 
 check:

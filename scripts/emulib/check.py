@@ -17,7 +17,7 @@ from . import (
 )
 from .config import Failure, Unavailable
 from .report import TALLY, Check, Result
-from .step import Step, duration, say
+from .step import Step, duration, ensure_all, say
 
 CHECKS: list[Check] = [*client_tests.CHECKS, *tests.CHECKS, *lints.CHECKS]
 # Too long for each time: these run when they are named, all with --all, and in turn, a day one, with --ci.
@@ -32,22 +32,7 @@ LONG_MINUTES = 35
 
 def _set_up(checks: list[Check]) -> dict[Step, Failure]:
     """Build what the checks need; the steps that can't be done, and why."""
-    broken: dict[Step, Failure] = {}
-
-    def ensure(step: Step) -> None:
-        for need in step.needs:
-            ensure(need)
-        if step not in broken:
-            try:
-                if causes := [broken[need] for need in step.needs if need in broken]:
-                    raise causes[0]
-                step.ensure()
-            except Failure as failure:
-                broken[step] = failure
-
-    for step in cli.ALL_STEPS:
-        if any(step in check.needs for check in checks):
-            ensure(step)
+    broken = ensure_all(step for step in cli.ALL_STEPS if any(step in check.needs for check in checks))
     for failure in dict.fromkeys(broken.values()):
         say(f"check: {failure}")
     return broken

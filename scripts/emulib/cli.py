@@ -13,7 +13,7 @@ from . import (
     peer, procs, programs, qemu, root, sources,
 )
 from .config import Failure
-from .step import Step, say
+from .step import Step, ensure_all, say
 
 STEPS: list[Step] = [
     root.STEP, sources.LINUX_STEP, sources.QEMU_STEP, sources.TARGET_STEP,
@@ -216,8 +216,8 @@ def ensure(steps: list[Step]) -> None:
     """Make sure that this machine can enter the root, and that `steps` are done."""
     root.STEP.ensure()
     enter.check_entry()
-    for step in steps:
-        step.ensure()
+    for failure in ensure_all(steps).values():
+        raise failure
 
 
 def _clean(names: list[str], old: bool) -> int:

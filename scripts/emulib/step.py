@@ -7,6 +7,7 @@ Inside of the build root the home that belongs to this checkout is always at `/m
 the same paths again in a home that began as a copy of another.
 """
 
+import concurrent.futures
 import contextlib
 import fcntl
 import hashlib
@@ -22,7 +23,7 @@ from . import config, files
 from .config import Failure
 from .log import Log, duration, say
 
-__all__ = ["Log", "Step", "digest", "duration", "locked", "say"]
+__all__ = ["Log", "Step", "digest", "duration", "ensure_all", "locked", "say"]
 
 # How many homes of a step stay: of this checkout, and of those that were used last.
 KEPT = 3
@@ -246,6 +247,38 @@ class Step:
         if freed < 0:
             raise Failure(f"{self.name}: {home} is used by another run. Wait for it, or end it.")
         say(f"{self.name}: removed, {freed >> 20} MiB free again")
+
+
+def ensure_all(steps: Iterable[Step]) -> dict[Step, Failure]:
+    """Ensure `steps` and what they need; those that can't be done, and why.
+
+    They are made side by side, though most use all cores: one that waits for the network, or for its only compiler,
+    leaves them to the others.
+    """
+    tasks: dict[Step, concurrent.futures.Future] = {}
+
+    def work(step: Step) -> None:
+        for need in step.needs:
+            tasks[need].result()
+        step.ensure()
+
+    def submit(step: Step) -> None:
+        for need in step.needs:
+            submit(need)
+        if step not in tasks:
+            tasks[step] = pool.submit(work, step)
+
+    # A thread for each, as those wait that need others.
+    with concurrent.futures.ThreadPoolExecutor(len(Step.all)) as pool:
+        for step in steps:
+            submit(step)
+    broken: dict[Step, Failure] = {}
+    for step, task in tasks.items():
+        try:
+            task.result()
+        except Failure as failure:
+            broken[step] = failure
+    return broken
 
 
 @contextlib.contextmanager

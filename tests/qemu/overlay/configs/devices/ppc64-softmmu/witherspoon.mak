@@ -3,8 +3,9 @@
 # (configure --without-default-devices).
 
 CONFIG_POWERNV=y
-# POWERNV selects devices on it.
+# What POWERNV selects needs these, without saying so: I2C the devices on its bus, ACPI the BMC.
 CONFIG_I2C=y
+CONFIG_ACPI=y
 CONFIG_PSERIES=y
 
 CONFIG_NVLINK2_V100=y
