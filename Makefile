@@ -2,22 +2,27 @@
 #
 # make setup   build what the rest needs
 # make demo    show the driver at work on an emulated host
-# make check   the tests and lints of every day; the others are long
+# make check   the tests and lints of every day
+# make check-all  these and the long ones that follow, which takes a night; scripts/check --list says more
+# make check-bad-firmware-all  boots with each kind of bad firmware; make check has a few
 # make check-clients  more guests of QEMU 7.2, and libvirt 9.0
 # make check-intree  builds of the kernel with the driver in its tree
 # make check-debug  the selftests on a debug kernel (KASAN, lockdep, ...), and every allocation failing once
 # make check-load  1000 cycles of use, 100 resets, 50 unbinds under load: no memory may be gone
 # make check-orders  all selftests with pages of GPU RAM of 64 KiB and of 2 MiB only
+# make check-newest  the one-chip selftests on the newest Linux 7.3.N, QEMU 10.0.N and rustc that archives have today
 # make check-packages  install the Debian packages and use them
 # make docs    the documents: HTML, manual pages
 # make rustdoc the documentation of the module's code
 # make deb     Debian packages
 # make intree DIR=<Linux 7.3>  put the driver into a kernel source tree
 # make series OUT=<new folder>  the whole as patches
+# make rust-analyzer  rust-project.json, from which an editor knows the module
 # make bench   what mapping and using GPU RAM costs; bench-peer: beside the original C driver
 # make fuzz [OPS=n] [SEED=s] [GPUS=3|6]  random operations of a hostile user; a failure is reduced
 # make fuzz-pure [SECONDS=n]  coverage-guided fuzzing of the module's kernel-free parts and of what nvlink2ctl reads
-# make mutate [ONLY=text]  take checks out of the driver, one at a time: a test has to notice each
+# make mutate [ONLY=text] [PART=k/n]  take checks out of driver and kernel, one at a time: a test has to notice each;
+#              every n-th of them beginning with the k-th
 # make compare what the original C driver leaves behind, and what this one does
 # make distclean  remove all that was built
 # make KDIR=<build tree of a Linux 7.3 with the series> modules install
@@ -28,8 +33,8 @@ KDIR ?= /lib/modules/$(shell uname -r)/build
 EMU := scripts/emu
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo check check-clients check-debug check-intree check-load check-orders check-packages docs rustdoc deb
-.PHONY: intree series compare bench bench-peer fuzz fuzz-pure mutate modules modules_install install clean distclean
+.PHONY: help setup demo check check-all docs rustdoc deb
+.PHONY: intree series rust-analyzer compare bench bench-peer fuzz fuzz-pure mutate modules modules_install install clean distclean
 
 help:
 	@sed -n 's/^# \(make.*\)/  \1/p' Makefile
@@ -38,14 +43,17 @@ setup:
 	$(EMU) setup
 
 demo:
-	$(EMU) setup demo
+	$(EMU) setup demo qemu initrd
 	$(EMU) run --file "$$($(EMU) product demo)" -- /files/nvlink2-demo
 
 check:
 	scripts/check
 
-check-clients check-debug check-intree check-load check-orders check-packages:
-	scripts/check $(@:check-%=%)
+check-all:
+	scripts/check --all
+
+check-%:
+	scripts/check $*
 
 docs rustdoc:
 	$(EMU) setup $@
@@ -60,6 +68,9 @@ intree:
 
 series:
 	scripts/dist series "$(OUT)"
+
+rust-analyzer:
+	scripts/dist $@
 
 compare:
 	$(EMU) compare
@@ -77,7 +88,7 @@ fuzz-pure:
 	$(EMU) fuzz-pure --seconds $(or $(SECONDS),60)
 
 mutate:
-	$(EMU) mutate --only "$(ONLY)"
+	$(EMU) mutate --only "$(ONLY)" --part "$(PART)"
 
 # A folder that is not a system's root has nothing that depmod could look at.
 modules modules_install clean:

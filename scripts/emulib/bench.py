@@ -2,12 +2,13 @@
 """What mapping and using GPU RAM costs, in instructions of the emulated host."""
 
 import re
+import shutil
 import subprocess
 from pathlib import Path
 
-from . import boot, config, module, peer, programs, root
+from . import boot, config, enter, module, peer, procs, programs, root
 from .config import Failure
-from .step import Log, Step, digest, say
+from .step import Log, Step, digest, locked, say
 
 REPORT = config.TREE / "tests/bench/report"
 # 32 GiB are touched, which the smaller of the two kinds of V100 does not have.
@@ -20,21 +21,19 @@ def folder() -> Path:
     return config.cache_dir() / "bench"
 
 
-def _report() -> Path:
-    return config.cache_dir() / "demo/release/nvlink2-bench-report"
-
-
 def _build(log: Log) -> None:
-    log.run(programs.cargo("tests/bench/report", "build", "--release", "--locked"),
-            remedy="Needed: the crates.io registry within reach.")
+    with locked("cargo-report"):
+        log.run(programs.cargo("tests/bench/report", "build", "--release", "--locked"),
+                remedy="Needed: the crates.io registry within reach.")
+        shutil.copy2(config.cache_dir() / "cargo-target/release/nvlink2-bench-report", STEP.home())
 
 
 STEP = Step(
     "bench-report",
     "building the program that makes tables and plots (1 min when cold)",
-    lambda: digest(REPORT, repr(programs.CARGO_ENV)),
+    lambda: digest(REPORT),
     _build,
-    [_report()],
+    ["nvlink2-bench-report"],
     [root.STEP],
 )
 
@@ -53,9 +52,8 @@ def _measure(linux: Path | None, names: list[str]) -> Path:
 
 def _code() -> int:
     """Bytes of code in the module."""
-    sections = subprocess.run(
-        root.inside(["powerpc64le-linux-gnu-size", "-A", "-d",
-                     f"{config.ROOT_CACHE}/{module.binary().relative_to(config.cache_dir())}"]),
+    sections = procs.run(
+        enter.inside(["powerpc64le-linux-gnu-size", "-A", "-d", config.inner(module.STEP.path())]),
         stdout=subprocess.PIPE, text=True, check=True,
     ).stdout
     return sum(int(size) for size in re.findall(r"^\.text\S*\s+(\d+)", sections, re.MULTILINE))
@@ -67,6 +65,6 @@ def run(with_peer: bool, names: list[str]) -> int:
     inputs: list[str | Path] = ["--ours", _measure(None, names)]
     if with_peer:
         inputs += ["--peer", _measure(peer.image(), names)]
-    status = subprocess.run([_report(), *inputs, "--text", str(_code()), "--out", folder()], check=False).returncode
+    status = procs.run([str(STEP.path()), *map(str, inputs), "--text", str(_code()), "--out", str(folder())]).returncode
     say(f"{folder()}: {', '.join(sorted(path.name for path in folder().iterdir()))}")
     return status

@@ -6,7 +6,6 @@ import os
 import re
 import shlex
 import shutil
-import signal
 import subprocess
 import sys
 import threading
@@ -17,8 +16,8 @@ from io import BufferedReader
 from pathlib import Path
 from typing import BinaryIO
 
-from . import config, initrd, qemu, root, sources
-from .config import Failure
+from . import config, enter, files, initrd, procs, qemu, sources
+from .config import Failure, inner
 from .kernel import HOST, Kernel
 from .step import Log, Step, digest, duration, say
 
@@ -30,7 +29,6 @@ HOST_DIED = 125
 TAIL = 40
 
 MACHINE = f"{config.ROOT_TREE}/tests/qemu/machine.py"
-EMULATOR = f"{config.ROOT_CACHE}/qemu/qemu-system-ppc64"
 BEGIN = "emu: command starts"
 END = re.compile(r"^emu: command ended with status (\d+)\s*$", re.MULTILINE)
 
@@ -71,16 +69,11 @@ def _run_dir() -> Iterator[Path]:
     # What a run left behind that was killed.
     for other in runs.iterdir():
         if not Path(f"/proc/{other.name.partition('-')[0]}").exists():
-            root.remove(other)
+            files.remove(other)
     try:
         yield folder
     finally:
-        root.remove(folder)
-
-
-def _inner(path: Path) -> str:
-    """A path below the cache as the root sees it."""
-    return f"{config.ROOT_CACHE}/{path.relative_to(config.cache_dir())}"
+        files.remove(folder)
 
 
 def _disk_options(host: Host) -> str:
@@ -90,7 +83,7 @@ def _disk_options(host: Host) -> str:
             raise Failure(f"--disk {disk}: no such file")
         if not disk.resolve().is_relative_to(config.cache_dir()):
             raise Failure(f"--disk {disk}: the emulator sees only files below {config.cache_dir()}")
-    return " ".join(f"--disk {shlex.quote(_inner(disk.resolve()))}" for disk in host.disks)
+    return " ".join(f"--disk {shlex.quote(inner(disk.resolve()))}" for disk in host.disks)
 
 
 def _modules(host: Host) -> list[str]:
@@ -102,7 +95,7 @@ def _modules(host: Host) -> list[str]:
 
 def _prepare(host: Host, run: Path, command: list[str] | None) -> str:
     """Lay out the run's files; return the shell script that starts QEMU in the root."""
-    with Log("run") as log:
+    with Log("run", run / "run.log") as log:
         added = initrd.overlay(log, run, command, host.files, _modules(host))
     image = run / "vmlinux"
     for path, option in ((host.kernel, "--kernel"), (host.initrd, "--initrd")):
@@ -111,7 +104,7 @@ def _prepare(host: Host, run: Path, command: list[str] | None) -> str:
     if host.kernel:
         shutil.copyfile(host.kernel, image)
     else:
-        image.symlink_to(_inner(host.ours.image()))
+        image.symlink_to(inner(host.ours.image()))
     with open(run / "initrd", "wb") as whole:
         foundation = host.initrd or initrd.base(host.ours)
         whole.write(foundation.read_bytes())
@@ -127,7 +120,7 @@ def _start(machine: str, options: str) -> str:
     return f"""
         mapfile -t machine < <({machine})
         [ ${{#machine[@]}} -gt 0 ]
-        exec {EMULATOR} "${{machine[@]}}" -L {_inner(sources.firmware())} -kernel vmlinux -initrd initrd {options} \\
+        exec {qemu.EMULATOR} "${{machine[@]}}" -L {inner(sources.firmware())} -kernel vmlinux -initrd initrd {options} \\
             "$@" 2>qemu.log
     """
 
@@ -136,7 +129,7 @@ def _pseries(host: Host, run: Path, arguments: str) -> str:
     """The shell script of a pseries guest."""
     if host.mutations or host.disks or host.icount:
         raise Failure("--pseries: a guest has no OPAL firmware (--mutate), no disks (--disk) and no --icount")
-    return f"cd {_inner(run)}\n" + _start(f"python3 {MACHINE} guest-args", f"-append {shlex.quote(arguments)}")
+    return f"cd {inner(run)}\n" + _start(f"python3 {MACHINE} guest-args", f"-append {shlex.quote(arguments)}")
 
 
 def _witherspoon(host: Host, run: Path, arguments: str) -> str:
@@ -144,10 +137,9 @@ def _witherspoon(host: Host, run: Path, arguments: str) -> str:
     icount = "--icount" if host.icount else ""
     mutate = ""
     if host.mutations:
-        good = tree_step(host.gpus)
-        good.ensure()
+        good = TREE_STEPS[host.gpus].ensured()
         mutate = f"""
-            python3 {MACHINE} shim --kernel vmlinux --fdt {_inner(good.products[0])} \\
+            python3 {MACHINE} shim --kernel vmlinux --fdt {inner(good)} \\
                 --mutate {shlex.quote(",".join(host.mutations))} \\
                 --append {shlex.quote(arguments)} --initrd initrd mutated
             mv mutated vmlinux
@@ -155,9 +147,9 @@ def _witherspoon(host: Host, run: Path, arguments: str) -> str:
     machine = f"python3 {MACHINE} args --gpus {host.gpus} --gpu-ram {shlex.quote(host.gpu_ram)} {icount} " \
         + _disk_options(host)
     return f"""
-        cd {_inner(run)}
+        cd {inner(run)}
         mapfile -t machine < <({machine})
-        {EMULATOR} "${{machine[@]}}" -L {_inner(sources.firmware())} -machine dumpdtb=base.dtb >dumpdtb.log 2>&1 ||
+        {qemu.EMULATOR} "${{machine[@]}}" -L {inner(sources.firmware())} -machine dumpdtb=base.dtb >dumpdtb.log 2>&1 ||
             {{ cat dumpdtb.log >&2; exit 1; }}
         python3 {MACHINE} tree --gpus {host.gpus} --append {shlex.quote(arguments)} \\
             --initrd initrd base.dtb machine.dtb
@@ -187,9 +179,9 @@ def run(host: Host, command: list[str], output: BinaryIO = sys.stdout.buffer) ->
     """Boot, run `command` as root, relay its output; return its exit status."""
     with _run_dir() as folder:
         script = _prepare(host, folder, command)
-        process = subprocess.Popen(
-            root.inside(["bash", "-euo", "pipefail", "-c", script, "qemu", *PORTS, *MONITOR]),
-            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, start_new_session=True,
+        process = procs.spawn(
+            enter.inside(["bash", "-euo", "pipefail", "-c", script, "qemu", *PORTS, *MONITOR]),
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
         )
         relay = threading.Thread(
             target=_relay, args=(process.stdout, output), daemon=True
@@ -201,10 +193,10 @@ def run(host: Host, command: list[str], output: BinaryIO = sys.stdout.buffer) ->
         except subprocess.TimeoutExpired:
             expired = True
         finally:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
+            procs.kill(process)
             process.wait()
             relay.join(5)
+            procs.forget(process)
         console = folder / "console.log"
         if host.console and console.exists():
             shutil.copyfile(console, host.console)
@@ -220,8 +212,8 @@ def _relay(source: BufferedReader, sink: BinaryIO) -> None:
 
 def _status(host: Host, folder: Path, expired: bool, emulator: int, output: BinaryIO) -> int:
     """The command's exit status, or ours with an explanation."""
-    console = _read(folder / "console.log")
-    said = _read(folder / "status").strip()
+    console = files.text(folder / "console.log")
+    said = files.text(folder / "status").strip()
     if not said and (match := END.search(console)):
         # A kernel without virtio-serial: the console carried the command's output.
         text = console[console.index(BEGIN) + len(BEGIN):match.start()].lstrip("\r\n")
@@ -231,7 +223,7 @@ def _status(host: Host, folder: Path, expired: bool, emulator: int, output: Bina
     if said and not expired:
         return int(said)
     say("\n".join(["---- last lines of the console", *console.splitlines()[-TAIL:],
-                   "---- QEMU", *_read(folder / "qemu.log").splitlines(), "----"]))
+                   "---- QEMU", *files.text(folder / "qemu.log").splitlines(), "----"]))
     if expired:
         say(f"emu: no end after {duration(host.timeout)} (--timeout), the emulated host was stopped")
         return TIMED_OUT
@@ -239,30 +231,30 @@ def _status(host: Host, folder: Path, expired: bool, emulator: int, output: Bina
     return HOST_DIED
 
 
-def tree_step(gpus: int) -> Step:
-    """The device tree that OPAL gives Linux on a machine with this many GPUs."""
-    product = config.cache_dir() / f"fdt/{gpus}.dtb"
+def _read_tree(gpus: int, product: Path) -> None:
+    fresh = product.with_suffix(".new")
+    with open(fresh, "wb") as tree:
+        status = run(Host(gpus=gpus, module=False, timeout=120), ["cat", "/sys/firmware/fdt"], tree)
+    if status:
+        raise Failure(f"reading the device tree of a boot failed with status {status}")
+    fresh.rename(product)
 
-    def build(_: Log) -> None:
-        product.parent.mkdir(exist_ok=True)
-        fresh = product.with_suffix(".new")
-        with open(fresh, "wb") as tree:
-            status = run(Host(gpus=gpus, module=False, timeout=120), ["cat", "/sys/firmware/fdt"], tree)
-        if status:
-            raise Failure(f"reading the device tree of a boot failed with status {status}")
-        fresh.rename(product)
 
-    return Step(f"fdt-{gpus}", "reading the device tree of a boot",
-                lambda: digest(config.TREE / "tests/qemu/machine.py"), build, [product],
-                [qemu.STEP, initrd.STEP])
+def _tree_step(gpus: int) -> Step:
+    step = Step(f"fdt-{gpus}", "reading the device tree of a boot", lambda: digest(config.TREE / "tests/qemu/machine.py"),
+                lambda _: _read_tree(gpus, step.path()), ["fdt.dtb"], [qemu.STEP, initrd.STEP])
+    return step
+
+
+# The device tree that OPAL gives Linux on a machine, by its number of GPUs.
+TREE_STEPS = {gpus: _tree_step(gpus) for gpus in (3, 6)}
 
 
 def mutations(gpus: int) -> str:
     """The known mutations: name, node, property and defect, a line each."""
-    step = tree_step(gpus)
-    step.ensure()
-    command = root.inside(["python3", MACHINE, "mutations", _inner(step.products[0])])
-    return subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
+    tree = TREE_STEPS[gpus].ensured()
+    return procs.run(enter.inside(["python3", MACHINE, "mutations", inner(tree)]),
+                     stdout=subprocess.PIPE, text=True, check=True).stdout
 
 
 def shell(host: Host) -> int:
@@ -271,10 +263,6 @@ def shell(host: Host) -> int:
         script = _prepare(host, folder, None)
         say("emu: booting; Ctrl-A X ends the emulation at once, Ctrl-A C reaches QEMU's monitor")
         return subprocess.run(
-            root.inside(["bash", "-euo", "pipefail", "-c", script, "qemu", "-serial", "mon:stdio"]),
+            enter.inside(["bash", "-euo", "pipefail", "-c", script, "qemu", "-serial", "mon:stdio"]),
             check=False,
         ).returncode
-
-
-def _read(path: Path) -> str:
-    return path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""

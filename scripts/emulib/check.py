@@ -1,64 +1,201 @@
 # SPDX-License-Identifier: GPL-2.0
-"""Runs the checks of `lints` and `tests` and counts them."""
+"""Runs checks and counts what they found."""
 
 import argparse
 import concurrent.futures
+import datetime
+import difflib
+import signal
+import subprocess
+import sys
+import threading
 import time
+import traceback
 
-from . import cli, client_tests, config, debug_tests, intree_builds, lints, package_tests, tests
-from .config import Failure
-from .report import Check, Result
-from .step import duration, say
+from . import (
+    cli, client_tests, config, debug_tests, intree_builds, lints, mutate, newest, package_tests, procs, skips, tests,
+)
+from .config import Failure, Unavailable
+from .report import TALLY, Check, Result
+from .step import Step, duration, ensure_all, say
 
 CHECKS: list[Check] = [*client_tests.CHECKS, *tests.CHECKS, *lints.CHECKS]
-# Too long for each time: these run when they are named.
-LONG_CHECKS: list[Check] = [*client_tests.LONG_CHECKS, *tests.LONG_CHECKS, *intree_builds.CHECKS, *package_tests.CHECKS,
-                            *debug_tests.LONG_CHECKS]
+# Too long for each time: these run when they are named, all with --all, and in turn, a day one, with --ci.
+LONG_CHECKS: list[Check] = [*client_tests.LONG_CHECKS, *tests.LONG_CHECKS, *intree_builds.CHECKS, *package_tests.PARTS,
+                            *debug_tests.LONG_CHECKS, *mutate.CHECKS, *newest.CHECKS]
+# Names of several.
+SUMS = {**tests.SUMS, **package_tests.SUMS, **debug_tests.SUMS}
+# What CI has for all it does, and for a long check, in minutes. A long check for which there is no such time is left out.
+CI_MINUTES = 80
+LONG_MINUTES = 35
 
 
-def _run(check: Check) -> tuple[Check, Result, float]:
+def _set_up(checks: list[Check]) -> dict[Step, Failure]:
+    """Build what the checks need; the steps that can't be done, and why."""
+    broken = ensure_all(step for step in cli.ALL_STEPS if any(step in check.needs for check in checks))
+    for failure in dict.fromkeys(broken.values()):
+        say(f"check: {failure}")
+    return broken
+
+
+def _run(check: Check, broken: dict[Step, Failure]) -> tuple[Check, Result, float]:
+    """Run a check. Whatever goes wrong in it is its failure and nobody else's."""
     start = time.monotonic()
     try:
-        result = check.run()
+        for step in check.needs:
+            if step in broken:
+                raise broken[step]
+        result = skips.judged(check.name, check.run())
+    except Unavailable as failure:
+        # Only what nobody has to pass may be missing for want of packages.
+        result = Result(skipped=1, text=str(failure)) if check in LONG_CHECKS else Result.one(False, str(failure))
     except Failure as failure:
         result = Result.one(False, str(failure))
+    except Exception:  # pylint: disable=broad-exception-caught
+        result = Result.one(False, traceback.format_exc())
     return check, result, time.monotonic() - start
 
 
 def _print(check: Check, result: Result, spent: float) -> None:
     count = f"{result.passed} passed, {result.failed} failed, {result.skipped} skipped"
     verdict = "FAIL" if result.failed else "ok"
-    print(f"{verdict:4} {check.name}: {count} ({duration(spent)})", flush=True)
+    times = "; ".join([duration(spent), *(f"boot {duration(seconds)}" for seconds in result.boots)])
+    print(f"{verdict:4} {check.name}: {count} ({times})", flush=True)
+    for name, part in result.parts.items():
+        print(f"     {name}: {part.line()}", flush=True)
     if result.failed or result.skipped:
         print("".join(f"     {line}\n" for line in result.text.splitlines()), flush=True)
 
 
-def main() -> int:
-    """Run the program; return its exit status."""
-    names = [check.name for check in CHECKS + LONG_CHECKS]
-    parser = argparse.ArgumentParser(
-        prog="check", description="Run the tests and lints of every day, or the named ones.",
-        epilog="checks: " + ", ".join(check.name for check in CHECKS)
-        + "; only when named: " + ", ".join(check.name for check in LONG_CHECKS),
-    )
-    parser.add_argument("name", nargs="*", choices=[[], *names], metavar="CHECK")
-    options = parser.parse_args()
-    chosen = [check for check in CHECKS + LONG_CHECKS if check.name in options.name] if options.name else CHECKS
-
+def run(checks: list[Check], side_by_side: int) -> Result:
+    """Build what the checks need, and run them. They are to be in order, the longest first."""
+    if not checks:
+        return Result()
     start = time.monotonic()
     tally = Result()
-    try:
-        cli.ensure(cli.STEPS)
-        say(f"check: set-up complete after {duration(time.monotonic() - start)}")
-        # Longest first (the tables are in that order), as many side by side as there are cores.
-        with concurrent.futures.ThreadPoolExecutor(config.jobs()) as pool:
-            for done in concurrent.futures.as_completed([pool.submit(_run, c) for c in chosen]):
+    broken = _set_up(checks)
+    say(f"check: set-up complete after {duration(time.monotonic() - start)}")
+    with concurrent.futures.ThreadPoolExecutor(side_by_side) as pool:
+        try:
+            for done in concurrent.futures.as_completed([pool.submit(_run, check, broken) for check in checks]):
                 check, result, spent = done.result()
                 _print(check, result, spent)
                 tally.add(result)
-    except Failure as failure:
-        say(f"check: {failure}")
-        tally.add(Result.one(False, str(failure)))
-    say(f"check: {duration(time.monotonic() - start)} in all")
-    print(tally.line())
-    return 1 if tally.failed or not tally.passed else 0
+        except (KeyboardInterrupt, procs.Interrupted):
+            # What waits for its turn must not begin.
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+    return tally
+
+
+# What CI runs of these, in turn, a day one. What builds the debug kernel has to leave time for that.
+ROTATION = ["clients", "intree", "packages", "orders", "load", "debug-fuzz", "mutants-run", "debug-huge", "newest",
+            "bad-firmware-all", "debug-selftests"]
+
+
+def long_check_of(day: datetime.date) -> str:
+    """The name of the long check, or of several, whose turn it is on a day: two runs of a day agree."""
+    return ROTATION[day.toordinal() % len(ROTATION)]
+
+
+def _in_turn(start: float) -> Result:
+    """The long check whose turn it is, if there is time for it."""
+    check = long_check_of(datetime.date.today())
+    left = CI_MINUTES - (time.monotonic() - start) / 60
+    if left < LONG_MINUTES:
+        say(f"check: today's long check, {check}, is left out: {left:.0f} minutes are left, and it may take {LONG_MINUTES}")
+        return Result()
+    say(f"check: today's long check is {check}")
+    # A process of its own, which can be ended.
+    process = procs.spawn([sys.executable, str(config.TREE / "scripts/check"), check], stdin=subprocess.DEVNULL,
+                          stdout=subprocess.PIPE, text=True, errors="replace")
+    expired = threading.Event()
+
+    def expire() -> None:
+        expired.set()
+        procs.kill(process, signal.SIGTERM)
+
+    limit = threading.Timer(LONG_MINUTES * 60, expire)
+    limit.start()
+    said = []
+    try:
+        for line in process.stdout or ():
+            said.append(line)
+            # Its tally is not the last line of ours.
+            if not TALLY.match(line):
+                print(line, end="", flush=True)
+        process.wait()
+    finally:
+        limit.cancel()
+        procs.kill(process)
+        procs.forget(process)
+    if expired.is_set():
+        return Result.one(False, f"{check} did not end within {LONG_MINUTES} minutes")
+    tally = TALLY.search(said[-1]) if said else None
+    if not tally or (process.returncode and tally[2] == "0"):
+        return Result.one(False, f"{check} ended with status {process.returncode}")
+    # What it says of its failures is printed already. A check that was skipped has passed nothing.
+    passed, failed, skipped = (int(number or 0) for number in tally.groups())
+    return Result(passed, failed, skipped)
+
+
+def _list() -> None:
+    for title, checks in (("of every day:", CHECKS), ("long, only when named:", LONG_CHECKS)):
+        print(title)
+        for check in checks:
+            print(f"  {check.name:22} {check.line()}")
+    print("of several:")
+    for name, parts in SUMS.items():
+        print(f"  {name:22} {', '.join(part.name for part in parts)}")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="check", description="Run the tests and lints of every day, or the named ones, and build what they need.",
+        epilog="exit status: 0 all passed; 1 something failed, or nothing ran; 2 usage; 130 interrupted",
+    )
+    parser.add_argument("name", nargs="*", metavar="CHECK", help="see --list")
+    group = parser.add_mutually_exclusive_group()
+    group.add_argument("--list", action="store_true", help="list the checks, with a line on each")
+    group.add_argument("--all", action="store_true", help="run the long ones, too, which takes a night")
+    group.add_argument("--ci", action="store_true",
+                       help=f"run those of every day and the long one whose turn it is, within {CI_MINUTES} minutes")
+    return parser
+
+
+def _chosen(parser: argparse.ArgumentParser, options: argparse.Namespace) -> list[Check]:
+    known = {check.name: check for check in CHECKS + LONG_CHECKS}
+    wanted = {*options.name, *(part.name for name in options.name for part in SUMS.get(name, []))}
+    for name in options.name:
+        if name not in known and name not in SUMS:
+            near = difflib.get_close_matches(name, [*known, *SUMS])
+            parser.error(f"there is no check {name}" + (f"; is {' or '.join(near)} meant?" if near else "; see --list"))
+    if options.name:
+        return [check for name, check in known.items() if name in wanted]
+    return list(known.values()) if options.all else CHECKS
+
+
+def main() -> int:
+    """Run the program; return its exit status."""
+    parser = _parser()
+    options = parser.parse_args()
+    if options.list:
+        _list()
+        return 0
+    chosen = _chosen(parser, options)
+
+    def work() -> int:
+        start = time.monotonic()
+        # Checks of every day are a boot or a lint each, parts of "debug" a boot. The other long ones use both cores by themselves.
+        tally = run([check for check in chosen if check in CHECKS], config.jobs())
+        tally.add(run([check for check in chosen if check in debug_tests.PARTS], config.jobs()))
+        for check in chosen:
+            if check in LONG_CHECKS and check not in debug_tests.PARTS:
+                tally.add(run([check], 1))
+        if options.ci:
+            tally.add(_in_turn(start))
+        say(f"check: {duration(time.monotonic() - start)} in all")
+        print(tally.line(), flush=True)
+        return 1 if tally.failed or not tally.passed + tally.skipped else 0
+
+    return cli.guarded("check", work)

@@ -2,27 +2,29 @@
 """The command line of scripts/emu."""
 
 import argparse
-import signal
+import errno
+import shutil
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 from . import (
-    bench, boot, clients, config, docs, fuzz, initrd, kernel, module, mutate, packages, peer, programs, qemu,
-    root, sources,
+    bench, boot, clients, config, desk, docs, enter, files, fuzz, initrd, intree, kernel, module, mutate, packages,
+    peer, procs, programs, qemu, root, sources,
 )
 from .config import Failure
-from .step import Step, say
+from .step import Step, ensure_all, say
 
 STEPS: list[Step] = [
     root.STEP, sources.LINUX_STEP, sources.QEMU_STEP, sources.TARGET_STEP,
     kernel.STEP, qemu.STEP, module.STEP, initrd.STEP,
     programs.SELFTESTS_STEP, programs.DEMO_STEP, programs.NVLINK2CTL_STEP, programs.FUZZ_STEP,
 ]
-# Made only when named, or by the verb that needs them.
+# Made only when named, or by what needs them.
 OPTIONAL_STEPS: list[Step] = [
-    kernel.DEBUG.step, module.DEBUG_STEP, initrd.DEBUG_STEP, root.DESK_STEP, docs.STEP, docs.RUST_STEP,
-    packages.STEP, packages.HOST_STEP, peer.SOURCE_STEP, peer.STEP,
-    clients.IMAGE_STEP, clients.STEP, bench.STEP,
+    kernel.DEBUG.step, module.DEBUG_STEP, initrd.DEBUG_STEP, desk.STEP, docs.STEP, docs.RUST_STEP,
+    packages.STEP, packages.HOST_STEP, intree.STEP, peer.SOURCE_STEP, peer.STEP,
+    clients.IMAGE_STEP, clients.STEP, bench.STEP, *boot.TREE_STEPS.values(),
 ]
 ALL_STEPS = STEPS + OPTIONAL_STEPS
 FOR_BOOT = [qemu.STEP, initrd.STEP]
@@ -32,12 +34,17 @@ ENVIRONMENT = """\
 environment:
   XDG_CACHE_HOME          where the cache (nvlink2-vfio/) is; ~/.cache
   NVLINK2_DEBIAN_MIRROR   the Debian archive; what this machine's apt uses
+  NVLINK2_OLD_MIRROR      an archive of old releases, for Debian bullseye and bookworm
+  NVLINK2_SNAPSHOT        an archive as of a date, for what the others do not have any more
   NVLINK2_LINUX           a Linux 7.3 tree or tarball instead of Debian's
+  NVLINK2_NEWEST          1: the newest Linux 7.3.N there is, and not the one that the series is made for
+  NVLINK2_TIME_FACTOR     limits of time of tests are so many times as long, for a slow machine
   http_proxy, https_proxy passed on
+  (an archive's address may have options in brackets before it, as in sources.list)
 
 exit status:
   run: COMMAND's own; 124 time-out; 125 the emulated host ended by itself
-  all: 0 done; 1 could not be done, the reason and the remedy are printed; 2 usage
+  all: 0 done; 1 could not be done, the reason and the remedy are printed; 2 usage; 130 interrupted
 """
 
 
@@ -98,7 +105,24 @@ def _parser() -> argparse.ArgumentParser:
                      help="keep the whole console (firmware and kernel) in FILE")
     run.add_argument("command", nargs="+", metavar="COMMAND", help="after --")
 
-    shell = verbs.add_parser("shell", help="boot into an interactive shell")
+    test = verbs.add_parser(
+        "test", help="build the module and run one program of tests/selftests, or some of its tests",
+        description="Build what changed of the module and the selftests, and run PROGRAM, or just the named tests "
+        "of it, in an emulated host: from an edit to its result in about 20 seconds.",
+    )
+    _host_options(test)
+    test.add_argument("--timeout", type=float, default=600, metavar="S",
+                      help="stop after S seconds and exit with 124 (default 600)")
+    test.add_argument("--console", type=Path, metavar="FILE",
+                      help="keep the whole console (firmware and kernel) in FILE")
+    test.add_argument("program", choices=intree.test_names(), metavar="PROGRAM",
+                      help="one of: " + ", ".join(intree.test_names()))
+    test.add_argument("test", nargs="*", metavar="TEST", help="a test of PROGRAM, as its output names it: gpu_ram.bounds or bounds")
+
+    shell = verbs.add_parser(
+        "shell", help="boot into an interactive shell",
+        description="Boot into an interactive shell. The GPUs and bridges are the driver's, and nvlink2ctl is in the PATH.",
+    )
     _host_options(shell)
 
     mutations = verbs.add_parser(
@@ -155,17 +179,23 @@ def _parser() -> argparse.ArgumentParser:
     pure.add_argument("--seconds", type=int, default=60, metavar="N", help="in all (default 60)")
 
     mutants = verbs.add_parser(
-        "mutate", help="take checks out of the driver, and see that a test fails for each",
-        description="Build each mutant of tests/mutants.toml and run the tests that have to notice it.",
+        "mutate", help="take checks out of the driver and the kernel, and see that a test fails for each",
+        description="Run the tests that have to notice the mutants of tests/mutants.toml, which must pass; then build "
+        "each mutant, and run its tests again: one has to fail, and another has to pass. A mutant takes 1 to 10 "
+        "minutes, and is stopped after that.",
     )
-    mutants.add_argument("--only", default="", metavar="TEXT", help="mutants with TEXT in their names")
+    mutants.add_argument("--only", default="", metavar="TEXT", help="mutants with TEXT in their names or files")
+    mutants.add_argument("--part", default="", metavar="K/N",
+                         help="of those every Nth, beginning with the Kth: all of them in N runs")
     mutants.add_argument("--table", action="store_true", help="print the rows for tests/README.md instead")
 
     clean = verbs.add_parser(
-        "clean", help="remove the cache, or the products of steps",
-        description="Remove the whole cache, or just forget that the named steps were done.",
+        "clean", help="remove the cache, or products of steps",
+        description="Remove the whole cache, or this checkout's products of the named steps, or all that this checkout "
+        "has no use for; say what that frees.",
     )
     clean.add_argument("step", nargs="*", metavar="STEP", choices=[[], *(s.name for s in ALL_STEPS)])
+    clean.add_argument("--old", action="store_true", help="what other checkouts, or earlier states of this one, made")
     return parser
 
 
@@ -185,24 +215,28 @@ def _for_boot(options: argparse.Namespace) -> list[Step]:
 def ensure(steps: list[Step]) -> None:
     """Make sure that this machine can enter the root, and that `steps` are done."""
     root.STEP.ensure()
-    root.check_entry()
-    for step in steps:
-        step.ensure()
+    enter.check_entry()
+    for failure in ensure_all(steps).values():
+        raise failure
 
 
-def _clean(names: list[str]) -> int:
-    if names:
-        for step in ALL_STEPS:
+def _clean(names: list[str], old: bool) -> int:
+    if names or old:
+        for step in Step.all:
             if step.name in names:
-                step.stamp.unlink(missing_ok=True)
-                say(f"{step.name}: will be done again")
+                step.clean()
+            elif old:
+                step.clean_others()
         return 0
     cache = config.cache_dir()
     if mounts := [line.split()[1] for line in Path("/proc/self/mounts").open(encoding="utf-8")
                   if line.split()[1].startswith(f"{cache}/")]:
         raise Failure(f"{mounts[0]} is a mount below the cache; removing would follow it. Unmount it first.")
-    root.remove(cache)
-    say(f"removed {cache}")
+    if users := [step.name for step in Step.all if step.in_use()]:
+        raise Failure(f"another run uses the cache ({', '.join(users)}). Wait for it, or end it.")
+    before = config.free_disk()
+    files.remove(cache)
+    say(f"removed {cache}, {max(0, shutil.disk_usage(cache.parent).free - before) >> 20} MiB free again")
     return 0
 
 
@@ -216,16 +250,24 @@ def _dispatch(options: argparse.Namespace) -> int:
             host = _host(options)
             host.timeout, host.console = options.timeout, options.console
             return boot.run(host, options.command)
+        case "test":
+            ensure([*_for_boot(options), programs.SELFTESTS_STEP])
+            host = _host(options)
+            host.timeout, host.console = options.timeout, options.console
+            host.files.append(programs.selftests_dir())
+            return boot.run(host, ["/files/selftests/run.sh", *programs.choice(options.program, options.test)])
         case "shell":
-            ensure(_for_boot(options))
-            return boot.shell(_host(options))
+            ensure([*_for_boot(options), programs.NVLINK2CTL_STEP])
+            host = _host(options)
+            host.files.append(programs.nvlink2ctl_binary())
+            return boot.shell(host)
         case "mutations":
             ensure(FOR_BOOT)
             print(boot.mutations(options.gpus), end="")
             return 0
         case "root":
             ensure([])
-            return subprocess.run(root.inside(options.command), check=False).returncode
+            return subprocess.run(enter.inside(options.command), check=False).returncode
         case "compare":
             ensure([*FOR_BOOT, programs.SELFTESTS_STEP, peer.STEP])
             return peer.compare()
@@ -250,29 +292,34 @@ def _dispatch(options: argparse.Namespace) -> int:
             return 0
         case "mutate":
             ensure([*FOR_BOOT, programs.SELFTESTS_STEP])
-            return mutate.run(options.only)
+            return mutate.run(options.only, options.part)
         case "product":
             (step,) = (step for step in ALL_STEPS if step.name == options.step)
-            print(step.products[0])
+            print(step.path())
             return 0
         case _:
-            return _clean(options.step)
+            return _clean(options.step, options.old)
 
 
-def _terminate(*_: object) -> None:
-    """Being told to end is being interrupted: the emulated host must not outlive this program."""
-    raise KeyboardInterrupt
+def guarded(name: str, work: Callable[[], int]) -> int:
+    """The exit status of `work`, with what went wrong said in the name of the program."""
+    procs.on_signals()
+    try:
+        return work()
+    except Failure as failure:
+        say(f"{name}: {failure}")
+        return 1
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        say(f"{name}: {error.strerror}: {error.filename or 'a file of the cache'}. {config.no_room()}")
+        return 1
+    except (KeyboardInterrupt, procs.Interrupted):
+        say(f"{name}: interrupted; what was finished is kept, run again to go on")
+        return 130
 
 
 def main() -> int:
     """Run the program; return its exit status."""
-    signal.signal(signal.SIGTERM, _terminate)
     options = _parser().parse_args()
-    try:
-        return _dispatch(options)
-    except Failure as failure:
-        say(f"emu: {failure}")
-        return 1
-    except KeyboardInterrupt:
-        say("emu: interrupted; what was finished is kept, run again to go on")
-        return 130
+    return guarded("emu", lambda: _dispatch(options))

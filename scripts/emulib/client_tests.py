@@ -3,17 +3,16 @@
 
 from . import clients
 from .report import Check, Result
-from .tests import Emulated
+from .tests import BOOT, Emulated, scaled
 
 # Seconds. Guests are emulated twice, and the machine may have other work.
-LIMIT = "1800"
+LIMIT = 1800
 
 
 def _clients(gpus: int, *scenarios: str) -> Result:
-    clients.STEP.ensure()
     run = Emulated(
         f"clients-{scenarios[0]}",
-        ["--gpus", str(gpus), "--timeout", LIMIT, "--disk", str(clients.image()),
+        ["--gpus", str(gpus), "--timeout", scaled(LIMIT), "--disk", str(clients.image()),
          "--file", str(clients.programs_dir())],
         "/files/programs/enter", *scenarios,
     )
@@ -33,5 +32,7 @@ def more() -> Result:
     return result
 
 
-CHECKS = [Check("guest", guest)]
-LONG_CHECKS = [Check("clients", more)]
+NEEDS = [*BOOT, clients.STEP]
+
+CHECKS = [Check("guest", guest, NEEDS)]
+LONG_CHECKS = [Check("clients", more, NEEDS)]

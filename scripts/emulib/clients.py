@@ -8,7 +8,7 @@ and not installed: nothing of them runs on this machine.
 import shutil
 from pathlib import Path
 
-from . import config, programs, root, sources
+from . import config, files, programs, root, sources
 from .config import Failure
 from .step import Log, Step, digest
 
@@ -36,34 +36,26 @@ SPARE = 128
 GUEST_MODULES = "virtio virtio_ring virtio_pci_legacy_dev virtio_pci_modern_dev virtio_pci".split()
 
 
-def folder() -> Path:
-    return config.cache_dir() / "clients"
-
-
 def image() -> Path:
     """The clients' root, an ext4 image."""
-    return folder() / "root.ext4"
+    return IMAGE_STEP.path()
 
 
 def guest_files() -> Path:
     """The guest's kernel (vmlinux) and its modules."""
-    return folder() / "guest"
+    return IMAGE_STEP.home() / "guest"
 
 
 def programs_dir() -> Path:
     """What goes to the emulated host besides the image."""
-    return folder() / "programs"
+    return STEP.path()
 
 
 def _build_image(log: Log) -> None:
-    fresh = folder() / "root.new"
-    root.bootstrap(
-        log, "client-root", fresh,
-        ["--variant=extract", "--architectures=ppc64el", "--include=" + ",".join(PACKAGES)],
-        SUITE, [f"deb {root.mirror()} {SUITE} main"],
-    )
+    fresh = IMAGE_STEP.home() / "root.new"
+    root.unpack(log, fresh, PACKAGES, [SUITE])
     guest = guest_files()
-    root.remove(guest)
+    files.remove(guest)
     guest.mkdir()
     kernels = sorted((fresh / "boot").glob("vmlinux-*"))
     if len(kernels) != 1:
@@ -73,10 +65,9 @@ def _build_image(log: Log) -> None:
         (found,) = (fresh / "lib/modules").rglob(f"{name}.ko")
         found.rename(guest / found.name)
     for path in LEFT_OUT:
-        root.remove(fresh / path)
-    inner = f"{config.ROOT_CACHE}/clients"
+        files.remove(fresh / path)
     sources.shell(log, f"""
-        cd {inner}
+        cd {IMAGE_STEP.inner}
         megabytes=$(du -sm root.new | cut -f 1)
         rm -f root.ext4.new
         mke2fs -q -t ext4 -O ^has_journal -E root_owner=0:0 -d root.new root.ext4.new $((megabytes + {SPARE}))M
@@ -86,44 +77,42 @@ def _build_image(log: Log) -> None:
 
 
 def _build_programs(log: Log) -> None:
-    root.remove(folder() / "initramfs")
-    root.remove(programs_dir())
-    inner = f"{config.ROOT_CACHE}/clients"
-    busybox = f"{config.ROOT_CACHE}/{sources.target().relative_to(config.cache_dir())}/usr/bin/busybox"
+    files.remove(STEP.home() / "initramfs")
+    files.remove(programs_dir())
+    inner, guest, busybox = STEP.inner, f"{IMAGE_STEP.inner}/guest", config.inner(sources.busybox())
     sources.shell(log, f"""
         make -C {config.ROOT_TREE}/tests/clients/guest -j{config.jobs()} \\
-            KSRC={config.ROOT_CACHE}/sources/linux OUT={inner}/objects
+            KSRC={sources.LINUX_TREE} OUT={inner}/objects
         mkdir -p {inner}/programs {inner}/initramfs
         cd {inner}/initramfs
         mkdir bin modules proc sys dev tmp
         cp {busybox} {inner}/objects/tests/* bin
-        cp {inner}/guest/*.ko modules
+        cp {guest}/*.ko modules
         printf '%s\\n' {" ".join(GUEST_MODULES)} > modules/order
         cp {config.ROOT_TREE}/tests/clients/guest/init .
         find . -mindepth 1 | LC_ALL=C sort | cpio --quiet -o -H newc -R 0:0 | gzip -1 > {inner}/programs/guest.cpio.gz
-        cp {busybox} {inner}/guest/vmlinux {inner}/objects/*.so {inner}/programs
+        cp {busybox} {guest}/vmlinux {inner}/objects/*.so {inner}/programs
         cd {config.ROOT_TREE}/tests/clients
         cp -r domains enter libvirt-hook {inner}/programs
     """)
-    programs.build_static(log, TESTS)
-    for program in (programs.binary("nvlink2-clients"), programs.nvlink2ctl_binary()):
-        shutil.copy2(program, programs_dir())
+    programs.build_static(log, TESTS, "nvlink2-clients", programs_dir())
+    shutil.copy2(programs.nvlink2ctl_binary(), programs_dir())
 
 
 IMAGE_STEP = Step(
     "client-root",
     f"unpacking QEMU 7.2, libvirt 9.0 and a guest's kernel of Debian {SUITE} (1 min)",
-    lambda: digest(SUITE, *PACKAGES, *LEFT_OUT, *GUEST_MODULES, str(SPARE)),
+    lambda: "",
     _build_image,
-    [image(), guest_files() / "vmlinux"],
+    ["root.ext4", "guest/vmlinux"],
     [root.STEP],
 )
 
 STEP = Step(
     "clients",
     "building the clients' tests (1 min when cold)",
-    lambda: digest(Path(__file__), *(TESTS / name for name in INPUTS), programs.SELFTESTS, programs.REGISTERS),
+    lambda: digest(*(TESTS / name for name in INPUTS), programs.SELFTESTS, programs.REGISTERS),
     _build_programs,
-    [programs_dir() / "nvlink2-clients"],
+    ["programs", "programs/nvlink2-clients"],
     [IMAGE_STEP, sources.LINUX_STEP, sources.TARGET_STEP, programs.NVLINK2CTL_STEP],
 )

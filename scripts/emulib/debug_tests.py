@@ -1,12 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0
 """Tests on the debug kernel, where allocations fail on demand, and tests under load."""
 
-import concurrent.futures
+import datetime
 import re
 
-from . import config, initrd, programs, tests
-from .report import Check, Result
-from .step import say
+from . import initrd, programs, qemu, tests
+from .report import Check, Result, tail
 
 # How much slower than the everyday kernel it is, generously: for time limits of single tests.
 FACTOR = 10
@@ -27,17 +26,23 @@ PAGES = 2
 ALL_CYCLES = 1000
 
 
+# How long the fuzzer goes on there, and what keeps its log whole and a slow machine from being taken for a hung one.
+FUZZ_SECONDS = 600
+FUZZ_LOG = "sysctl.kernel.hung_task_timeout_secs=600 log_buf_len=64M"
+
+
 def _boot(name: str, gpus: int, *tests_to_run: str, mutations: tuple[str, ...] = ()) -> Result:
     """Selftests in a boot of the debug kernel of their own."""
-    options = ["--kernel-debug", "--gpus", str(gpus), "--timeout", str(LIMIT),
+    options = ["--kernel-debug", "--gpus", str(gpus), "--timeout", tests.scaled(LIMIT),
                "--file", str(programs.selftests_dir())]
-    if "fault_injection" in tests_to_run:
+    injects = any(choice.startswith("fault_injection") for choice in tests_to_run)
+    if injects:
         # Loads the module many hundred times: the module's own tests would run as often.
         options += ["--append", "kunit.enable=0"]
     for mutation in mutations:
         options += ["--mutate", mutation]
     run = tests.Emulated(
-        f"debug-{name}", options, "env", f"NVLINK2_TIME_FACTOR={FACTOR}", f"NVLINK2_LOAD={CYCLES}",
+        f"debug-{name}", options, "env", f"NVLINK2_TIME_FACTOR={tests.scaled(FACTOR)}", f"NVLINK2_LOAD={CYCLES}",
         f"NVLINK2_LOAD_PAGES={PAGES}",
         f"MUTATIONS={','.join(mutations)}", "/files/selftests/run.sh", *tests_to_run,
     )
@@ -45,46 +50,65 @@ def _boot(name: str, gpus: int, *tests_to_run: str, mutations: tuple[str, ...] =
     for verdict in VERDICTS:
         said = f"\n{verdict}\n" in run.output
         result.add(Result.one(said, f"run.sh did not say: {verdict}"))
-    if "fault_injection" in tests_to_run:
+    if injects:
         run.console = SHORT_OF_MEMORY.sub("", run.console)
-    return run.with_console(result, INJECTED)
+    return run.with_console(result, *(choice.partition(":")[0] for choice in tests_to_run), expected=INJECTED if injects else tests.NOTHING)
 
 
+def fault_tests(source: str) -> dict[str, str]:
+    """The tests of fault_injection.c in parts, as run.sh's arguments: a part for each of its fixtures."""
+    parts: dict[str, list[str]] = {}
+    for fixture, test in re.findall(r"^TEST_F\w*\((\w+), (\w+)", source, re.MULTILINE):
+        parts.setdefault(fixture.removeprefix("fail").strip("_") or "module", ["fault_injection"]).append(test)
+    return {f"fault-{part}": ":".join(choice) for part, choice in parts.items()}
+
+
+FAULTS = fault_tests((programs.SELFTESTS / "fault_injection.c").read_text(encoding="utf-8"))
 # The longest first.
 BOOTS = [
-    ("fault-injection", 3, ("fault_injection",), ()),
+    *((name, 3, (choice,), ()) for name, choice in FAULTS.items()),
     ("selftests", 6, ("emulator", *tests.ANY_ORDER), ()),
     ("huge", 6, ("gpu_ram_huge",), ()),
-    ("one-chip", 3, ("iommu_group", "region_info", "driver_binding"), ()),
+    ("one-chip", 3, tuple(tests.ONE_CHIP), ()),
     # One of each kind of device whose node is bad.
     ("bad-gpu", 3, ("bad_firmware",), ("gpu0-npu-empty", "bridge2-tgt-missing", "mem2-reg-zero")),
     ("bad-npu", 3, ("bad_firmware",), ("npu0-atsd-missing",)),
 ]
 
 
-def debug() -> Result:
-    """All selftests on the debug kernel, as many boots side by side as there are cores, each with a line of progress."""
-    initrd.DEBUG_STEP.ensure()
-    total = Result()
-    with concurrent.futures.ThreadPoolExecutor(config.jobs()) as pool:
-        boots = {pool.submit(_boot, name, gpus, *names, mutations=mutations): name
-                 for name, gpus, names, mutations in BOOTS}
-        for boot in concurrent.futures.as_completed(boots):
-            name, result = boots[boot], boot.result()
-            say(f"debug: {name}: {result.line()}")
-            if result.text:
-                result.text = f"{name}:\n{result.text}"
-            total.add(result)
-    return total
+def _part(name: str, gpus: int, names: tuple[str, ...], mutations: tuple[str, ...]) -> Check:
+    """A boot of the debug kernel as a check of its own."""
+    return Check(f"debug-{name}", lambda: _boot(name, gpus, *names, mutations=mutations),
+                 [qemu.STEP, initrd.DEBUG_STEP, programs.SELFTESTS_STEP],
+                 f"On the debug kernel: {' '.join(names[:3])}{' ...' if len(names) > 3 else ''} {' '.join(mutations)}".strip())
+
+
+# Check "debug" is all of them.
+PARTS = [_part(*boot) for boot in BOOTS]
 
 
 def load() -> Result:
     """The whole load on the everyday kernel."""
     run = tests.Emulated(
-        "load", ["--gpus", "6", "--timeout", str(LIMIT), "--file", str(programs.selftests_dir())],
-        "env", f"NVLINK2_LOAD={ALL_CYCLES}", f"NVLINK2_TIME_FACTOR={FACTOR}", "/files/selftests/run.sh", "load",
+        "load", ["--gpus", "6", "--timeout", tests.scaled(LIMIT), "--file", str(programs.selftests_dir())],
+        "env", f"NVLINK2_LOAD={ALL_CYCLES}", f"NVLINK2_TIME_FACTOR={tests.scaled(FACTOR)}", "/files/selftests/run.sh", "load",
     )
-    return run.with_console(Result.tallied(run.status, run.output))
+    return run.with_console(Result.tallied(run.status, run.output), "load")
 
 
-LONG_CHECKS = [Check("debug", debug), Check("load", load)]
+def fuzz() -> Result:
+    """Random operations on the debug kernel, other ones each day."""
+    seed = f"{datetime.date.today():%Y%m%d}"
+    run = tests.Emulated(
+        "debug-fuzz", ["--kernel-debug", "--gpus", "6", "--timeout", str(LIMIT), "--append", FUZZ_LOG,
+                       "--file", str(programs.fuzz_binary())],
+        "env", f"NVLINK2_TIME_FACTOR={FACTOR}", "/files/nvlink2-fuzz", "run", "--seed", seed, "--ops", "142000",
+        "--seconds", str(FUZZ_SECONDS), "--partial",
+    )
+    again = f"seed {seed}: scripts/emu fuzz --kernel-debug --gpus 6 --seed {seed} --append '{FUZZ_LOG}' does the same again"
+    return run.with_console(Result.one(run.status == 0, f"{tail(run.output, 60)}\n{again}"))
+
+
+LONG_CHECKS = [*PARTS, Check("debug-fuzz", fuzz, [qemu.STEP, initrd.DEBUG_STEP, programs.FUZZ_STEP]), Check("load", load, tests.SELFTESTS)]
+# Checks that are the sum of others.
+SUMS = {"debug": PARTS, "debug-fault-injection": [part for part in PARTS if part.name.removeprefix("debug-") in FAULTS]}

@@ -4,8 +4,7 @@
 import argparse
 from pathlib import Path
 
-from . import cli, intree
-from .config import Failure
+from . import cli, intree, module, rust_analyzer
 from .step import say
 
 
@@ -26,6 +25,10 @@ def _parser() -> argparse.ArgumentParser:
         description="Write the series of git-format-patch files with cover letter that makes the same of Linux 7.3.",
     )
     series.add_argument("out", type=Path, metavar="OUT", help="a folder that is new or empty")
+    verbs.add_parser(
+        "rust-analyzer", help="describe the module to rust-analyzer",
+        description="Write rust-project.json, from which rust-analyzer knows the module, the kernel crate and its settings.",
+    )
     return parser
 
 
@@ -33,6 +36,9 @@ def _dispatch(options: argparse.Namespace) -> None:
     match options.verb:
         case "intree":
             intree.put(options.dir.resolve())
+        case "rust-analyzer":
+            cli.ensure([module.STEP])
+            say(f"rust-analyzer: {rust_analyzer.write()}")
         case _:
             cli.ensure([intree.STEP])
             intree.write_series(options.out)
@@ -41,9 +47,9 @@ def _dispatch(options: argparse.Namespace) -> None:
 def main() -> int:
     """Run the program; return its exit status."""
     options = _parser().parse_args()
-    try:
+
+    def work() -> int:
         _dispatch(options)
         return 0
-    except Failure as failure:
-        say(f"dist: {failure}")
-        return 1
+
+    return cli.guarded("dist", work)

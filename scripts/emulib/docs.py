@@ -6,7 +6,7 @@ import re
 import shlex
 from pathlib import Path
 
-from . import config, module, root, sources
+from . import config, desk, enter, files, module, sources
 from .config import Failure
 from .step import Log, Step, digest
 
@@ -14,15 +14,15 @@ SOURCE = config.TREE / "Documentation"
 
 
 def html() -> Path:
-    return config.cache_dir() / "docs/html"
+    return STEP.path()
 
 
 def man() -> Path:
-    return config.cache_dir() / "docs/man"
+    return STEP.home() / "man"
 
 
 def _build(log: Log) -> None:
-    out = f"{config.ROOT_CACHE}/docs"
+    out = STEP.inner
     # A warning is an error: a document that Sphinx does not understand, nobody reads as it is meant.
     sources.shell(log, f"""
         export KERNEL_SPHINX={sources.LINUX_TREE}/Documentation/sphinx
@@ -30,7 +30,7 @@ def _build(log: Log) -> None:
             rm -rf {out}/$builder
             sphinx-build -q -W --keep-going -d {out}/doctrees -b $builder {config.ROOT_TREE}/Documentation {out}/$builder
         done
-    """)
+    """, tree=desk.path())
 
 
 STEP = Step(
@@ -38,13 +38,13 @@ STEP = Step(
     "building the documents",
     lambda: digest(SOURCE),
     _build,
-    [html() / "index.html", man() / "nvlink2-vfio-pci.4"],
-    [root.DESK_STEP, sources.LINUX_STEP],
+    ["html", "html/index.html", "man/nvlink2-vfio-pci.4"],
+    [desk.STEP, sources.LINUX_STEP],
 )
 
 
 def rust() -> Path:
-    return config.cache_dir() / "docs/rust"
+    return RUST_STEP.path()
 
 
 # What tells rustc where its products go, and what rustdoc does not know.
@@ -84,15 +84,14 @@ def undocumented(crate: str) -> list[str]:
 
 
 def _build_rust(log: Log) -> None:
-    build = module.build_dir()
-    command = rustdoc_command((build / "src/.nvlink2.o.cmd").read_text(encoding="utf-8"))
-    root.remove(rust())
+    command = rustdoc_command((module.STEP.home() / "build/src/.nvlink2.o.cmd").read_text(encoding="utf-8"))
+    files.remove(rust())
     for options in (["--output-format", "json"], []):
-        log.run(root.inside(
-            [*command, "--crate-name", "nvlink2_vfio_pci", "--output", f"{config.ROOT_CACHE}/docs/rust", *options],
-            workdir=f"{config.ROOT_CACHE}/module/build",
+        log.run(enter.inside(
+            [*command, "--crate-name", "nvlink2_vfio_pci", "--output", f"{RUST_STEP.inner}/rust", *options],
+            workdir=f"{module.STEP.inner}/build",
             env={"RUSTC_BOOTSTRAP": "1",
-                 "NVLINK2_BINDINGS": f"{config.ROOT_CACHE}/module/build/src/bindings_generated.rs"},
+                 "NVLINK2_BINDINGS": f"{module.STEP.inner}/build/src/bindings_generated.rs"},
         ))
     index = rust() / "nvlink2_vfio_pci.json"
     missing = undocumented(index.read_text(encoding="utf-8"))
@@ -104,8 +103,8 @@ def _build_rust(log: Log) -> None:
 RUST_STEP = Step(
     "rustdoc",
     "building the documentation of the module's code",
-    lambda: digest(Path(__file__)),
+    lambda: "",
     _build_rust,
-    [rust() / "nvlink2_vfio_pci/index.html"],
+    ["rust", "rust/nvlink2_vfio_pci/index.html"],
     [module.STEP],
 )

@@ -3,12 +3,11 @@
 
 import io
 import re
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from . import boot, config, programs, root
+from . import boot, config, enter, procs, programs
 from .step import say
 
 REPRODUCERS = programs.FUZZ / "reproducers"
@@ -28,6 +27,8 @@ COVERAGE = " ".join([
       for what in ("level=4", "inline-8bit-counters", "pc-table", "trace-compares")),
 ])
 
+# Has the kernel remember who allocated what, so that the fuzzer can tell what the module lost from what comes and goes.
+COUNTED = "slab_debug=U,kmalloc-*"
 # A boot, the replay, and what a hang takes until it is called one.
 REPLAY_SECONDS = 300
 ROUND = re.compile(r"^round (\d+) of \d+: begins", re.MULTILINE)
@@ -52,13 +53,19 @@ class _Tee(io.RawIOBase):
 
 def _host(host: boot.Host, *files: Path) -> boot.Host:
     host.files = [*host.files, programs.fuzz_binary(), *files]
+    host.append = f"{host.append} {COUNTED}"
     return host
+
+
+def _program() -> list[str]:
+    """The fuzzer as a command, which has limits of time of its own."""
+    return ["env", f"NVLINK2_TIME_FACTOR={config.time_factor()}", "/files/nvlink2-fuzz"]
 
 
 def run(make: Callable[[], boot.Host], arguments: list[str], minimise: bool) -> int:
     """Fuzz in a host of `make`'s. If that fails and `minimise` is set, look for the operations that matter."""
     tee = _Tee()
-    status = boot.run(_host(make()), ["/files/nvlink2-fuzz", "run", *arguments], tee)  # type: ignore[arg-type]
+    status = boot.run(_host(make()), [*_program(), "run", *arguments], tee)  # type: ignore[arg-type]
     said = tee.text.decode(errors="replace")
     rounds, seed = ROUND.findall(said), SEED.search(said)
     if status == 0 or not minimise or not rounds or not seed:
@@ -68,7 +75,7 @@ def run(make: Callable[[], boot.Host], arguments: list[str], minimise: bool) -> 
         if option in arguments:
             shape += [option, arguments[arguments.index(option) + 1]]
     kept = io.BytesIO()
-    boot.run(_host(make()), ["/files/nvlink2-fuzz", "generate", *shape], kept)  # type: ignore[arg-type]
+    boot.run(_host(make()), [*_program(), "generate", *shape], kept)  # type: ignore[arg-type]
     lines = kept.getvalue().decode().splitlines()
     folder = config.cache_dir() / "fuzz"
     folder.mkdir(exist_ok=True)
@@ -87,8 +94,8 @@ def _fails(make: Callable[[], boot.Host], folder: Path, lines: list[str]) -> boo
     sequence = folder / "sequence.jsonl"
     sequence.write_text("\n".join(lines) + "\n", encoding="utf-8")
     host = _host(make(), sequence)
-    host.timeout = REPLAY_SECONDS
-    status = boot.run(host, ["/files/nvlink2-fuzz", "replay", f"/files/{sequence.name}"], io.BytesIO())  # type: ignore[arg-type]
+    host.timeout = REPLAY_SECONDS * config.time_factor()
+    status = boot.run(host, [*_program(), "replay", f"/files/{sequence.name}"], io.BytesIO())  # type: ignore[arg-type]
     say(f"fuzz: {len(lines)} operations: {'fails' if status else 'all is well'}")
     return status != 0
 
@@ -120,8 +127,8 @@ def pure(seconds: int) -> int:
 
 def _pure(package: str, targets: dict[str, str], seconds: int) -> int:
     words = [word for pair in targets.items() for word in pair]
-    return subprocess.run(
-        root.inside(["sh", "-euc", """
+    return procs.run(
+        enter.inside(["sh", "-euc", """
             target=$(rustc -vV | sed -n 's/^host: //p')
             cargo build --release --locked --target "$target"
             while [ $# -gt 0 ]; do
@@ -137,7 +144,6 @@ def _pure(package: str, targets: dict[str, str], seconds: int) -> int:
             **programs.CARGO_ENV, "RUSTFLAGS": COVERAGE, "CARGO_TARGET_DIR": f"{PURE_HOME}/target",
             "HOME_OF_FUZZ": PURE_HOME, "SECONDS_EACH": str(seconds),
         }, network=True),
-        stdin=subprocess.DEVNULL, check=False,
     ).returncode
 
 

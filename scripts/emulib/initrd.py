@@ -9,10 +9,10 @@ import shlex
 import shutil
 from pathlib import Path
 
-from . import config, kernel, module, root, sources
+from . import config, enter, files, kernel, module, sources
 from .config import Failure
 from .kernel import Kernel
-from .step import Log, Step, digest
+from .step import Log, Step
 
 INIT = config.TREE / "scripts/initramfs/init"
 
@@ -23,24 +23,22 @@ OUR_MODULE = "nvlink2-vfio-pci"
 
 def base(of: Kernel) -> Path:
     """The archive that every run with this kernel starts from."""
-    return config.cache_dir() / f"initrd/{of.name}.cpio"
+    return (STEP if of is kernel.HOST else DEBUG_STEP).path()
 
 
 def _pack(log: Log, staging: Path, archive: Path) -> None:
     """Archive the staging folder, everything owned by root."""
-    cache = config.cache_dir()
-    inner = [f"{config.ROOT_CACHE}/{path.relative_to(cache)}" for path in (staging, archive)]
     sources.shell(log, f"""
-        cd {shlex.quote(inner[0])}
-        find . -mindepth 1 | LC_ALL=C sort | cpio --quiet -o -H newc -R 0:0 > {shlex.quote(inner[1])}
+        cd {shlex.quote(config.inner(staging))}
+        find . -mindepth 1 | LC_ALL=C sort | cpio --quiet -o -H newc -R 0:0 > {shlex.quote(config.inner(archive))}
     """)
 
 
 def _build(log: Log, of: Kernel) -> None:
-    staging = config.cache_dir() / "initrd" / of.name
-    root.remove(staging)
+    staging = base(of).with_name("staging")
+    files.remove(staging)
     (staging / ".emu").mkdir(parents=True)
-    shutil.copy2(sources.target() / "usr/bin/busybox", staging / ".emu/busybox")
+    shutil.copy2(sources.busybox(), staging / ".emu/busybox")
     shutil.copytree(
         of.modules() / "lib", staging / "lib", symlinks=True,
         ignore=shutil.ignore_patterns("build", "source"),
@@ -48,22 +46,21 @@ def _build(log: Log, of: Kernel) -> None:
     (release,) = (staging / "lib/modules").iterdir()
     extra = release / "updates"
     extra.mkdir()
-    shutil.copy2(module.binary(of), extra)
-    log.run(root.inside(
-        ["depmod", "-b", f"{config.ROOT_CACHE}/initrd/{of.name}", release.name]
-    ))
+    shutil.copy2(module.step(of).path(), extra)
+    log.run(enter.inside(["depmod", "-b", config.inner(staging), release.name]))
     for folder in ("root", "tmp", "run", "proc", "sys", "dev", "files"):
         (staging / folder).mkdir()
     _pack(log, staging, base(of))
+    files.remove(staging)
 
 
-def overlay(log: Log, run: Path, command: list[str] | None, files: list[Path],
+def overlay(log: Log, run: Path, command: list[str] | None, given: list[Path],
             modules: list[str]) -> Path:
     """The archive that a run adds: init, the command (None: a shell), the files."""
     staging = run / "staging"
     emu = staging / ".emu"
     emu.mkdir(parents=True)
-    shutil.copy2(sources.target() / "usr/bin/busybox", emu / "busybox")
+    shutil.copy2(sources.busybox(), emu / "busybox")
     shutil.copy2(INIT, emu / "init")
     (emu / "modules").write_text("".join(f"{name}\n" for name in modules), encoding="utf-8")
     if command is None:
@@ -71,7 +68,7 @@ def overlay(log: Log, run: Path, command: list[str] | None, files: list[Path],
     else:
         (emu / "command").write_text(shlex.join(command) + "\n", encoding="utf-8")
     (staging / "files").mkdir()
-    for file in files:
+    for file in given:
         if not file.exists():
             raise Failure(f"--file {file}: no such file")
         if (staging / "files" / file.name).exists():
@@ -86,8 +83,8 @@ def overlay(log: Log, run: Path, command: list[str] | None, files: list[Path],
 
 
 def _step(name: str, what: str, of: Kernel, modules: Step) -> Step:
-    return Step(name, what, lambda: digest(repr(MODULES)), lambda log: _build(log, of),
-                [base(of)], [of.step, modules, sources.TARGET_STEP])
+    return Step(name, what, lambda: "", lambda log: _build(log, of),
+                ["root.cpio"], [of.step, modules, sources.TARGET_STEP])
 
 
 STEP = _step("initrd", "packing the emulated host's root", kernel.HOST, module.STEP)

@@ -6,13 +6,12 @@ import os
 import re
 import shlex
 import shutil
-import subprocess
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from . import config, kernel, root, sources
+from . import config, enter, files, kernel, procs, sources
 from .config import Failure
-from .step import Log, Step, digest, files_below, say
+from .step import Log, Step, digest, say
 
 TREE = config.TREE
 ASSETS = TREE / "scripts/intree"
@@ -30,7 +29,7 @@ PLACES = {
 }
 # What works in this project only: its own Makefile and runner, and the comparison with Linux 5.10.
 OURS = {"tests/selftests/Makefile", "tests/selftests/run.sh", "tests/selftests/left_behind.c"}
-KINDS = (".rs", ".c", ".h", ".rst", ".dot", ".tsv")
+KINDS = (".rs", ".c", ".h", ".rst", ".dot", ".tsv", ".txt")
 # A file that only a tree with the series has.
 SERIES_MARK = "arch/powerpc/include/asm/pnv-npu2.h"
 DRIVER = "drivers/vfio/pci/nvlink2"
@@ -79,7 +78,7 @@ def _edits() -> list[Edit]:
 
 
 def _list(what: str) -> list[str]:
-    done = subprocess.run(["make", "-s", "-C", str(SELFTESTS), what], capture_output=True, text=True, check=False)
+    done = procs.run(["make", "-s", "-C", str(SELFTESTS), what], capture_output=True, text=True)
     if done.returncode or not done.stdout.split():
         raise Failure(f"tests/selftests/Makefile does not say its {what}: {done.stderr}")
     return done.stdout.split()
@@ -109,7 +108,7 @@ def new_files() -> dict[str, bytes]:
     """Path in the kernel -> content, of all files that it doesn't have yet."""
     result = _made()
     for ours, theirs in PLACES.items():
-        for file in files_below(TREE / ours):
+        for file in files.below(TREE / ours):
             if (name := str(file.relative_to(TREE))) in OURS or name == "src/bindings_generated.rs":
                 continue
             if file.suffix in KINDS or not file.suffix:
@@ -147,23 +146,23 @@ def put(tree: Path) -> None:
         raise Failure(f"{tree} is not Linux 7.3, which the series is for")
     if not (tree / SERIES_MARK).exists():
         for patch in kernel.patches():
-            done = subprocess.run(["git", "apply", "--whitespace=nowarn", str(patch)], cwd=tree,
-                                  env={**os.environ, "GIT_CEILING_DIRECTORIES": str(tree.parent)},
-                                  capture_output=True, text=True, check=False)
+            done = procs.run(["git", "apply", "--whitespace=nowarn", str(patch)], cwd=tree,
+                             env={**os.environ, "GIT_CEILING_DIRECTORIES": str(tree.parent)},
+                             capture_output=True, text=True)
             if done.returncode:
                 raise Failure(f"{patch.name} does not apply to {tree}: {done.stderr}")
         say(f"intree: applied the {len(kernel.patches())} patches of scripts/kernel")
-    files = new_files()
+    new = new_files()
     for folder in dict.fromkeys(PLACES.values()):
-        for old in files_below(tree / folder) if (tree / folder).is_dir() else []:
-            if old.suffix in KINDS and str(old.relative_to(tree)) not in files:
+        for old in files.below(tree / folder) if (tree / folder).is_dir() else []:
+            if old.suffix in KINDS and str(old.relative_to(tree)) not in new:
                 old.unlink()
-    for path, content in files.items():
+    for path, content in new.items():
         _write(tree / path, content)
     edits = _edits()
     for path in dict.fromkeys(edit.path for edit in edits):
         _write(tree / path, edited(path, (tree / path).read_text(encoding="utf-8"), edits).encode())
-    say(f"intree: {len(files)} files; configure CONFIG_VFIO_PCI_NVLINK2")
+    say(f"intree: {len(new)} files; configure CONFIG_VFIO_PCI_NVLINK2")
 
 
 @dataclass(frozen=True)
@@ -196,10 +195,12 @@ def _split(files: dict[str, bytes], patches: list[Patch]) -> dict[str, dict[str,
     return result
 
 
-# Commits each mail, then each folder with a message and files, on top of Debian's source.
-# There is no need of a work tree.
+# Commits each mail, then each folder with a message and files, on top of Debian's source, in a repository of its own
+# without a work tree.
 COMMIT = """
-export GIT_INDEX_FILE=$PWD/.git/series-index
+rm -rf git
+git clone -q --shared --bare "$base" git
+cd git
 git read-tree HEAD
 tip=$(git rev-parse HEAD)
 commit() {
@@ -228,36 +229,32 @@ git update-ref refs/nvlink2/series "$tip"
 
 def _commit(log: Log, parts: dict[str, tuple[str, dict[str, bytes]]]) -> None:
     """Make refs/nvlink2/series: the kernel's patches, and one commit for each of `parts`."""
-    staging = folder() / "staging"
-    root.remove(staging)
+    staging = STEP.home() / "staging"
+    files.remove(staging)
     (staging / "parts").mkdir(parents=True)
-    for name, (message, files) in parts.items():
+    for name, (message, added) in parts.items():
         (staging / "parts" / name / "files").mkdir(parents=True)
         (staging / "parts" / name / "message").write_text(message, encoding="utf-8")
-        for path, content in files.items():
+        for path, content in added.items():
             file = staging / "parts" / name / "files" / path
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_bytes(content)
     mails = [f"{config.ROOT_TREE}/{patch.relative_to(TREE)}" for patch in kernel.patches()]
-    script = f"shopt -s nullglob\nstaging={config.ROOT_CACHE}/series/staging\n{COMMIT}"
-    log.run(root.inside(["bash", "-euo", "pipefail", "-c", script, "series", *mails], workdir=sources.LINUX_TREE),
+    script = f"shopt -s nullglob\nstaging={STEP.inner}/staging base={sources.LINUX_TREE}\n{COMMIT}"
+    log.run(enter.inside(["bash", "-euo", "pipefail", "-c", script, "series", *mails], workdir=STEP.inner),
             remedy="A patch that does not apply means that Debian's source moved on.")
 
 
 def _at_tip(path: str) -> str:
-    done = subprocess.run(root.inside(["git", "show", f"refs/nvlink2/series:{path}"], workdir=sources.LINUX_TREE),
-                          capture_output=True, text=True, check=False)
+    done = procs.run(enter.inside(["git", "show", f"refs/nvlink2/series:{path}"], workdir=f"{STEP.inner}/git"),
+                     capture_output=True, text=True)
     if done.returncode:
         raise Failure(f"series: no {path} in the kernel: {done.stderr}")
     return done.stdout
 
 
-def folder() -> Path:
-    return config.cache_dir() / "series"
-
-
 def _make_series(log: Log) -> None:
-    root.remove(folder())
+    files.remove(STEP.path())
     _commit(log, {})
     edits, patches = _edits(), _patches()
     split = _split(new_files(), patches)
@@ -270,19 +267,19 @@ def _make_series(log: Log) -> None:
     name, address = _maintainers().rstrip(">").split(" <")
     # No version of git, no commit of a repository that nobody has.
     sources.shell(log, f"""
-        cd {sources.LINUX_TREE}
+        cd {STEP.inner}/git
         git -c user.name={shlex.quote(name)} -c user.email={shlex.quote(address)} format-patch -q --cover-letter --zero-commit --no-signature \
             --cover-from-description=subject --description-file={config.ROOT_TREE}/scripts/intree/cover-letter.txt \
-            -o {config.ROOT_CACHE}/series/patches HEAD..refs/nvlink2/series
+            -o {STEP.inner}/patches HEAD..refs/nvlink2/series
     """)
 
 
 STEP = Step(
     "series",
     "writing the whole series: kernel patches, driver, documents, tests",
-    lambda: digest(ASSETS, kernel.SERIES, Path(__file__), *(TREE / place for place in PLACES)),
+    lambda: digest(ASSETS, kernel.SERIES, *(TREE / place for place in PLACES)),
     _make_series,
-    [folder() / "patches"],
+    ["patches"],
     [sources.LINUX_STEP],
 )
 
@@ -292,5 +289,5 @@ def write_series(out: Path) -> None:
     STEP.ensure()
     if out.exists() and any(out.iterdir()):
         raise Failure(f"{out} is not empty: series of two versions would mix. Name another folder.")
-    shutil.copytree(folder() / "patches", out, dirs_exist_ok=True)
+    shutil.copytree(STEP.path(), out, dirs_exist_ok=True)
     say(f"series: {len(list(out.glob('*.patch')))} files in {out}")

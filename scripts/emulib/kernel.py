@@ -7,7 +7,7 @@ the debug kernel, which looks for what goes wrong inside it.
 
 from pathlib import Path
 
-from . import config, root, sources
+from . import config, enter, sources
 from .step import Log, Step, digest
 
 SERIES = config.TREE / "scripts/kernel"
@@ -28,60 +28,76 @@ class Kernel:
     """
 
     def __init__(self, name: str, what: str, fragments: list[Path], variables: str = ""):
-        self.name = name
         self.fragments = fragments
         what_is_built = " ".join(["ARCH=powerpc", "LLVM=-19", *variables.split()])
         # What make needs wherever it starts: in the source, or in the build folder for a module.
         self.flags = f"{what_is_built} -j{config.jobs()}"
-        self.make = f"make O={self.inner()} {self.flags}"
         self.step = Step(
             name, what, lambda: digest(*fragments, *patches(), what_is_built), self._build,
-            [self.image(), self.modules() / "lib/modules"], [sources.LINUX_STEP],
+            ["build/vmlinux", "install/lib/modules"], [sources.LINUX_STEP], seed=True, linked=["linux"],
         )
-
-    def build_dir(self) -> Path:
-        return config.cache_dir() / self.name
-
-    def inner(self) -> str:
-        """The build folder as the root sees it."""
-        return f"{config.ROOT_CACHE}/{self.name}"
+        self.name = name
+        # As the root sees them: the source with the series, the build folder.
+        self.source = f"{self.step.inner}/linux"
+        self.build = f"{self.step.inner}/build"
+        self.make = f"make -C {self.source} O={self.build} {self.flags}"
 
     def image(self) -> Path:
-        return self.build_dir() / "vmlinux"
+        """The ELF vmlinux."""
+        return self.step.path()
 
     def modules(self) -> Path:
         """The folder that holds lib/modules."""
-        return self.build_dir() / "install"
+        return self.step.home() / "install"
+
+    def release(self) -> str:
+        """What `uname -r` says on it."""
+        return (self.step.home() / "build/include/config/kernel.release").read_text(encoding="utf-8").strip()
 
     def _build(self, log: Log) -> None:
-        retree(log, sources.LINUX_TREE, patches())
-        folder = self.inner()
+        retree(log, sources.LINUX_STEP, self.step.home() / "linux", patches(), sources.moved_linux())
         fragments = " ".join(f"{config.ROOT_TREE}/{path.relative_to(config.TREE)}" for path in self.fragments)
+        install = f"{self.step.inner}/install"
         sources.shell(log, f"""
-            cd {sources.LINUX_TREE}
-            mkdir -p {folder}
-            cat {fragments} > {folder}/wanted
-            KCONFIG_ALLCONFIG={folder}/wanted {self.make} allnoconfig
+            mkdir -p {self.build}
+            cat {fragments} > {self.build}/wanted
+            KCONFIG_ALLCONFIG={self.build}/wanted {self.make} allnoconfig
             # A symbol that silently lost its dependencies would be found much later.
-            grep -E '^CONFIG_[A-Z0-9_]+=[^n]' {folder}/wanted |
+            grep -E '^CONFIG_[A-Z0-9_]+=[^n]' {self.build}/wanted |
                 while read -r line; do
-                    grep -qxF "$line" {folder}/.config ||
+                    grep -qxF "$line" {self.build}/.config ||
                         {{ echo "E: $line of {fragments} was not accepted"; exit 1; }}
                 done
             {self.make} vmlinux modules
-            rm -rf {folder}/install
-            {self.make} INSTALL_MOD_PATH={folder}/install modules_install
+            rm -rf {install}
+            {self.make} INSTALL_MOD_PATH={install} modules_install
         """)
 
 
-# Puts the tree that base + "$@" gives into the work tree, touching just the
-# files that differ from what is there, so that make rebuilds just those.
+# Makes the work tree $3 what the only commit of the repository $1 and the changes "$@" after it give. It touches just
+# the files that differ from what is there, so that make rebuilds just those. All files that no change touches are
+# hard links to those of $1; git replaces files and does not write into them, but sees the date of their links.
+# $2 is $1 by a path that is on one mount with $3, as links need it.
 RETREE = """
+base=$1 near=$2 tree=$3
+shift 3
+if [ ! -e "$tree/.git/complete" ]; then
+    rm -rf "$tree"
+    git clone -q --shared --no-checkout "$base" "$tree"
+    git -C "$tree" config core.trustctime false
+    cp "$base/.git/index" "$tree/.git/index"
+    find "$near" -mindepth 1 -maxdepth 1 ! -name .git -exec cp -al -t "$tree" {} +
+    touch "$tree/.git/complete"
+fi
+cd "$tree"
+# Of a run that was killed: nobody else is here.
+rm -f .git/*.lock
 export GIT_INDEX_FILE=$PWD/.git/next-index
 git read-tree HEAD
 for patch in "$@"; do
     case $patch in
-    *.patch) git apply --cached --whitespace=nowarn "$patch" ;;
+    *.patch) git apply --cached --whitespace=nowarn "$patch" ||
+        { echo "E: ${patch#/src/} does not apply"; exit 1; } ;;
     *)  # a folder of new files
         (cd "$patch" && find . -type f) | while read -r file; do
             mode=100644; [ ! -x "$patch/$file" ] || mode=100755
@@ -98,16 +114,16 @@ git read-tree -u --reset "$tree"
 """
 
 
-def retree(log: Log, tree: str, changes: list[Path]) -> None:
-    """Make the source folder `tree` (a path in the root) the base with the changes applied.
+def retree(log: Log, base: Step, tree: Path, changes: list[Path], remedy: str) -> None:
+    """Make the source folder `tree` what the step `base` has fetched, with the changes applied.
 
-    A change is a patch file, or a folder of new files.
+    A change is a patch file, or a folder of new files. `remedy` is for a patch that does not apply.
     """
     inner = [f"{config.ROOT_TREE}/{change.relative_to(config.TREE)}" for change in changes]
-    script = f"cd {tree}\n{RETREE}"
     log.run(
-        root.inside(["bash", "-euo", "pipefail", "-c", script, "retree", *inner]),
-        remedy="A patch that does not apply means that Debian's source moved on.",
+        enter.inside(["bash", "-euo", "pipefail", "-c", RETREE, "retree", f"{base.inner}/tree", config.inner(base.path()),
+                      config.inner(tree), *inner]),
+        remedy=remedy,
     )
 
 
@@ -122,4 +138,3 @@ DEBUG = Kernel(
 
 # Of the one that everything runs on.
 STEP = HOST.step
-MAKE = HOST.make

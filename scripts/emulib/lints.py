@@ -5,9 +5,9 @@ import re
 import subprocess
 from pathlib import Path
 
-from . import config, docs, intree, kernel, module, mutate, programs, qemu, root, sources
+from . import config, docs, enter, intree, kernel, module, mutate, procs, programs, qemu, root, sources
 from .report import Check, Result, tail
-from .step import Step
+from .step import locked
 
 TREE = config.TREE
 SRC = config.ROOT_TREE
@@ -26,11 +26,7 @@ def tracked(*patterns: str) -> list[Path]:
 
 def _script(script: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Run a bash script in the root, from the project's tree."""
-    return subprocess.run(
-        root.inside(["bash", "-euo", "pipefail", "-c", script, "lint", *arguments], workdir=SRC),
-        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-        text=True, errors="replace", check=False,
-    )
+    return procs.said(enter.inside(["bash", "-euo", "pipefail", "-c", script, "lint", *arguments], workdir=SRC))
 
 
 def _clean(script: str, *arguments: str) -> Result:
@@ -44,6 +40,7 @@ def _strings(paths: list[Path]) -> list[str]:
 
 
 def rustfmt() -> Result:
+    """The module's Rust, by the kernel's configuration."""
     roots = [path for path in tracked("*.rs") if path.parts[0] == "src"]
     return _clean(
         f'rustfmt --check --edition 2021 --config-path {sources.LINUX_TREE}/.rustfmt.toml "$@"', *_strings(roots)
@@ -52,7 +49,8 @@ def rustfmt() -> Result:
 
 def clippy() -> Result:
     """The module under the kernel's clippy settings; warnings of the kernel's own flags are not ours."""
-    done = _script(module.make("CLIPPY=1 modules", into="clippy"))
+    with locked("clippy"):
+        done = _script(module.make("CLIPPY=1 modules", into="clippy"))
     ours = [
         block for block in re.split(r"\n(?=warning|error)", done.stdout)
         if re.match(r"warning|error", block) and re.search(r"--> .*module/tree/|--> src/", block)
@@ -62,16 +60,11 @@ def clippy() -> Result:
 
 def _checkpatch(tree: str, options: str, files: list[str]) -> Result:
     """A source tree's own checkpatch on files, which it names relative to that tree."""
-    return _clean(f"""
-        cd {tree}
-        for file in "$@"; do
-            scripts/checkpatch.pl {options} "$file" || bad=1
-        done
-        exit ${{bad:-0}}
-    """, *files)
+    return _clean(f'cd {tree} && scripts/checkpatch.pl {options} "$@"', *files)
 
 
 def checkpatch_series() -> Result:
+    """checkpatch --strict of the kernel's patches."""
     # Debian's source has no history in which checkpatch could look up a commit.
     return _checkpatch(
         sources.LINUX_TREE, "--strict --terse --no-tree --ignore UNKNOWN_COMMIT_ID",
@@ -81,14 +74,13 @@ def checkpatch_series() -> Result:
 
 def checkpatch_driver() -> Result:
     """The driver as patches for the kernel, as `make series` writes them."""
-    intree.STEP.ensure()
     done = len(kernel.patches())
-    written = sorted((intree.folder() / "patches").glob("*.patch"))
+    written = sorted(intree.STEP.path().glob("*.patch"))
     driver = [patch for patch in written if int(patch.name[:4]) > done]
     # Only the first of several patches that add files names them in MAINTAINERS.
     return _checkpatch(
         sources.LINUX_TREE, "--strict --terse --no-tree --ignore FILE_PATH_CHANGES",
-        [f"{config.ROOT_CACHE}/series/patches/{patch.name}" for patch in driver],
+        [f"{intree.STEP.inner}/patches/{patch.name}" for patch in driver],
     )
 
 
@@ -104,7 +96,7 @@ def checkpatch_qemu() -> Result:
     """The device models, at their places in QEMU's tree, as its rules differ by folder."""
     overlay = qemu.OVERLAY.relative_to(TREE)
     files = [p for p in tracked("*.c", "*.h") if p.is_relative_to(overlay)]
-    return _checkpatch(sources.QEMU_TREE, "--terse --file", _strings([p.relative_to(overlay) for p in files]))
+    return _checkpatch(f"{qemu.STEP.inner}/source", "--terse --file", _strings([p.relative_to(overlay) for p in files]))
 
 
 # 7.3 uses a keyword that Debian's sparse does not know, and then skips it with a mere warning.
@@ -113,7 +105,8 @@ SPARSE = 'CHECK="sparse -D__typeof_unqual__=__typeof__"'
 
 def _sparse(make: str, where: str) -> Result:
     """sparse has looked at something, and found nothing in files whose path fits `where`."""
-    done = _script(make)
+    with locked("sparse"):
+        done = _script(make)
     checked = re.search(r"^  CHECK ", done.stdout, re.MULTILINE)
     ours = [line for line in done.stdout.splitlines() if re.search(where + r".*(?:warning|error):", line)]
     return Result.one(
@@ -122,6 +115,7 @@ def _sparse(make: str, where: str) -> Result:
 
 
 def sparse_module() -> Result:
+    """The module's C under sparse."""
     return _sparse(module.make(f"{SPARSE} C=2 modules", into="sparse"), "module/tree/")
 
 
@@ -132,11 +126,12 @@ def sparse_series() -> Result:
         for patch in kernel.patches()
         for match in re.finditer(r"^--- /dev/null\n\+\+\+ b/(\S+\.c)$", patch.read_text(encoding="utf-8"), re.M)
     ]
-    script = f"cd {sources.LINUX_TREE} && {kernel.MAKE} {SPARSE} C=2 {' '.join(added)}"
+    script = f"{kernel.HOST.make} {SPARSE} C=2 {' '.join(added)}"
     return _sparse(script, "powernv/npu2")
 
 
 def shellcheck() -> Result:
+    """All shell scripts."""
     files = [
         path for path in tracked("*")
         if re.match(rb"#!\S*(?:/| )(?:ba|da)?sh\b|#!\S*busybox sh", (TREE / path).read_bytes()[:64])
@@ -145,7 +140,8 @@ def shellcheck() -> Result:
 
 
 def python() -> Result:
-    files = tracked("*.py") + [Path("scripts/emu"), Path("scripts/check"), Path("scripts/dist")]
+    """pyflakes and mypy of the scripts."""
+    files = tracked("*.py") + [Path("scripts/emu"), Path("scripts/check"), Path("scripts/dist"), Path("scripts/record")]
     return _clean("""
         pyflakes3 "$@"
         cd scripts && MYPY_CACHE_DIR=/cache/mypy mypy --no-error-summary --ignore-missing-imports -p emulib
@@ -155,28 +151,17 @@ def python() -> Result:
 def _cargo(package: str) -> Result:
     """rustfmt and clippy of a user-space package."""
     for arguments in (["fmt", "--check"], ["clippy", "--locked", "--all-targets", "--", "-D", "warnings"]):
-        done = subprocess.run(
-            programs.cargo(package, *arguments), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT, text=True, check=False,
-        )
+        with locked(f"cargo-{Path(package).name}"):
+            done = procs.said(programs.cargo(package, *arguments))
         if done.returncode:
             return Result.one(False, tail(done.stdout, 80))
     return Result.one(True)
 
 
-def _builds(step: Step) -> Result:
-    """A product that is clean when it can be made."""
-    step.ensure()
-    return Result.one(True)
-
-
 def rustdoc() -> Result:
     """The documentation of the module's code and of nvlink2ctl's."""
-    docs.RUST_STEP.ensure()
-    done = subprocess.run(
-        programs.cargo("scripts/nvlink2ctl", "rustdoc", "--locked", "--lib", "--", "-Dwarnings"),
-        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False,
-    )
+    with locked("cargo-nvlink2ctl"):
+        done = procs.said(programs.cargo("scripts/nvlink2ctl", "rustdoc", "--locked", "--lib", "--", "-Dwarnings"))
     return Result.one(done.returncode == 0, tail(done.stdout, 80))
 
 
@@ -247,28 +232,32 @@ def mutants() -> Result:
     return Result.one(not complaints, "\n".join(complaints))
 
 
+ROOT, LINUX = [root.STEP], [sources.LINUX_STEP]
+PACKAGES = ["tests/clients", "tests/demo", "tests/bench/report", "tests/host", "tests/fuzz", "tests/fuzz/pure",
+            "scripts/nvlink2ctl", "scripts/nvlink2ctl/fuzz"]
+
+
+def _cargo_check(package: str) -> Check:
+    """The check of a user-space package, named by the package's folder."""
+    name = "-".join(part for part in Path(package).parts if part not in ("tests", "scripts"))
+    return Check(f"cargo-{name}", lambda: _cargo(package), ROOT, f"rustfmt and clippy of {package}.")
+
+
 CHECKS = [
-    Check("clippy", clippy),
-    Check("sparse-module", sparse_module),
-    Check("sparse-series", sparse_series),
-    Check("cargo-clients", lambda: _cargo("tests/clients")),
-    Check("cargo-demo", lambda: _cargo("tests/demo")),
-    Check("cargo-bench", lambda: _cargo("tests/bench/report")),
-    Check("cargo-host", lambda: _cargo("tests/host")),
-    Check("cargo-fuzz", lambda: _cargo("tests/fuzz")),
-    Check("cargo-fuzz-pure", lambda: _cargo("tests/fuzz/pure")),
-    Check("cargo-nvlink2ctl-fuzz", lambda: _cargo("scripts/nvlink2ctl/fuzz")),
+    Check("clippy", clippy, [kernel.STEP]),
+    Check("sparse-module", sparse_module, [kernel.STEP]),
+    Check("sparse-series", sparse_series, [kernel.STEP]),
+    *map(_cargo_check, PACKAGES),
     Check("mutants", mutants),
     Check("messages", messages),
-    Check("cargo-nvlink2ctl", lambda: _cargo("scripts/nvlink2ctl")),
-    Check("checkpatch-series", checkpatch_series),
-    Check("checkpatch-driver", checkpatch_driver),
-    Check("checkpatch-c", checkpatch_c),
-    Check("checkpatch-qemu", checkpatch_qemu),
-    Check("python", python),
-    Check("rustdoc", rustdoc),
-    Check("docs", lambda: _builds(docs.STEP)),
-    Check("rustfmt", rustfmt),
-    Check("shellcheck", shellcheck),
+    Check("checkpatch-series", checkpatch_series, LINUX),
+    Check("checkpatch-driver", checkpatch_driver, [intree.STEP]),
+    Check("checkpatch-c", checkpatch_c, LINUX),
+    Check("checkpatch-qemu", checkpatch_qemu, [qemu.STEP]),
+    Check("python", python, ROOT),
+    Check("rustdoc", rustdoc, [docs.RUST_STEP]),
+    Check("docs", lambda: Result.one(True), [docs.STEP], "The documents can be built, without a warning."),
+    Check("rustfmt", rustfmt, LINUX),
+    Check("shellcheck", shellcheck, ROOT),
     Check("house-rules", house_rules),
 ]

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from . import boot, config, kernel, programs, root, sources
+from . import archive, boot, config, kernel, programs, root, sources
 from .config import Failure
 from .step import Log, Step, digest, say
 
@@ -19,48 +19,35 @@ SUITE = "bullseye"
 CONFIG = config.TREE / "scripts/kernel/peer.config"
 # Debian's current compiler warns of much in a kernel that is older than it.
 MAKE = (f"make ARCH=powerpc CROSS_COMPILE=powerpc64le-linux-gnu- KCFLAGS=-w "
-        f"O={config.ROOT_CACHE}/peer -j{config.jobs()}")
-
-
-def source() -> Path:
-    return sources.folder() / "linux-5.10"
+        f"O={config.ROOT_MADE}/peer/build -j{config.jobs()}")
 
 
 def image() -> Path:
-    return config.cache_dir() / "peer/vmlinux"
+    """The ELF vmlinux."""
+    return STEP.path()
 
 
 def _fetch(log: Log) -> None:
-    root.remove(source())
-    source().mkdir(parents=True)
-    # The suite is known to apt for this download only, and nothing is installed from it.
-    sources.shell(log, f"""
-        mkdir -p /tmp/peer && cd /tmp/peer
-        uri=$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' | head -n 1)
-        list=/etc/apt/sources.list.d/peer.list
-        trap 'rm -f $list /etc/apt/preferences.d/peer' EXIT
-        printf 'Package: *\\nPin: release n={SUITE}\\nPin-Priority: 1\\n' > /etc/apt/preferences.d/peer
-        echo "deb $uri {SUITE} main" > $list
-        {sources.APT_UPDATE}
-        apt-get download {LINUX}
-        dpkg-deb -x {LINUX}_*.deb unpacked
-        tar -xf unpacked/usr/src/{LINUX}.tar.xz --strip-components=1 -C {config.ROOT_CACHE}/sources/linux-5.10
-    """, network=True, remedy=f"Debian may have moved {SUITE} to its archive of old releases: "
-                              "set NVLINK2_DEBIAN_MIRROR to an address that still has it.")
-    if not (source() / "drivers/vfio/pci/vfio_pci_nvlink2.c").is_file():
+    places = archive.archives(SUITE)
+    wanted = sources.LinuxSource(log, SOURCE_STEP, SUITE, LINUX, "5.10")
+    archive.take(log, [
+        *archive.ways(f"package {LINUX}, {SUITE}", places, wanted.package),
+        *archive.ways(f"source package linux, {SUITE}", places, wanted.source),
+    ], archive.VARIABLES)
+    if not (SOURCE_STEP.path() / "drivers/vfio/pci/vfio_pci_nvlink2.c").is_file():
         raise Failure(f"peer-source: {LINUX} of {SUITE} is without the original driver")
 
 
 def _build(log: Log) -> None:
     sources.shell(log, f"""
-        mkdir -p {config.ROOT_CACHE}/peer
-        cd {config.ROOT_CACHE}/sources/linux-5.10
-        cat {config.ROOT_TREE}/scripts/kernel/{{host,peer}}.config > {config.ROOT_CACHE}/peer/wanted
-        KCONFIG_ALLCONFIG={config.ROOT_CACHE}/peer/wanted {MAKE} allnoconfig
+        mkdir -p {STEP.inner}/build
+        cd {SOURCE_STEP.inner}/tree
+        cat {config.ROOT_TREE}/scripts/kernel/{{host,peer}}.config > {STEP.inner}/build/wanted
+        KCONFIG_ALLCONFIG={STEP.inner}/build/wanted {MAKE} allnoconfig
         # Of what both have, 5.10 need not know everything; of its own, it must.
         grep -E '^CONFIG_[A-Z0-9_]+=[^n]' {config.ROOT_TREE}/scripts/kernel/peer.config |
             while read -r line; do
-                grep -qxF "$line" {config.ROOT_CACHE}/peer/.config ||
+                grep -qxF "$line" {STEP.inner}/build/.config ||
                     {{ echo "E: $line of peer.config was not accepted"; exit 1; }}
             done
         {MAKE} vmlinux
@@ -70,18 +57,18 @@ def _build(log: Log) -> None:
 SOURCE_STEP = Step(
     "peer-source",
     "fetching and unpacking Linux 5.10",
-    lambda: digest(LINUX, SUITE),
+    lambda: "",
     _fetch,
-    [source() / "Makefile"],
+    ["tree", "tree/Makefile"],
     [root.STEP],
 )
 
 STEP = Step(
     "peer",
     "building Linux 5.10 with the original driver (6 min on 2 cores when cold)",
-    lambda: digest(kernel.CONFIG, CONFIG, MAKE),
+    lambda: digest(kernel.CONFIG, CONFIG),
     _build,
-    [image()],
+    ["build/vmlinux"],
     [SOURCE_STEP],
 )
 
@@ -108,7 +95,7 @@ def _look(linux: Path | None) -> Seen:
     """Run tests/selftests/left_behind on our kernel, or another."""
     seen = Seen("", {}, set())
     for arguments, mutations in BOOTS:
-        host = boot.Host(kernel=linux, files=[programs.selftests_dir() / "left_behind"],
+        host = boot.Host(kernel=linux, files=[programs.selftests_dir() / "left_behind", programs.SPLATS],
                          mutations=mutations, timeout=300)
         output = io.BytesIO()
         status = boot.run(host, ["/files/left_behind", *arguments], output)

@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0
 """Programs that run in the emulated host: the selftests (C), the demo, nvlink2ctl and the fuzzer (Rust)."""
 
+import shutil
 from pathlib import Path
 
-from . import config, kernel, root, sources
-from .step import Log, Step, digest
+from . import config, enter, kernel, root, sources
+from .step import Log, Step, digest, locked
 
 SELFTESTS = config.TREE / "tests/selftests"
 MEASURE = config.TREE / "tests/bench/measure.c"
@@ -22,52 +23,73 @@ CARGO_ENV = {
     "RUSTC_BOOTSTRAP": "1",
     "CARGO_TARGET_POWERPC64LE_UNKNOWN_LINUX_GNU_LINKER": "powerpc64le-linux-gnu-gcc",
     "CARGO_TARGET_POWERPC64LE_UNKNOWN_LINUX_GNU_RUSTFLAGS": "-Ctarget-feature=+crt-static",
-    "CARGO_TARGET_DIR": f"{config.ROOT_CACHE}/demo",
+    "CARGO_TARGET_DIR": f"{config.ROOT_CACHE}/cargo-target",
     "CARGO_HOME": f"{config.ROOT_CACHE}/cargo",
+    # All checkouts build in one folder, where the dates of their files tell nothing of which is newer.
+    "CARGO_UNSTABLE_CHECKSUM_FRESHNESS": "true",
 }
 
 
 def cargo(package: str, *arguments: str) -> list[str]:
     """The command that runs cargo in the project's folder `package`, with the registry in reach."""
-    return root.inside(
+    return enter.inside(
         ["cargo", *arguments], workdir=f"{config.ROOT_TREE}/{package}", env=CARGO_ENV, network=True
     )
 
 
 def selftests_dir() -> Path:
-    return config.cache_dir() / "selftests"
+    return SELFTESTS_STEP.path()
 
 
-def binary(name: str) -> Path:
-    """A program that cargo() built for the emulated host."""
-    return config.cache_dir() / f"demo/{TARGET}/release/{name}"
+def choice(program: str, tests: list[str]) -> list[str]:
+    """Arguments of run.sh that have it run `tests` of a program, or all of it."""
+    return [":".join([program, *(test.rpartition(".")[2] for test in tests)])]
 
 
 def demo_binary() -> Path:
-    return binary("nvlink2-demo")
+    return DEMO_STEP.path()
 
 
 def nvlink2ctl_binary() -> Path:
-    return binary("nvlink2ctl")
+    return NVLINK2CTL_STEP.path()
 
 
 def fuzz_binary() -> Path:
-    return config.cache_dir() / f"demo/{TARGET}/release/nvlink2-fuzz"
+    return FUZZ_STEP.path()
 
 
 def _build_selftests(log: Log) -> None:
+    # What is compiled on the way there does not go to the emulated host, where unpacking it takes time.
     sources.shell(log, f"""
+        cd {SELFTESTS_STEP.inner}
+        rm -rf objects selftests
         make -C {config.ROOT_TREE}/tests/selftests -j{config.jobs()} \\
-            KSRC={sources.LINUX_TREE} OUT={config.ROOT_CACHE}/selftests
+            KSRC={kernel.HOST.source} OUT={SELFTESTS_STEP.inner}/objects
+        rsync -r --exclude='*.o' --exclude='*.d' objects/ selftests
+        find selftests -type f -exec sh -c 'head -c 4 "$1" | grep -q ELF' sh {{}} ';' \\
+            -exec powerpc64le-linux-gnu-strip --strip-debug {{}} +
+        rm -rf objects
     """)
 
 
-def build_static(log: Log, package: Path) -> None:
-    log.run(
-        cargo(str(package.relative_to(config.TREE)), "build", "--release", "--locked",
-              "-Zbuild-std=std,panic_abort", "--target", TARGET),
-        remedy="Needed: the crates.io registry within reach.",
-    )
+def build_static(log: Log, package: Path, binary: str, into: Path) -> None:
+    """Build the program `binary` of a package for the emulated host, and put it into the folder `into`."""
+    name = str(package.relative_to(config.TREE))
+    with locked(f"cargo-{package.name}"):
+        log.run(
+            cargo(name, "build", "--release", "--locked", "-Zbuild-std=std,panic_abort", "--target", TARGET),
+            remedy="Needed: the crates.io registry within reach.",
+        )
+        shutil.copy2(config.cache_dir() / "cargo-target" / TARGET / "release" / binary, into)
+
+
+def _program(name: str, what: str, package: Path, binary: str, *inputs: Path) -> Step:
+    def build(log: Log) -> None:
+        build_static(log, package, binary, step.home())
+
+    step = Step(name, what, lambda: digest(package / "src", package / "Cargo.toml", package / "Cargo.lock", *inputs),
+                build, [binary], [root.STEP])
+    return step
 
 
 SELFTESTS_STEP = Step(
@@ -75,34 +97,11 @@ SELFTESTS_STEP = Step(
     "building the selftests",
     lambda: digest(SELFTESTS, MEASURE, REGISTERS),
     _build_selftests,
-    [selftests_dir()],
+    ["selftests"],
     [kernel.STEP],
 )
 
-DEMO_STEP = Step(
-    "demo",
-    "building the demo program (1 min when cold)",
-    lambda: digest(DEMO, repr(CARGO_ENV)),
-    lambda log: build_static(log, DEMO),
-    [demo_binary()],
-    [root.STEP],
-)
-
-NVLINK2CTL_STEP = Step(
-    "nvlink2ctl",
-    "building nvlink2ctl for the emulated host (1 min when cold)",
-    lambda: digest(NVLINK2CTL / "src", NVLINK2CTL / "Cargo.toml", NVLINK2CTL / "Cargo.lock",
-                   config.TREE / "src/pure", repr(CARGO_ENV)),
-    lambda log: build_static(log, NVLINK2CTL),
-    [nvlink2ctl_binary()],
-    [root.STEP],
-)
-
-FUZZ_STEP = Step(
-    "fuzz",
-    "building the fuzzer (1 min when cold)",
-    lambda: digest(FUZZ / "src", FUZZ / "Cargo.toml", FUZZ / "Cargo.lock", SPLATS, repr(CARGO_ENV)),
-    lambda log: build_static(log, FUZZ),
-    [fuzz_binary()],
-    [root.STEP],
-)
+DEMO_STEP = _program("demo", "building the demo program (1 min when cold)", DEMO, "nvlink2-demo")
+NVLINK2CTL_STEP = _program("nvlink2ctl", "building nvlink2ctl for the emulated host (1 min when cold)", NVLINK2CTL,
+                           "nvlink2ctl", config.TREE / "src/pure")
+FUZZ_STEP = _program("fuzz", "building the fuzzer (1 min when cold)", FUZZ, "nvlink2-fuzz", SPLATS)

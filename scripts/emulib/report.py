@@ -1,9 +1,12 @@
 # SPDX-License-Identifier: GPL-2.0
 """Results of checks, from what test programs print."""
 
+import inspect
 import re
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from .step import Step
 
 TALLY = re.compile(r"^(\d+) passed, (\d+) failed(?:, (\d+) skipped)?$", re.MULTILINE)
 TAP = re.compile(r"^\s*(not ok|ok)\b(?:[^#\n]*)(#\s*SKIP)?", re.MULTILINE | re.IGNORECASE)
@@ -15,12 +18,17 @@ UNITTEST = re.compile(r" \.\.\. (ok|FAIL|ERROR|skipped.*)$", re.MULTILINE)
 
 @dataclass
 class Result:
-    """What one check found; `text` explains failures and skips."""
+    """What one check found; `text` explains failures and skips.
+
+    `boots` has the seconds of each emulated host, `parts` what is counted here of tests with names of their own.
+    """
 
     passed: int = 0
     failed: int = 0
     skipped: int = 0
     text: str = ""
+    boots: list[float] = field(default_factory=list)
+    parts: dict[str, "Result"] = field(default_factory=dict)
 
     @classmethod
     def one(cls, passed: bool, text: str = "") -> "Result":
@@ -84,16 +92,31 @@ class Result:
         self.passed += other.passed
         self.failed += other.failed
         self.skipped += other.skipped
+        self.boots += other.boots
         if other.failed or other.skipped:
             self.text = "\n".join(text for text in (self.text, other.text) if text)
 
 
+    def add_part(self, name: str, part: "Result") -> None:
+        """Count a result with this one under a name of its own."""
+        if part.text:
+            part.text = f"{name}:\n{part.text}"
+        self.parts[name] = part
+        self.add(part)
+
+
 @dataclass
 class Check:
-    """A named check."""
+    """A named check; `needs` are the steps whose products it takes, and `what` is a line about it."""
 
     name: str
     run: Callable[[], Result]
+    needs: Sequence[Step] = ()
+    what: str = ""
+
+    def line(self) -> str:
+        """What it does, in a line."""
+        return self.what or (inspect.getdoc(self.run) or "").partition("\n")[0]
 
 
 def tail(text: str, lines: int = 40) -> str:

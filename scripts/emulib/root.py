@@ -8,12 +8,13 @@ user namespace with one id is enough to enter it.
 import os
 import shlex
 import shutil
-import subprocess
-import time
+from functools import partial
 from pathlib import Path
 
-from . import config
+from . import archive, config, procs
+from .archive import Archive
 from .config import Failure
+from .files import remove
 from .step import Log, Step, digest, say
 
 SUITE = "trixie"
@@ -50,16 +51,6 @@ PACKAGES = """
     dpkg-dev ca-certificates e2fsprogs
 """.split()
 
-# What documents and Debian packages take. Installed into the finished root, as nothing that is
-# compiled depends on it: a change here rebuilds no kernel.
-DESK_PACKAGES = """
-    python3-sphinx python3-yaml graphviz
-    debhelper dh-dkms dkms lintian
-""".split()
-
-# A site's own certificate authority has to be known in the root too.
-CERTIFICATES = "/etc/ssl/certs/ca-certificates.crt"
-
 # Nobody reads manuals in the root.
 TRIM = [
     "path-exclude=/usr/share/man/*",
@@ -70,32 +61,13 @@ TRIM = [
 
 
 def path() -> Path:
-    return config.cache_dir() / "root"
-
-
-def mirror() -> str:
-    """The Debian archive: NVLINK2_DEBIAN_MIRROR or what this machine's apt uses."""
-    if override := config.mirror_override():
-        return override
-    listing = subprocess.run(
-        ["apt-get", "indextargets", "--format", "$(REPO_URI) $(ORIGIN) $(LABEL)",
-         "Created-By: Packages"],
-        capture_output=True, text=True, check=False,
-    ).stdout
-    for line in listing.splitlines():
-        uri, *origin = line.split()
-        # Before the first `apt-get update` apt knows no origin, only the address.
-        if origin == ["Debian", "Debian"] or uri.rstrip("/").endswith("/debian"):
-            return uri
-    raise Failure(
-        "this machine's apt configuration names no Debian archive. Set "
-        "NVLINK2_DEBIAN_MIRROR to the address of one (the value of a 'URIs:' line)."
-    )
+    """The root's folder."""
+    return STEP.path()
 
 
 def _apt_proxy() -> list[str]:
     """This machine's apt proxy as options for another apt, if it has one."""
-    dump = subprocess.run(
+    dump = procs.run(
         ["apt-config", "dump", "--format", "%f=%v%n"], capture_output=True, text=True, check=False
     ).stdout
     return [
@@ -122,9 +94,8 @@ def _need_mmdebstrap(log: Log) -> None:
     )
 
 
-def bootstrap(log: Log, name: str, into: Path, options: list[str], suite: str, lines: list[str]) -> None:
+def _bootstrap(log: Log, into: Path, options: list[str], suite: str, lines: list[str]) -> None:
     """Unpack what mmdebstrap makes with `options` of the apt source `lines` into a fresh folder `into`."""
-    _need_mmdebstrap(log)
     command = [
         "mmdebstrap", "--format=tar",
         '--aptopt=APT::Install-Recommends "false"',
@@ -138,34 +109,47 @@ def bootstrap(log: Log, name: str, into: Path, options: list[str], suite: str, l
         f"set -o pipefail; {shlex.join(command)} | "
         f"tar -x --no-same-owner --exclude=./dev/* -C {shlex.quote(str(into))}"
     )
-    # A mirror in the middle of a synchronisation refuses for a while.
-    for attempt in (1, 2, 3):
-        remove(into)
-        into.mkdir(parents=True)
-        try:
-            log.run(
-                ["bash", "-c", script],
-                remedy="Needed: the Debian archive within reach, and root or "
-                "unprivileged user namespaces with a subuid range for this user.",
-            )
-            break
-        except Failure as failure:
-            if attempt == 3:
-                raise
-            say(f"{name}: attempt {attempt} of 3 failed, again in 30 s\n{failure}")
-            time.sleep(30)
+    remove(into)
+    into.mkdir(parents=True)
+    log.run(["bash", "-c", script])
+
+
+REMEDY = ("Needed: the Debian archive within reach, and root or unprivileged user namespaces with a subuid range for "
+          "this user. " + archive.VARIABLES)
+
+
+def unpack(log: Log, into: Path, packages: list[str], suites: list[str]) -> None:
+    """Unpack ppc64el `packages`, without installing them, into a fresh folder `into`: of the first suite that has them."""
+    def go(suite: str, place: Archive) -> str:
+        options = ["--variant=extract", "--architectures=ppc64el", "--include=" + ",".join(packages)]
+        _bootstrap(log, into, options, suite, [place.line(suite)])
+        return f"packages of {suite} for ppc64el"
+
+    _need_mmdebstrap(log)
+    archive.take(log, [way for suite in suites
+                       for way in archive.ways(suite, archive.archives(suite), partial(go, suite))], REMEDY)
 
 
 def _build(log: Log) -> None:
     config.check_disk(config.DISK_COLD)
+    _need_mmdebstrap(log)
+    places = archive.archives(SUITE)
+    # Where there is a snapshot, a version that is newer than known to work is the last thing to try.
+    choices = list(archive.ways(f"{SUITE} with {BACKPORTS}", places, partial(_install, log, len(places) == 1)))
+    if len(places) > 1:
+        choices += archive.ways(f"{SUITE} with {BACKPORTS}, newer than known to work,", places[:1],
+                                partial(_install, log, True))
+    archive.take(log, choices, REMEDY)
+
+
+def _install(log: Log, newer: bool, place: Archive) -> str:
+    """Install the root from an archive. With `newer`, versions may be newer than what is known to work."""
     # Foreign packages come from the suite only. Their backports index is not needed,
     # and was seen half-synchronised for days, which makes apt refuse everything.
-    archive = mirror()
-    own = config.debian_architecture()
     fresh = path().with_name("root.new")
     pins = shlex.quote(PINS)
-    bootstrap(
-        log, "root", fresh,
+    _bootstrap(
+        log, fresh,
         [
             "--variant=apt",
             *(f"--dpkgopt={line}" for line in TRIM),
@@ -176,17 +160,20 @@ def _build(log: Log) -> None:
         ],
         SUITE,
         [
-            f"deb {archive} {SUITE} main",
-            f"deb [arch={own}] {archive} {BACKPORTS} main",
-            f"deb-src {archive} {SUITE} main",
+            place.line(SUITE),
+            place.line(BACKPORTS, architecture=config.debian_architecture()),
+            place.line(SUITE, "deb-src"),
         ],
     )
-    _check_versions(fresh)
+    found = _check_versions(fresh, newer)
     remove(path())
     fresh.rename(path())
+    (STEP.home() / "outcome").write_text(found, encoding="utf-8")
+    return found
 
 
-def _check_versions(root: Path) -> None:
+def _check_versions(root: Path, newer: bool) -> str:
+    """Fail where a package is not known to work; the versions of those that matter."""
     status = (root / "var/lib/dpkg/status").read_text(encoding="utf-8")
     installed = {}
     for stanza in status.split("\n\n"):
@@ -196,110 +183,25 @@ def _check_versions(root: Path) -> None:
         installed[fields.get("Package")] = fields.get("Version", "")
     for package, (least, below) in VERSIONS.items():
         version = installed.get(package, "0")
-        known = f"root: {package} is {version}, known to work is {least} up to {below}"
+        known = f"{package} is {version}, known to work is {least} up to {below}"
         if not _is_version(version, "ge", least):
             raise Failure(f"{known}. Adapt VERSIONS in scripts/emulib/root.py if {SUITE} has moved on.")
         if not _is_version(version, "lt", below):
-            say(f"{known}, and newer is being tried: if what follows fails, suspect it first")
+            if not newer:
+                raise Failure(known)
+            say(f"root: {known}, and newer is being tried: if what follows fails, suspect it first. An archive of before "
+                "can be named by NVLINK2_SNAPSHOT")
+    return ", ".join(f"{package} {installed[package]}" for package in VERSIONS)
 
 
 def _is_version(version: str, relation: str, bound: str) -> bool:
-    return subprocess.run(["dpkg", "--compare-versions", version, relation, bound], check=False).returncode == 0
-
-
-def remove(tree: Path) -> None:
-    """Remove a folder whose files may be write-protected."""
-    if tree.exists():
-        subprocess.run(["chmod", "-R", "u+rwX", str(tree)], check=False)
-        shutil.rmtree(tree)
-
-
-def inside(command: list[str], workdir: str = "/", env: dict[str, str] | None = None,
-           network: bool = False, all_users: bool = False,
-           over: dict[str, str] | None = None, tree: Path | None = None) -> list[str]:
-    """The command line that runs `command` in the root.
-
-    The project is at /src (read-only), the cache at /cache. Only steps that
-    fetch packages get the network. `all_users` is for the package manager, which
-    gives files to users other than root. `over` puts folders of the root in the
-    place of others, {folder: its place}. `tree` is a copy of the root to be used instead.
-    """
-    root = shlex.quote(str(tree or path()))
-    variables = {
-        "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
-        "HOME": config.ROOT_CACHE + "/home",
-        "LC_ALL": "C.UTF-8",
-        "TERM": os.environ.get("TERM", "dumb"),
-        # Timestamps and user names must not make two builds differ.
-        "KBUILD_BUILD_USER": "nvlink2-vfio",
-        "KBUILD_BUILD_HOST": "emulated",
-        "PYTHONDONTWRITEBYTECODE": "1",
-        **{k: v for k, v in os.environ.items() if k.lower().endswith("_proxy")},
-        **(env or {}),
-    }
-    covers = "\n".join(f"mount --bind {root}{shlex.quote(new)} {root}{shlex.quote(old)}"
-                       for new, old in (over or {}).items())
-    mounts = f"""
-        set -e
-        mount --rbind /dev {root}/dev
-        mount -t proc proc {root}/proc || mount --rbind /proc {root}/proc
-        mount -t tmpfs tmpfs {root}/tmp
-        mkdir -p {root}{config.ROOT_TREE} {root}{config.ROOT_CACHE}
-        mount --rbind {shlex.quote(str(config.TREE))} {root}{config.ROOT_TREE}
-        mount -o remount,bind,ro {root}{config.ROOT_TREE}
-        mount --rbind {shlex.quote(str(config.cache_dir()))} {root}{config.ROOT_CACHE}
-        mkdir -p {root}{config.ROOT_CACHE}/home
-        {covers}
-        touch {root}/etc/resolv.conf
-        [ ! -e /etc/resolv.conf ] || mount --bind "$(readlink -f /etc/resolv.conf)" {root}/etc/resolv.conf
-        [ ! -e {CERTIFICATES} ] || mount --bind {CERTIFICATES} {root}{CERTIFICATES}
-        exec chroot {root} env -i -C {shlex.quote(workdir)} "$@"
-    """
-    unshare = ["unshare", "--mount", "--pid", "--fork", "--kill-child"]
-    if os.geteuid() != 0:
-        unshare.append("--map-root-user")
-        if all_users:
-            unshare += ["--map-users=auto", "--map-groups=auto"]
-    if not network and os.geteuid() == 0:
-        unshare.append("--net")
-    settings = [f"{name}={value}" for name, value in variables.items()]
-    return [*unshare, "sh", "-c", mounts, "root", *settings, *command]
-
-
-def check_entry() -> None:
-    """Fail with the remedy when this machine does not let us enter the root."""
-    result = subprocess.run(inside(["true"]), capture_output=True, text=True, check=False)
-    if result.returncode:
-        raise Failure(
-            "can't enter the build root: " + result.stderr.strip() + "\nRun as root, or allow "
-            "unprivileged user namespaces (sysctl kernel.unprivileged_userns_clone=1, and on "
-            "Ubuntu kernel.apparmor_restrict_unprivileged_userns=0); in a container, allow mounts."
-        )
-
-
-def _add_desk(log: Log) -> None:
-    # The index is that of the root's making: the archive may have moved on since.
-    log.run(inside(["sh", "-euxc", """
-        apt-get -q update || echo "W: using the package index of the last good update"
-        DEBIAN_FRONTEND=noninteractive apt-get -q -y install --no-install-recommends "$@"
-        chown -hR 0:0 /etc /usr /var
-    """, "desk", *DESK_PACKAGES], network=True, all_users=True),
-            remedy="Needed: the Debian archive within reach.")
+    return procs.run(["dpkg", "--compare-versions", version, relation, bound], check=False).returncode == 0
 
 
 STEP = Step(
     "root",
     f"installing the Debian {SUITE} build root (about 2 min)",
-    lambda: digest(SUITE, BACKPORTS, PINS, repr(VERSIONS), *PACKAGES, *TRIM),
+    lambda: digest(*PACKAGES),
     _build,
-    [path() / "usr/bin/rustc"],
-)
-
-DESK_STEP = Step(
-    "desk",
-    "adding Sphinx and the packaging tools to the build root",
-    lambda: digest(*DESK_PACKAGES),
-    _add_desk,
-    [path() / name for name in ("usr/bin/sphinx-build", "usr/bin/dot", "usr/bin/lintian", "usr/sbin/dkms")],
-    [STEP],
+    ["root", "root/usr/bin/rustc"],
 )

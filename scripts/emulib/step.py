@@ -1,28 +1,32 @@
 # SPDX-License-Identifier: GPL-2.0
-"""A step of the set-up: built once, keyed by the content of its inputs."""
+"""A step of the set-up: built once, and kept by the content of its inputs.
 
+A step's product is in a folder of the cache that is named by the step and its key, `made/NAME/KEY`: the step's home.
+What two checkouts of the project make of the same inputs is one product; where their inputs differ each has its own.
+Inside of the build root the home that belongs to this checkout is always at `/made/NAME`, so that build systems find
+the same paths again in a home that began as a copy of another.
+"""
+
+import concurrent.futures
 import contextlib
 import fcntl
 import hashlib
-import re
-import subprocess
-import sys
+import inspect
+import os
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import ClassVar, TextIO
 
-from . import config
+from . import config, files
 from .config import Failure
+from .log import Log, duration, say
 
-# How often a long step says how far it is, in seconds.
-PROGRESS_INTERVAL = 20
+__all__ = ["Log", "Step", "digest", "duration", "ensure_all", "locked", "say"]
 
-
-def say(text: str) -> None:
-    """One line to the user; standard output belongs to the command that runs."""
-    print(text, file=sys.stderr, flush=True)
+# How many homes of a step stay: of this checkout, and of those that were used last.
+KEPT = 3
 
 
 def digest(*parts: str | bytes | Path) -> str:
@@ -35,7 +39,7 @@ def digest(*parts: str | bytes | Path) -> str:
 
     for part in parts:
         if isinstance(part, Path):
-            for file in files_below(part):
+            for file in files.below(part):
                 add(str(file.relative_to(part.parent)).encode())
                 add(b"x" if file.stat().st_mode & 0o100 else b"-")
                 add(file.read_bytes())
@@ -44,179 +48,246 @@ def digest(*parts: str | bytes | Path) -> str:
     return result.hexdigest()[:32]
 
 
-def files_below(path: Path) -> list[Path]:
-    """The file itself, or every file of the folder that is not a by-product."""
-    if path.is_file():
-        return [path]
-    skip = {"__pycache__", "target"}
-    return sorted(
-        file
-        for file in path.rglob("*")
-        if file.is_file() and not skip.intersection(file.relative_to(path).parts)
-    )
+def _lock(handle: TextIO, how: int, what: str) -> None:
+    """flock(), which says so when it has to wait."""
+    try:
+        fcntl.flock(handle, how | fcntl.LOCK_NB)
+    except BlockingIOError:
+        say(f"{what}: waiting for another run that works on it")
+        fcntl.flock(handle, how)
 
 
 @contextlib.contextmanager
 def locked(name: str) -> Iterator[None]:
-    """Keep other runs of this program out of the step `name`."""
+    """Keep other runs, and other threads of this one, out of what `name` stands for."""
     folder = config.cache_dir() / "locks"
     folder.mkdir(exist_ok=True)
     with open(folder / name, "w", encoding="utf-8") as handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            say(f"{name}: waiting for another run that works on it")
-            fcntl.flock(handle, fcntl.LOCK_EX)
+        _lock(handle, fcntl.LOCK_EX, name)
         yield
 
 
 class Step:
     """One product of the set-up.
 
-    `key` names the inputs by content; `build` makes the product and may be
-    interrupted at any time: the stamp is written only after it returned.
+    `inputs` names the inputs by content; the file that `build` is defined in counts as one of them. `build` makes
+    the product in the home and may be interrupted at any time: the stamp is written only after it returned, and what
+    is there is gone on with. `products` are paths below the home. With `seed`, a new home begins as a copy of the one
+    that was used last, if that is made of the same products of other steps; files of folders in `linked` are shared by
+    hard links then, so that they must be replaced and not written to.
     """
+
+    all: ClassVar[list["Step"]] = []
 
     def __init__(
         self,
         name: str,
         what: str,
-        key: Callable[[], str],
-        build: Callable[["Log"], None],
-        products: Iterable[Path],
+        inputs: Callable[[], str],
+        build: Callable[[Log], None],
+        products: Iterable[str],
         needs: Iterable["Step"] = (),
+        seed: bool = False,
+        linked: Iterable[str] = (),
     ):
         self.name = name
         self.what = what
-        self._own_key = key
+        self._inputs = inputs
+        self._recipe = Path(inspect.getsourcefile(build) or "")
         self._build = build
-        self.products = tuple(products)
+        self._products = tuple(products)
         self.needs = tuple(needs)
-        self._key: str | None = None
+        self._seed = seed
+        self._linked = tuple(linked)
+        self._own_key: str | None = None
         self._ready = False
+        self._turn = threading.Lock()
+        self._use: TextIO | None = None
+        Step.all.append(self)
 
     @property
-    def stamp(self) -> Path:
-        folder = config.cache_dir() / "stamps"
-        folder.mkdir(exist_ok=True)
-        return folder / self.name
+    def inner(self) -> str:
+        """The home as the build root sees it."""
+        return f"{config.ROOT_MADE}/{self.name}"
+
+    def home(self) -> Path:
+        """The folder of what this checkout's inputs make."""
+        return config.cache_dir() / "made" / self.name / self.key()[:16]
+
+    def path(self, number: int = 0) -> Path:
+        """One of the products."""
+        return self.home() / self._products[number]
+
+    def ensured(self, number: int = 0) -> Path:
+        """One of the products, made if it was not."""
+        self.ensure()
+        return self.path(number)
 
     def key(self) -> str:
-        """The inputs of this step and of all it needs; read once a process."""
-        if self._key is None:
-            self._key = digest(self._own_key(), *(step.key() for step in self.needs))
-        return self._key
+        """The inputs of this step and of all it needs. Its own are read once a process."""
+        if self._own_key is None:
+            self._own_key = digest(self._recipe, self._inputs())
+        return digest(self._own_key, self._foundation())
+
+    def _foundation(self) -> str:
+        """What the other steps' products are made of, and which of several possible ones they are."""
+        return digest(*(part for step in self.needs for part in (step.key(), step.outcome())))
+
+    def outcome(self) -> str:
+        """What a step that had a choice has chosen, by its own word; the file `outcome` in its home."""
+        return files.text(self.home() / "outcome")
+
+    @property
+    def _stamp(self) -> Path:
+        return self.home() / ".done"
 
     def fresh(self) -> bool:
-        """Whether the product in the cache is made of today's inputs."""
-        return (
-            self.stamp.exists()
-            and self.stamp.read_text(encoding="utf-8") == self.key()
-            and all(product.exists() for product in self.products)
-        )
+        """Whether the product in the cache is complete."""
+        home = self.home()
+        return self._stamp.exists() and all((home / product).exists() for product in self._products)
 
     def ensure(self) -> None:
-        """Make the product if it is missing or its inputs changed."""
-        if self._ready:
-            return
-        for step in self.needs:
-            step.ensure()
-        if not self.fresh():
-            with locked(self.name):
+        """Make the product if it is missing. It stays in place until this process ends."""
+        with self._turn:
+            if self._ready:
+                return
+            for step in self.needs:
+                step.ensure()
+            home = self.home()
+            home.parent.mkdir(parents=True, exist_ok=True)
+            # Shared for as long as it is used, exclusive for as long as it is made.
+            with contextlib.ExitStack() as on_failure:
+                use = on_failure.enter_context(open(home.with_suffix(".lock"), "w", encoding="utf-8"))
+                _lock(use, fcntl.LOCK_SH, self.name)
                 if not self.fresh():
-                    self._make()
-        self._ready = True
+                    _lock(use, fcntl.LOCK_EX, self.name)
+                    if not self.fresh():
+                        self._make()
+                    fcntl.flock(use, fcntl.LOCK_SH)
+                os.utime(self._stamp)
+                on_failure.pop_all()
+            self._use = use
+            self._ready = True
 
     def _make(self) -> None:
         say(f"{self.name}: {self.what}")
-        self.stamp.unlink(missing_ok=True)
         start = time.monotonic()
-        with Log(self.name) as log:
+        home = self.home()
+        if not home.exists():
+            self._start_from_another()
+        home.mkdir(exist_ok=True)
+        self._stamp.unlink(missing_ok=True)
+        with Log(self.name, config.cache_dir() / "logs" / f"{self.name}-{home.name[:8]}.log") as log:
             self._build(log)
-        missing = [str(product) for product in self.products if not product.exists()]
+        # What was chosen must not change the home, nor may an edit while this was built.
+        missing = [product for product in self._products if not (home / product).exists()]
         if missing:
             raise Failure(f"{self.name}: did not make {', '.join(missing)}; see {log.path}")
-        self.stamp.write_text(self.key(), encoding="utf-8")
+        self._stamp.write_text(self._foundation(), encoding="utf-8")
         say(f"{self.name}: done in {duration(time.monotonic() - start)}")
+        self._remove_old()
+
+    def _others(self) -> list[Path]:
+        """The complete homes of other inputs, the last used first."""
+        homes = (stamp.parent for stamp in self.home().parent.glob("*/.done"))
+        return sorted((home for home in homes if home != self.home()),
+                      key=lambda home: (home / ".done").stat().st_mtime, reverse=True)
+
+    def _start_from_another(self) -> None:
+        if not self._seed:
+            return
+        foundation = self._foundation()
+        for other in self._others():
+            if files.text(other / ".done") != foundation:
+                continue
+            with _unused(other, fcntl.LOCK_SH) as free:
+                if free:
+                    files.copy_tree(other, self.home(), self._linked)
+                    return
+
+    def _remove_old(self) -> None:
+        for other in self._others()[KEPT - 1:]:
+            self._forget(other)
+
+    def _forget(self, home: Path) -> int:
+        """Remove a home if nobody uses it; the bytes that this gave back, -1 if it is in use."""
+        with _unused(home, fcntl.LOCK_EX) as free:
+            if not free:
+                return -1
+            size = files.disk_usage(home)
+            # Without its stamp it is nothing, should this be interrupted.
+            (home / ".done").unlink(missing_ok=True)
+            files.remove(home)
+            return size
+
+    def in_use(self) -> bool:
+        """Whether another run uses or makes a product of this step."""
+        homes = (lock.with_suffix("") for lock in self.home().parent.glob("*.lock"))
+        for home in homes:
+            with _unused(home, fcntl.LOCK_EX) as free:
+                if not free:
+                    return True
+        return False
+
+    def clean_others(self) -> None:
+        """Remove the products of other inputs that are not in use, and say what that gives back."""
+        others = [path for path in self.home().parent.glob("*") if path.is_dir() and path != self.home()]
+        freed = [self._forget(home) for home in others]
+        if others:
+            say(f"{self.name}: removed {sum(size >= 0 for size in freed)} of {len(others)} that are not of this checkout, "
+                f"{sum(size for size in freed if size > 0) >> 20} MiB free again")
+
+    def clean(self) -> None:
+        """Remove this checkout's product, and say what that gives back."""
+        home = self.home()
+        if not home.exists():
+            say(f"{self.name}: there is none of this checkout's inputs")
+            return
+        freed = self._forget(home)
+        if freed < 0:
+            raise Failure(f"{self.name}: {home} is used by another run. Wait for it, or end it.")
+        say(f"{self.name}: removed, {freed >> 20} MiB free again")
 
 
-class Log:
-    """A step's log file, which also reports progress of what runs into it."""
+def ensure_all(steps: Iterable[Step]) -> dict[Step, Failure]:
+    """Ensure `steps` and what they need; those that can't be done, and why.
 
-    # "[12/345]" as ninja prints it, or kbuild's "  CC  file".
-    NINJA = re.compile(rb"^\[(\d+)/(\d+)\]")
-    KBUILD = re.compile(rb"^  (?:CC|AS|LD|AR|RUSTC|BINDGEN|EXPORTS)\b")
+    They are made side by side, though most use all cores: one that waits for the network, or for its only compiler,
+    leaves them to the others.
+    """
+    tasks: dict[Step, concurrent.futures.Future] = {}
 
-    def __init__(self, name: str):
-        folder = config.cache_dir() / "logs"
-        folder.mkdir(exist_ok=True)
-        self.name = name
-        self.path = folder / f"{name}.log"
+    def work(step: Step) -> None:
+        for need in step.needs:
+            tasks[need].result()
+        step.ensure()
 
-    def __enter__(self) -> "Log":
-        self._file = open(self.path, "wb")
-        return self
+    def submit(step: Step) -> None:
+        for need in step.needs:
+            submit(need)
+        if step not in tasks:
+            tasks[step] = pool.submit(work, step)
 
-    def __exit__(self, *exc: object) -> None:
-        self._file.close()
-
-    def run(self, command: list[str], remedy: str = "", **options: object) -> None:
-        """Run a command into the log; on failure quote its last lines."""
-        self._file.write(("$ " + " ".join(command) + "\n").encode())
-        self._file.flush()
-        tail: deque[bytes] = deque(maxlen=25)
-        with subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            **options,  # type: ignore[call-overload]
-        ) as process, _Ticker(self.name) as ticker:
-            for line in process.stdout:
-                self._file.write(line)
-                tail.append(line)
-                if match := self.NINJA.match(line):
-                    ticker.text = f"{match[1].decode()} of {match[2].decode()} steps"
-                elif self.KBUILD.match(line):
-                    ticker.count += 1
-                    ticker.text = f"{ticker.count} files compiled"
-        self._file.flush()
-        if process.returncode:
-            quote = b"".join(tail).decode(errors="replace")
-            raise Failure(
-                f"{self.name}: '{command[0]} ...' failed with status {process.returncode}.\n"
-                f"{quote}The whole log is {self.path}.{' ' + remedy if remedy else ''}"
-            )
+    # A thread for each, as those wait that need others.
+    with concurrent.futures.ThreadPoolExecutor(len(Step.all)) as pool:
+        for step in steps:
+            submit(step)
+    broken: dict[Step, Failure] = {}
+    for step, task in tasks.items():
+        try:
+            task.result()
+        except Failure as failure:
+            broken[step] = failure
+    return broken
 
 
-class _Ticker:
-    """Says every PROGRESS_INTERVAL seconds how far a command is."""
-
-    def __init__(self, name: str):
-        self.name = name
-        self.text = "working"
-        self.count = 0
-        self._start = time.monotonic()
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._tick, daemon=True)
-
-    def __enter__(self) -> "_Ticker":
-        self._thread.start()
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self._stop.set()
-        self._thread.join()
-
-    def _tick(self) -> None:
-        while not self._stop.wait(PROGRESS_INTERVAL):
-            spent = duration(time.monotonic() - self._start)
-            say(f"{self.name}: {self.text}, {spent} so far")
-
-
-def duration(seconds: float) -> str:
-    """`seconds` as a person says it."""
-    whole = int(seconds)
-    if whole >= 60:
-        return f"{whole // 60} min {whole % 60} s"
-    return f"{seconds:.1f} s"
+@contextlib.contextmanager
+def _unused(home: Path, how: int) -> Iterator[bool]:
+    """Whether nobody makes the home (LOCK_SH), or uses it (LOCK_EX); that stays so in the meantime."""
+    with open(home.with_suffix(".lock"), "w", encoding="utf-8") as handle:
+        try:
+            fcntl.flock(handle, how | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+        else:
+            yield True

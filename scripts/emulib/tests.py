@@ -1,129 +1,172 @@
 # SPDX-License-Identifier: GPL-2.0
 """The project's tests: on this machine, of the models, and in the emulated host."""
 
+import concurrent.futures
+import datetime
+import os
 import re
 import subprocess
 import sys
+import time
 from collections import defaultdict
 from collections.abc import Iterator
+from pathlib import Path
 
-from . import boot, config, console, fuzz, programs, qemu, root
+from . import boot, config, console, enter, files, fuzz, initrd, kernel, module, procs, programs, qemu, root
 from .report import Check, Result, tail
+from .step import locked, say
 
 EMU = [sys.executable, str(config.TREE / "scripts/emu"), "run"]
 GPUS = 3
 # With how many GPUs there is a machine: one chip, two chips.
 MACHINES = (3, 6)
+# What tests/qemu/expected has of them, and the options of check_tree.py; the last is what tests/host reads.
+TREES = {"3-gpus.txt": (3, []), "6-gpus.txt": (6, []), "3-gpus-mutations.tsv": (3, ["--mutations"])}
+# A pattern that finds no line.
+NOTHING = r"$^"
+
+
+# What init says of the module that it has loaded.
+BUILD_ID = re.compile(r"^emu: nvlink2-vfio-pci has build id (\w*)", re.MULTILINE)
 
 
 class Emulated:
     """A command's run in an emulated host of its own, and what the console said."""
 
     def __init__(self, name: str, options: list[str], *command: str):
-        folder = config.cache_dir() / "consoles"
-        folder.mkdir(exist_ok=True)
-        log = folder / f"{name}.log"
-        log.unlink(missing_ok=True)
-        done = subprocess.run(
-            [*EMU, "--console", str(log), *options, "--", *command], stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", check=False,
-        )
+        folder = config.cache_dir() / "consoles" / config.checkout()
+        folder.mkdir(parents=True, exist_ok=True)
+        # Kept for whom a failed check's text does not tell enough.
+        self.log = folder / f"{name}.log"
+        self.out = folder / f"{name}.out"
+        self.log.unlink(missing_ok=True)
+        if "--timeout" not in options:
+            options = ["--timeout", scaled(600), *options]
+        # Of limits of time within the emulated host. Where the command sets another value, that one counts.
+        command = ("env", f"NVLINK2_TIME_FACTOR={config.time_factor()}", *command)
+        start = time.monotonic()
+        done = procs.said([*EMU, "--console", str(self.log), *options, "--", *command])
+        self.seconds = time.monotonic() - start
         self.status = done.returncode
         self.output = done.stdout
-        self.console = log.read_text(encoding="utf-8", errors="replace") if log.exists() else ""
+        self.out.write_text(self.output, encoding="utf-8")
+        self.console = files.text(self.log)
+        self.pseries = "--pseries" in options
+        self.kernel = kernel.DEBUG if "--kernel-debug" in options else kernel.HOST
 
-    def with_console(self, result: Result, expected: str = r"$^") -> Result:
-        """`result`, and as one more test that the console has no unknown error line.
+    def with_console(self, result: Result, *tests: str, expected: str = NOTHING) -> Result:
+        """`result` with the boot's time, and as one more test that the console has no unknown error line.
 
-        Lines that the pattern `expected` finds are what the test wanted.
+        `tests` are the selftests that the boot runs, whose lines of known-noise.txt it may have. Lines
+        that the pattern `expected` finds are what the test wanted.
         """
-        found = [line for line in console.findings(self.console) if not re.search(expected, line)]
+        result.boots.append(self.seconds)
+        sections = tests if self.pseries else (console.EMULATED_HOST, *tests)
+        found = [line for line in console.findings(self.console, sections) if not re.search(expected, line)]
+        if found:
+            found.insert(0, "unexpected on the console:")
+        elif not result.failed and (dead := console.dead(self.console, sections)):
+            found = ["not on the console, so take it out of known-noise.txt:", *dead]
         if not self.console:
             found = ["the boot left no console"]
+        # Of another checkout's module nobody wants to know.
+        ran = set(BUILD_ID.findall(self.console))
+        if ran and ran != {module.build_id(self.kernel)}:
+            found.append(f"the module that ran has build id {', '.join(ran)}, this checkout's {module.build_id(self.kernel)}")
         if found:
             result.failed += 1
-            result.text += "\n".join(["", "unexpected on the console:", *found])
+            result.text += "\n".join(["", *found])
         else:
             result.passed += 1
+        if result.failed:
+            result.text += f"\nthe whole output: {self.out}\nthe console: {self.log}"
         return result
 
 
-def in_root(command: list[str], folder: str = "") -> subprocess.CompletedProcess[str]:
-    """Run a command in the build root."""
-    return subprocess.run(
-        root.inside(command, workdir=f"{config.ROOT_TREE}/{folder}"), stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", check=False,
-    )
+def in_root(command: list[str], folder: str = "", tree: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """Run a command in the build root, or in the copy `tree` of it."""
+    return procs.said(enter.inside(command, workdir=f"{config.ROOT_TREE}/{folder}", tree=tree))
+
+
+# What a boot takes; one with selftests; one with nvlink2ctl.
+BOOT = [qemu.STEP, initrd.STEP]
+SELFTESTS = [*BOOT, programs.SELFTESTS_STEP]
+NVLINK2CTL = [*BOOT, programs.NVLINK2CTL_STEP]
+
+
+def scaled(number: int) -> str:
+    """A limit of time as an option, or the factor of one: NVLINK2_TIME_FACTOR times as much."""
+    return str(number * config.time_factor())
 
 
 # Seconds: a boot with many tests, on a machine that has other work.
-LIMIT = "1500"
+LIMIT = 1500
+
+
+def selftest_names(word: str = "") -> list[str]:
+    """The selftests, all of them or those with the word in tests/selftests/programs.txt, in its order."""
+    lines = [line.split() for line in (programs.SELFTESTS / "programs.txt").read_text(encoding="utf-8").splitlines()
+             if not line.startswith("#")]
+    return [name for name, *words in lines if not word or word in words]
+
 
 # What maps GPU RAM, and what depends on it: with the other sizes of pages these run each time.
-MAPPING = ["gpu_ram_mmap", "gpu_ram_rw", "gpu_ram_vma", "gpu_ram_dma", "gpu_ram_reset", "lpar", "driver_binding"]
+MAPPING = selftest_names("mapping")
 # The selftests but gpu_ram_huge, which loads the module with orders of its own.
-ANY_ORDER = ["iommu_group", "region_info", "bridge_bars", "bridge_config", *MAPPING, "eeh", "memory_failure", "atsd", "nvlink_dma", "ats", "load"]
+ANY_ORDER = selftest_names("orders")
+# What depends on the machine.
+ONE_CHIP = selftest_names("chip")
 # With how large pages, as orders: 64 KiB only, and none larger than 2 MiB. Without a limit: selftests().
 ORDERS = (0, 5)
 
 
 def _selftests(name: str, gpus: int, names: list[str], *options: str, parameters: str = "") -> Result:
-    run = Emulated(name, ["--gpus", str(gpus), "--timeout", LIMIT, *options, "--file", str(programs.selftests_dir())],
+    run = Emulated(name, ["--gpus", str(gpus), "--timeout", scaled(LIMIT), *options, "--file", str(programs.selftests_dir())],
                    "env", f"NVLINK2_PARAMETERS={parameters}", "/files/selftests/run.sh", *names)
-    return run.with_console(Result.tallied(run.status, run.output))
+    return run.with_console(Result.tallied(run.status, run.output), *names)
 
 
-def selftests() -> Result:
-    """The kselftests on two chips with six GPUs."""
-    return _selftests("selftests-6", 6, ["emulator", *ANY_ORDER])
+# The kselftests on two chips with six GPUs, in boots that take about as long as each other.
+SIX_GPUS = {
+    "selftests": [name for name in selftest_names("host") if name not in [*MAPPING, "gpu_ram_huge"]],
+    "selftests-mapping": MAPPING,
+    "selftests-huge": ["gpu_ram_huge"],
+}
 
 
-def selftests_huge() -> Result:
-    """Those of huge pages, which take as long as all others."""
-    return _selftests("selftests-huge", 6, ["gpu_ram_huge"])
+def _selftests_check(name: str) -> Check:
+    return Check(name, lambda: _selftests(name, 6, SIX_GPUS[name]), SELFTESTS, f"Selftests on six GPUs: {', '.join(SIX_GPUS[name])}.")
 
 
 def selftests_one_chip() -> Result:
     """What depends on the machine, on one chip with three GPUs."""
-    return _selftests("selftests-3", 3, ["iommu_group", "region_info", "driver_binding"])
+    return _selftests("selftests-3", 3, ONE_CHIP)
 
 
-def _with_orders(names: list[str]) -> Result:
-    total = Result()
-    for order in ORDERS:
-        result = _selftests(f"selftests-order-{order}", 6, names, "--no-module", parameters=f"max_order={order}")
-        if result.failed or result.skipped:
-            result.text = f"max_order={order}:\n{result.text}"
-        total.add(result)
-    return total
-
-
-def selftests_orders() -> Result:
-    """What maps GPU RAM, with smaller pages."""
-    return _with_orders(MAPPING)
-
-
-def orders() -> Result:
-    """All of them with smaller pages."""
-    return _with_orders(ANY_ORDER)
+def _order(check: str, order: int, names: list[str]) -> Check:
+    """Selftests with pages of GPU RAM up to that order."""
+    name = f"{check}-{order}"
+    return Check(name, lambda: _selftests(name, 6, names, "--no-module", parameters=f"max_order={order}"), SELFTESTS,
+                 f"Selftests with pages of GPU RAM of at most {64 << order} KiB: {', '.join(names)}.")
 
 
 def pseries() -> Result:
     """In a guest the driver refuses to bind."""
     run = Emulated("pseries", ["--pseries", "--file", str(programs.selftests_dir())],
                    "/files/selftests/run.sh", "pseries")
-    return run.with_console(Result.tallied(run.status, run.output))
+    return run.with_console(Result.tallied(run.status, run.output), "pseries")
 
 
-def firmware_sets(known: str) -> Iterator[list[str]]:
+def firmware_sets() -> Iterator[list[str]]:
     """Sets of mutations that cover every kind once and don't disturb each other in one boot.
 
-    `known` is what `emu mutations` prints. Mutations of different GPUs, of their
-    bridges and memory can share a boot; those of the NPU, and apertures that reach
-    into a neighbour's, can't.
+    Mutations of different GPUs, of their bridges and memory can share a boot; those of the NPU, and apertures that
+    reach into a neighbour's, can't.
     """
     kinds: dict[str, dict[int, str]] = defaultdict(dict)
-    for line in known.splitlines():
+    for line in (config.TREE / f"tests/qemu/expected/{GPUS}-gpus-mutations.tsv").read_text(encoding="utf-8").splitlines():
+        if line.startswith("#"):
+            continue
         name = line.split("\t")[0]
         device, _, defect = name.partition("-")
         kind, number = device.rstrip("0123456789"), int(device.lstrip("abcdefghijklmnopqrstuvwxyz"))
@@ -139,57 +182,126 @@ def firmware_sets(known: str) -> Iterator[list[str]]:
         yield [kinds[kind][gpu] for gpu, kind in enumerate(shared[start:start + GPUS])]
 
 
-def bad_firmware() -> Result:
-    """What the driver makes of a device tree with bad properties, one boot a set of them."""
-    total = Result()
-    for mutations in firmware_sets(boot.mutations(GPUS)):
+# What only a boot shows of bad firmware, with a mutation of each kind of device: what the platform makes of it, the
+# message in the log, no region, and no harm to others. What the driver says of each of them is tests/host's.
+FIRMWARE = {
+    "gpu": ["gpu0-npu-dangling", "bridge2-gpu-missing", "mem2-reg-zero"],
+    "overlap": ["mem2-reg-overlap"],
+    "npu": ["npu0-atsd-short"],
+}
+
+
+def _bad_firmware(name: str, mutations: list[str]) -> Check:
+    """What the driver makes of a device tree with bad properties."""
+    def run() -> Result:
         names = ",".join(mutations)
         options = ["--file", str(programs.selftests_dir())]
-        for name in mutations:
-            options += ["--mutate", name]
-        run = Emulated(f"bad-firmware-{names}", options,
+        for mutation in mutations:
+            options += ["--mutate", mutation]
+        booted = Emulated(f"bad-firmware-{name}", options,
                        "env", f"MUTATIONS={names}", "/files/selftests/run.sh", "bad_firmware")
-        result = run.with_console(Result.tallied(run.status, run.output))
-        total.passed += result.passed
-        total.failed += result.failed
-        total.skipped += result.skipped
-        if result.failed or result.skipped:
-            total.text += f"{names}:\n{result.text}\n"
-    return total
+        result = booted.with_console(Result.tallied(booted.status, booted.output), "bad_firmware")
+        if result.text:
+            result.text = f"{names}:\n{result.text}"
+        return result
+
+    return Check(f"bad-firmware-{name}", run, [*SELFTESTS, boot.TREE_STEPS[GPUS]],
+                 f"What the driver makes of bad firmware: {', '.join(mutations)}.")
 
 
-def demo() -> Result:
-    """What `make demo` shows ends well."""
-    run = Emulated("demo", ["--file", str(programs.demo_binary())], "/files/nvlink2-demo")
-    return run.with_console(Result.one(run.status == 0, tail(run.output)))
+# What one emulated host does for several checks, one after the other; the last command ends it with a status of its own.
+BASICS = {
+    # The module's own tests of its pure logic, in the kernel.
+    "kunit": "cat /sys/kernel/debug/kunit/*/results",
+    "iommu-groups": "cd /sys/kernel/iommu_groups; for f in */devices/*; do echo $f; done",
+    # What `make demo` shows.
+    "demo": "/files/nvlink2-demo",
+}
+STATUS = 42
 
 
-def fuzzer() -> Result:
-    """A short run of what `make fuzz` runs for long, and all that once broke something."""
-    binary = ["--gpus", "6", "--timeout", "400", "--file", str(programs.fuzz_binary())]
-    short = ["/files/nvlink2-fuzz", "run", "--seed", "1", "--ops", "20000", "--seconds", "30", "--partial"]
-    run = Emulated("fuzz", binary, *short)
-    result = run.with_console(Result.one(run.status == 0, tail(run.output, 60)))
-    known = fuzz.reproducers()
-    if known:
-        files = [option for path in known for option in ("--file", str(path))]
-        run = Emulated("fuzz-reproducers", [*binary, *files],
-                       "/files/nvlink2-fuzz", "replay", *(f"/files/{path.name}" for path in known))
-        result.add(run.with_console(Result.one(run.status == 0, tail(run.output, 60))))
+def _groups(status: int, output: str) -> Result:
+    """One IOMMU group holds the three GPUs and the six bridges; other devices have others."""
+    members: dict[str, set[str]] = defaultdict(set)
+    for line in output.splitlines():
+        if line.count("/devices/") == 1:
+            group, _, device = line.partition("/devices/")
+            members[group].add(device)
+    wanted = {"0000:03:00.0", "0000:04:00.0", "0000:05:00.0",
+              *(f"0006:00:0{slot}.{function}" for slot in range(3) for function in range(2))}
+    found = wanted in members.values() and len(members) > 1
+    return Result.one(status == 0 and found, tail(output))
+
+
+def basics() -> Result:
+    """KUnit, the groups, the demo, and that `emu run` ends with its command's status."""
+    script = "".join(f"echo '-- {name} starts'\n({command})\nprintf '\\n-- {name} ended with %s\\n' $?\n"
+                     for name, command in BASICS.items())
+    run = Emulated("basics", ["--file", str(programs.demo_binary())], "sh", "-c", f"{script}exit {STATUS}")
+
+    def part(name: str) -> tuple[int, str]:
+        found = re.search(rf"^-- {name} starts$(.*)^-- {name} ended with (\d+)$", run.output, re.MULTILINE | re.DOTALL)
+        return (int(found[2]), found[1]) if found else (1, f"no end of it in:\n{tail(run.output)}")
+
+    result = Result()
+    result.add_part("kunit", _kunit(*part("kunit")))
+    result.add_part("iommu-groups", _groups(*part("iommu-groups")))
+    status, said = part("demo")
+    result.add_part("demo", Result.one(status == 0, tail(said)))
+    result.add_part("exit-status", Result.one(run.status == STATUS, f"exit {STATUS} gave {run.status}\n{tail(run.output)}"))
+    return run.with_console(result)
+
+
+def time_out() -> Result:
+    """`emu run` ends with 124 when time is up, and shows the console."""
+    run = Emulated("time-out", ["--no-module", "--timeout", "10"], "sleep", "1000")
+    said = "last lines of the console" in run.output
+    result = Result.one(run.status == 124 and said, f"a time-out gave {run.status}\n{tail(run.output)}")
+    result.boots.append(run.seconds)
     return result
 
 
-def kunit() -> Result:
-    """The module's own tests of its pure logic, in the kernel."""
-    run = Emulated("kunit", [], "sh", "-c", "cat /sys/kernel/debug/kunit/*/results")
-    return run.with_console(Result.tap(run.status, run.output))
+def _fuzz(name: str, *arguments: str, files: list[Path]) -> Result:
+    options = [option for path in files for option in ("--file", str(path))]
+    run = Emulated(name, ["--gpus", "6", "--timeout", scaled(400), "--append", fuzz.COUNTED, "--file", str(programs.fuzz_binary()), *options],
+                   "/files/nvlink2-fuzz", *arguments)
+    return run.with_console(Result.one(run.status == 0, tail(run.output, 60)))
+
+
+def fuzzer() -> Result:
+    """A short run of what `make fuzz` runs for long, with other operations each day."""
+    seed = f"{datetime.date.today():%Y%m%d}"
+    # What fails today can be had again tomorrow.
+    again = f"fuzz: seed {seed}; make fuzz SEED={seed} does the same operations again"
+    say(again)
+    result = _fuzz("fuzz", "run", "--seed", seed, "--ops", "20000", "--seconds", "30", "--partial", files=[])
+    if result.failed:
+        result.text += f"\n{again}"
+    return result
+
+
+def fuzz_reproducers() -> Result:
+    """All that once broke something."""
+    known = fuzz.reproducers()
+    return _fuzz("fuzz-reproducers", "replay", *(f"/files/{path.name}" for path in known), files=known)
+
+
+PURE = config.TREE / "src/pure"
+KUNIT_SUITE = re.compile(r"kunit_tests\((\w+)\)")
+
+
+def _kunit(status: int, output: str) -> Result:
+    """The module's own tests of its pure logic, in the kernel; of each suite that its source has."""
+    result = Result.tap(status, output)
+    for suite in KUNIT_SUITE.findall("".join(path.read_text(encoding="utf-8") for path in PURE.glob("*.rs"))):
+        said = re.search(rf"^(?:not )?ok \d+ {suite}\b", output, re.MULTILINE)
+        result.add(Result.one(bool(said), f"no results of the suite {suite}"))
+    return result
 
 
 def _cargo_test(package: str) -> Result:
-    done = subprocess.run(
-        programs.cargo(package, "test", "--locked"), stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False,
-    )
+    with locked(f"cargo-{Path(package).name}"):
+        done = procs.said(programs.cargo(package, "test", "--locked"))
     return Result.cargo(done.returncode, done.stdout)
 
 
@@ -203,6 +315,18 @@ def bench_report() -> Result:
     return _cargo_test("tests/bench/report")
 
 
+def clients_program() -> Result:
+    """How the program that runs real clients counts what their guests print."""
+    return _cargo_test("tests/clients")
+
+
+def emulib() -> Result:
+    """What the checks themselves make of consoles, skipped tests and mutants."""
+    done = procs.said([sys.executable, "-B", "-m", "unittest", "-v"], cwd=config.TREE / "tests/emulib",
+                      env={**os.environ, "PYTHONPATH": str(config.TREE / "scripts")})
+    return Result.unittest(done.returncode, done.stdout)
+
+
 def nvlink2ctl() -> Result:
     """The host tool on this machine, on recordings of emulated hosts."""
     return _cargo_test("scripts/nvlink2ctl")
@@ -210,8 +334,8 @@ def nvlink2ctl() -> Result:
 
 def models() -> Result:
     """Unit tests of the device models."""
-    done = in_root(["sh", f"{config.ROOT_TREE}/tests/qemu/run-qtests",
-                    f"{config.ROOT_CACHE}/{qemu.binary().parent.name}"])
+    with locked("qtests"):
+        done = in_root(["sh", f"{config.ROOT_TREE}/tests/qemu/run-qtests", qemu.BUILD])
     return Result.tap(done.returncode, done.stdout)
 
 
@@ -219,74 +343,90 @@ def machine() -> Result:
     """Tests of the machine description program, and of the tree that OPAL makes of its input."""
     done = in_root(["python3", "-m", "unittest", "-v", "test_machine"], "tests/qemu")
     result = Result.unittest(done.returncode, done.stdout)
-    for gpus in MACHINES:
-        step = boot.tree_step(gpus)
-        step.ensure()
-        tree = f"{config.ROOT_CACHE}/{step.products[0].relative_to(config.cache_dir())}"
-        done = in_root(["python3", "check_tree.py", "check", f"expected/{gpus}-gpus.txt", tree], "tests/qemu")
-        result.add(Result.one(done.returncode == 0, tail(done.stdout)))
+    for name, (gpus, options) in TREES.items():
+        tree = config.inner(boot.TREE_STEPS[gpus].ensured())
+        done = in_root(["python3", "check_tree.py", "check", *options, f"expected/{name}", tree], "tests/qemu")
+        result.add(Result.one(done.returncode == 0, f"{tail(done.stdout)}\nIf this change is meant: scripts/record trees"))
     return result
 
 
+def archive() -> Result:
+    """What is fetched from where: the ways and their order, with archives of a few tiny packages."""
+    done = procs.said([sys.executable, "-B", "-m", "unittest", "-v", "test_archive"], cwd=config.TREE / "tests/archive")
+    return Result.unittest(done.returncode, done.stdout)
 
 
-def groups() -> Result:
-    """One IOMMU group holds the three GPUs and the six bridges; other devices have others."""
-    run = Emulated("iommu-groups", [], "sh", "-c",
-                   "cd /sys/kernel/iommu_groups; for f in */devices/*; do echo $f; done")
-    members: dict[str, set[str]] = defaultdict(set)
-    for line in run.output.splitlines():
-        if line.count("/devices/") == 1:
-            group, _, device = line.partition("/devices/")
-            members[group].add(device)
-    wanted = {"0000:03:00.0", "0000:04:00.0", "0000:05:00.0",
-              *(f"0006:00:0{slot}.{function}" for slot in range(3) for function in range(2))}
-    found = wanted in members.values() and len(members) > 1
-    return run.with_console(Result.one(run.status == 0 and found, tail(run.output)))
-
-
-def exit_status() -> Result:
-    """`emu run` ends with its command's status, and with 124 when time is up."""
-    command = Emulated("exit-status", ["--no-module"], "sh", "-c", "exit 42")
-    late = Emulated("time-out", ["--no-module", "--timeout", "25"], "sleep", "1000")
-    text = f"exit 42 gave {command.status}, a time-out gave {late.status}\n{tail(late.output)}"
-    result = Result.one(command.status == 42, text)
-    result.add(Result.one(late.status == 124 and "last lines of the console" in late.output, text))
-    return result
-
-
-def nvlink2ctl_host() -> Result:
-    """The host tool on emulated hosts: what it says is what is there, what it changes is changed."""
-    total = Result()
-    for gpus in MACHINES:
-        run = Emulated(
+def _nvlink2ctl_host(gpus: int) -> Check:
+    def run() -> Result:
+        booted = Emulated(
             f"nvlink2ctl-{gpus}",
             ["--gpus", str(gpus), "--file", str(programs.nvlink2ctl_binary()),
              "--file", str(config.TREE / "tests/nvlink2ctl-host"),
              "--file", str(programs.NVLINK2CTL / "tests/recordings")],
-            "/files/nvlink2ctl-host/run.sh", "/files/nvlink2ctl", "/files/recordings",
+            "/files/nvlink2ctl-host/run.sh", "/files/nvlink2ctl", "/files/recordings", str(gpus),
         )
-        total.add(run.with_console(Result.tap(run.status, run.output)))
+        return booted.with_console(Result.tap(booted.status, booted.output))
+
+    return Check(f"nvlink2ctl-host-{gpus}", run, NVLINK2CTL,
+                 f"nvlink2ctl on a host with {gpus} GPUs: what it says is there, what it changes is changed.")
+
+
+# A check of an emulated host is one boot, so that they can be run side by side. The longest come first.
+CHECKS: list[Check] = [
+    *map(_selftests_check, SIX_GPUS),
+    *(_order("selftests-order", order, MAPPING) for order in ORDERS),
+    Check("selftests-1chip", selftests_one_chip, SELFTESTS),
+    *map(_nvlink2ctl_host, MACHINES),
+    Check("fuzz", fuzzer, [*BOOT, programs.FUZZ_STEP]),
+    *([Check("fuzz-reproducers", fuzz_reproducers, [*BOOT, programs.FUZZ_STEP])] if fuzz.reproducers() else []),
+    *(_bad_firmware(*each) for each in FIRMWARE.items()),
+    Check("models", models, [qemu.STEP]),
+    Check("basics", basics, [*BOOT, programs.DEMO_STEP]),
+    Check("archive", archive, [root.STEP]),
+    Check("pseries", pseries, SELFTESTS),
+    Check("clients-program", clients_program, [root.STEP]),
+    Check("emulib", emulib, [root.STEP]),
+    Check("time-out", time_out, BOOT),
+    Check("machine", machine, list(boot.TREE_STEPS.values())),
+    Check("nvlink2ctl", nvlink2ctl, [root.STEP]),
+    Check("host", host, [root.STEP]),
+    Check("bench-report", bench_report, [root.STEP]),
+]
+
+
+def _side_by_side(checks: list[Check]) -> Result:
+    """A long check that is the sum of others, as many boots side by side as there are cores."""
+    total = Result()
+    with concurrent.futures.ThreadPoolExecutor(config.jobs()) as pool:
+        running = {pool.submit(check.run): check.name for check in checks}
+        for done in concurrent.futures.as_completed(running):
+            say(f"{running[done]}: {done.result().line()}")
+            total.add_part(running[done], done.result())
     return total
 
 
-CHECKS = [
-    Check("bad-firmware", bad_firmware),
-    Check("selftests", selftests),
-    Check("selftests-huge", selftests_huge),
-    Check("selftests-1chip", selftests_one_chip),
-    Check("selftests-orders", selftests_orders),
-    Check("exit-status", exit_status),
-    Check("models", models),
-    Check("pseries", pseries),
-    Check("demo", demo),
-    Check("fuzz", fuzzer),
-    Check("kunit", kunit),
-    Check("machine", machine),
-    Check("iommu-groups", groups),
-    Check("host", host),
-    Check("bench-report", bench_report),
-    Check("nvlink2ctl", nvlink2ctl),
-    Check("nvlink2ctl-host", nvlink2ctl_host),
-]
-LONG_CHECKS = [Check("orders", orders)]
+def bad_firmware_all() -> Result:
+    """All kinds of bad firmware in boots."""
+    return _side_by_side([_bad_firmware("-".join(mutations), mutations) for mutations in firmware_sets()])
+
+
+def orders() -> Result:
+    """All selftests with smaller pages."""
+    return _side_by_side([_order("orders", order, ANY_ORDER) for order in ORDERS])
+
+
+LONG_CHECKS = [Check("orders", orders, SELFTESTS), Check("bad-firmware-all", bad_firmware_all, [*SELFTESTS, boot.TREE_STEPS[GPUS]])]
+
+
+def _named(*names: str) -> list[Check]:
+    return [check for check in CHECKS if check.name in names]
+
+
+# Names of several, and of what a boot does for several.
+SUMS = {
+    "bad-firmware": _named(*(f"bad-firmware-{name}" for name in FIRMWARE)),
+    "selftests-orders": _named(*(f"selftests-order-{order}" for order in ORDERS)),
+    "nvlink2ctl-host": _named(*(f"nvlink2ctl-host-{gpus}" for gpus in MACHINES)),
+    "exit-status": _named("basics", "time-out"),
+    **{name: _named("basics") for name in BASICS},
+}

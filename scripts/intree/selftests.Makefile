@@ -8,7 +8,8 @@ LIB := @LIB@
 TEST_GEN_PROGS := @TESTS@
 # Needs a boot with the bad firmware that MUTATIONS in its environment names.
 TEST_GEN_PROGS_EXTENDED := bad_firmware
-TEST_FILES := bad_firmware.tsv
+# Beside the programs, which read them.
+TEST_FILES := bad_firmware.tsv splats.txt
 
 top_srcdir = ../../../../..
 include ../../lib.mk

@@ -4,14 +4,17 @@
 # nvlink2ctl on a host with GPUs, as root; prints TAP. What it says is compared with sysfs and
 # the device tree, read here without its help.
 #
-# run.sh NVLINK2CTL RECORDINGS: RECORDINGS has <number of GPUs>-gpus.json and -bound.json.
+# run.sh NVLINK2CTL RECORDINGS GPUS: the host has so many GPUs, and RECORDINGS <GPUS>-gpus.json and -bound.json.
 
+set -u
 ctl=$1
 recordings=$2
+wanted_gpus=$3
 driver=nvlink2-vfio-pci
 devices=/sys/bus/pci/devices
-tmp=$(mktemp -d)
+tmp=$(mktemp -d) || exit 1
 count=0
+planned=26
 
 # Reports the test named $1 by the exit status of the command before; the details are in $tmp/log.
 report() {
@@ -44,6 +47,7 @@ expect() {
 
 # The driver of a function, or nothing.
 driver_of() {
+	[ -d "$devices/$1" ] || { echo "(no device)"; return; }
 	link=$(readlink "$devices/$1/driver") && basename "$link"
 }
 
@@ -88,7 +92,16 @@ for bdf in $bridges; do
 	[ "$(hex "$bdf" ibm,device-tgt-addr)" = "$(tgt_of_first)" ] && family="$family $bdf"
 done
 
-echo "1..25"
+echo "1..$planned"
+
+# All that follows goes over these lists: of none of them there would be nothing wrong.
+host_is_the_one_that_was_asked_for() {
+	log "GPUs: $gpus; bridges: $bridges; $wanted_gpus GPUs are wanted, with two bridges each"
+	[ "$number" = "$wanted_gpus" ] && [ "$(echo "$bridges" | wc -w)" = $((wanted_gpus * 2)) ] &&
+		[ "$(echo "$family" | wc -w)" = 3 ] && [ -n "$group" ]
+}
+host_is_the_one_that_was_asked_for
+report host_is_the_one_that_was_asked_for
 
 list_names_what_is_there() {
 	"$ctl" list >"$tmp/list" || return
@@ -147,7 +160,10 @@ report is_bridge_is_libvirts_rule
 recording_is_what_is_there() {
 	"$ctl" --json list >"$tmp/live" || return
 	"$ctl" --json --sysfs "$recordings/$number-$1.json" list >"$tmp/recorded" || return
-	diff "$tmp/live" "$tmp/recorded" >>"$tmp/log" || return
+	if ! diff "$tmp/live" "$tmp/recorded" >>"$tmp/log"; then
+		log "$number-$1.json differs. If this change is meant: scripts/record nvlink2ctl"
+		return 1
+	fi
 	# A new recording reads as the host does.
 	"$ctl" record -o "$tmp/recording" || return
 	"$ctl" --json --sysfs "$tmp/recording" list | diff "$tmp/live" - >>"$tmp/log" || return
@@ -356,3 +372,9 @@ json_of_every_command() {
 }
 json_of_every_command
 report json_of_every_command
+
+# A test that was left out has failed.
+if [ "$count" -ne "$planned" ]; then
+	echo "not ok $((count + 1)) $count of $planned tests were run"
+	exit 1
+fi

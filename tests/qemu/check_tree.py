@@ -8,6 +8,9 @@
 BOOT.dtb is /sys/firmware/fdt of the emulated host.  The part is what a driver
 sees of NPUs, bridges, GPUs, their slots and their memory; phandles are shown as
 the nodes they name, as their numbers depend on the rest of the tree.
+
+With --mutations the text is what mutations.py can do to that part: name, node,
+property and its new value, separated by tabs.
 """
 
 import argparse
@@ -16,6 +19,7 @@ import sys
 
 import libfdt
 
+import mutations
 from devtree import Tree, cells
 
 COMPATIBLE = {"ibm,power9-npu", "ibm,ioda2-npu2-phb",
@@ -50,10 +54,10 @@ def show(tree, owners, name, data):
 
     if name in STRINGS:
         return " ".join(f'"{text}"' for text in data[:-1].decode().split("\0"))
-    if not data:
-        return ""
-    if len(data) % 4:
-        return data.hex()
+    if rest := len(data) % 4:
+        # What is less than a cell is shown as a device tree's source has it.
+        whole = show(tree, owners, name, data[:-rest])
+        return f"{whole} [{data[-rest:].hex()}]".lstrip()
     numbers = cells(data)
     if name in PHANDLES or name == PEERS:
         return " ".join(map(node, numbers))
@@ -74,6 +78,16 @@ def lines(tree):
                 yield f"  {name} {show(tree, owners, name, data)}".rstrip()
 
 
+def changes(tree):
+    """What can be done to the NVLink2 part of TREE."""
+    owners = tree.phandles()
+    for change in mutations.mutations(tree).values():
+        data = change.value()
+        value = "/delete-property/" if data is None else \
+            show(tree, owners, change.property, data) or "[]"
+        yield "\t".join([change.name, change.path, change.property, value])
+
+
 def load(path):
     with open(path, "rb") as file:
         return Tree(file.read())
@@ -83,14 +97,20 @@ def main():
     parser = argparse.ArgumentParser(
         description=__doc__.split("\n", maxsplit=1)[0])
     commands = parser.add_subparsers(dest="command", required=True)
-    printing = commands.add_parser("print", help="show the part as text")
+    what = argparse.ArgumentParser(add_help=False)
+    what.add_argument("--mutations", dest="lines", action="store_const",
+                      const=changes, default=lines,
+                      help="not the part, but what can be done to it")
+    printing = commands.add_parser("print", parents=[what],
+                                   help="show the part as text")
     printing.add_argument("tree", metavar="BOOT.dtb")
-    checking = commands.add_parser("check", help="compare it with a file")
+    checking = commands.add_parser("check", parents=[what],
+                                   help="compare it with a file")
     checking.add_argument("expected", metavar="EXPECTED")
     checking.add_argument("tree", metavar="BOOT.dtb")
     options = parser.parse_args()
     try:
-        found = list(lines(load(options.tree)))
+        found = list(options.lines(load(options.tree)))
         if options.command == "print":
             print("\n".join(found))
             return 0

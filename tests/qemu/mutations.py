@@ -19,12 +19,15 @@ TIB = 1 << 40
 
 @dataclass(frozen=True)
 class Mutation:
-    """One change: of PROPERTY of the node at PATH, described by TEXT."""
+    """One change: of PROPERTY of the node at PATH, described by TEXT.
+
+    VALUE gives the property's new bytes, or None to remove it.
+    """
     name: str
     path: str
     property: str
     text: str
-    apply: Callable
+    value: Callable
 
 
 @dataclass(frozen=True)
@@ -153,21 +156,16 @@ def devices(tree):
     return found
 
 
-def change_of(tree, path, prop, defect):
-    """What applies DEFECT to PROP of the node at PATH."""
-    def apply():
+def value_of(tree, path, prop, defect):
+    """What gives the bytes that DEFECT makes of PROP of the node at PATH."""
+    def value():
         old = tree.get(path, prop)
         if old is None:
             raise ValueError(f"{path} has no {prop} any more")
         if defect.name == "self":
-            new = tree.get(path, "phandle") + old[4:]
-        else:
-            new = defect.change(old)
-        if new is None:
-            tree.delete(path, prop)
-        else:
-            tree.set(path, prop, new)
-    return apply
+            return tree.get(path, "phandle") + old[4:]
+        return defect.change(old)
+    return value
 
 
 def mutations(tree):
@@ -178,7 +176,7 @@ def mutations(tree):
             for defect in defects:
                 name = f"{device}-{short}-{defect.name}"
                 found[name] = Mutation(name, path, prop, defect.text,
-                                       change_of(tree, path, prop, defect))
+                                       value_of(tree, path, prop, defect))
     return found
 
 
@@ -188,4 +186,9 @@ def mutate(tree, names):
     for name in names:
         if name not in known:
             raise ValueError(f"no mutation {name}; see \"machine.py mutations\"")
-        known[name].apply()
+        change = known[name]
+        new = change.value()
+        if new is None:
+            tree.delete(change.path, change.property)
+        else:
+            tree.set(change.path, change.property, new)

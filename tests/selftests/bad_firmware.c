@@ -10,6 +10,7 @@
  * Addresses are constants here, since the device tree is not to be trusted.
  */
 #define _GNU_SOURCE
+#include <limits.h>
 #include <stdlib.h>
 #include <sys/mman.h>
 
@@ -49,25 +50,12 @@ static void bdf_of(unsigned int gpu, unsigned int role, char bdf[BDF_LEN])
 		snprintf(bdf, BDF_LEN, "0006:00:%02x.%u", gpu, role - 1);
 }
 
-static int program_folder(char *path, size_t size)
-{
-	ssize_t n = readlink("/proc/self/exe", path, size - 1);
-
-	if (n < 0)
-		return -errno;
-	path[n] = '\0';
-	*strrchr(path, '/') = '\0';
-	return 0;
-}
-
 /*
- * Whether @who of a row means a function, given the GPU and the link of it that was mutated:
- * "gpu", "link" (that link), "other" (the GPU's other links), "links" (all of the GPU),
- * "above" (everything of the GPU whose aperture is the next higher); of the whole NPU
- * "every-gpu", "every-link", "first-link" and "later-links".
+ * Whether @who of a row means a function, given the GPU and the link of it that was mutated; the
+ * words are explained in bad_firmware.tsv. -EINVAL if there is no such word.
  */
-static bool concerns(const char *who, unsigned int gpu, unsigned int link, unsigned int g,
-		     unsigned int role)
+static int concerns(const char *who, unsigned int gpu, unsigned int link, unsigned int g,
+		    unsigned int role)
 {
 	const bool first = !g && role == 1;
 
@@ -81,39 +69,44 @@ static bool concerns(const char *who, unsigned int gpu, unsigned int link, unsig
 		return g == gpu && role;
 	if (!strcmp(who, "above"))
 		return g + 1 == gpu;
+	if (!strcmp(who, "higher"))
+		return g < gpu;
+	if (!strcmp(who, "neighbour"))
+		return g == (gpu ? gpu - 1 : 1);
 	if (!strcmp(who, "every-gpu"))
 		return !role;
 	if (!strcmp(who, "every-link"))
-		return role;
+		return !!role;
 	if (!strcmp(who, "first-link"))
 		return first;
 	if (!strcmp(who, "later-links"))
 		return role && !first;
-	return false;
+	return -EINVAL;
 }
 
-/* Enters a row of the table; -EINVAL if it concerns nobody. */
+/* Enters a row of the table. */
 static int expect(const char *who, unsigned int gpu, unsigned int link,
 		  const struct expectation *e)
 {
 	unsigned int g, role;
-	int ret = -EINVAL;
+	int ret;
 
 	for (g = 0; g < NUM_GPUS; g++) {
 		for (role = 0; role < NUM_ROLES; role++) {
-			if (!concerns(who, gpu, link, g, role))
-				continue;
-			expected[g][role] = *e;
-			ret = 0;
+			ret = concerns(who, gpu, link, g, role);
+			if (ret < 0)
+				return ret;
+			if (ret)
+				expected[g][role] = *e;
 		}
 	}
-	return ret;
+	return 0;
 }
 
 /* All rows of the table for one mutation, "<device><number>-<property>-<defect>". */
 static int look_up(const char *mutation)
 {
-	char path[512], line[512], device[16], defect[64], kind[96];
+	char path[PATH_MAX], line[512], device[16], defect[64], kind[96];
 	char who[16], outcome[16];
 	unsigned int number, gpu, link = 0;
 	struct expectation e;
@@ -121,7 +114,7 @@ static int look_up(const char *mutation)
 	FILE *table;
 
 	if (sscanf(mutation, "%15[a-z]%u-%63s", device, &number, defect) != 3 ||
-	    program_folder(path, sizeof(path) - 32))
+	    sys_beside("bad_firmware.tsv", path, sizeof(path)))
 		return -EINVAL;
 	snprintf(kind, sizeof(kind), "%s-%s", device, defect);
 	gpu = number;
@@ -129,7 +122,6 @@ static int look_up(const char *mutation)
 		gpu = number / NUM_LINKS;
 		link = number % NUM_LINKS;
 	}
-	strcat(path, "/bad_firmware.tsv");
 	table = fopen(path, "re");
 	if (!table)
 		return -errno;
@@ -163,7 +155,7 @@ FIXTURE_SETUP(firmware)
 	const char *names = getenv("MUTATIONS");
 	char copy[1024], *name;
 
-	ASSERT_NE(NULL, names)
+	ASSERT_TRUE(names && *names)
 		TH_LOG("MUTATIONS does not say what this machine was booted with");
 	snprintf(copy, sizeof(copy), "%s", names);
 	for (name = strtok(copy, ","); name; name = strtok(NULL, ",")) {
@@ -207,6 +199,9 @@ static void read_complaints(int fd, char *all, size_t size)
 		if (len < size)
 			len += snprintf(all + len, size - len, "%s\n", text);
 	}
+	/* What was lost may be what nobody must have said. */
+	if (n < 0 && errno != EAGAIN && len < size)
+		snprintf(all + len, size - len, "reading the kernel log: %s\n", strerror(errno));
 }
 
 /* Lines about @bdf; @good of them name the property and what is wrong with it. */

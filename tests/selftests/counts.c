@@ -180,30 +180,29 @@ int counts_take(struct counts *c)
 	return ret;
 }
 
-static long objects_of(const struct counts *c, const char *name)
-{
-	unsigned int i = cache_of(c, name);
-
-	return i < c->num_caches ? c->cache[i].objects : 0;
-}
-
-unsigned int counts_grown(const struct counts *before, const struct counts *after, long objects,
+unsigned int counts_grown(const struct counts *before, struct counts *after, long objects,
 			  long pages)
 {
 	long grown = before->free_pages - after->free_pages;
-	unsigned int i, count = 0;
+	unsigned int i, at, most;
 
-	if (grown >= pages) {
+	after->pages_grew = grown >= pages ? before->pages_grew + 1 : 0;
+	most = after->pages_grew;
+	if (most)
 		printf("# %ld pages are gone, %ld were free\n", grown, before->free_pages);
-		count++;
-	}
 	for (i = 0; i < after->num_caches; i++) {
-		grown = after->cache[i].objects - objects_of(before, after->cache[i].name);
-		if (grown >= objects) {
-			printf("# %s: %ld objects more, %ld in all\n", after->cache[i].name, grown,
-			       after->cache[i].objects);
-			count++;
-		}
+		at = cache_of(before, after->cache[i].name);
+		/* What is not there comes with a module, and is not in use then. */
+		grown = after->cache[i].objects -
+			(at < before->num_caches ? before->cache[at].objects : 0);
+		after->cache[i].grew = 0;
+		if (grown < objects)
+			continue;
+		after->cache[i].grew = 1 + (at < before->num_caches ? before->cache[at].grew : 0);
+		if (after->cache[i].grew > most)
+			most = after->cache[i].grew;
+		printf("# %s: %ld objects more, %ld in all\n", after->cache[i].name, grown,
+		       after->cache[i].objects);
 	}
-	return count;
+	return most;
 }

@@ -12,11 +12,14 @@
 struct counts {
 	/* Pages that nobody has, the processors' own lists included. */
 	long free_pages;
+	unsigned int pages_grew;
 	unsigned int num_caches;
 	struct {
 		char name[64];
 		/* Objects in use. */
 		long objects;
+		/* How many times in a row counts_grown() saw it grow. */
+		unsigned int grew;
 	} cache[COUNTS_CACHES];
 };
 
@@ -28,9 +31,10 @@ struct counts {
 int counts_take(struct counts *c);
 /*
  * Prints each slab cache that has at least @objects objects more than @before, and the pages if
- * at least @pages are missing. Returns how many lines that were.
+ * at least @pages are missing. Returns how many times in a row that is so now for what grew longest,
+ * 0 if nothing grew: give the @after of one call as the @before of the next.
  */
-unsigned int counts_grown(const struct counts *before, const struct counts *after, long objects,
+unsigned int counts_grown(const struct counts *before, struct counts *after, long objects,
 			  long pages);
 
 #endif

@@ -158,14 +158,9 @@ TEST_F_TIMEOUT(binding, unbind_while_open_waits, 60)
 		TH_LOG("%s", tb.why);
 	p = vfio_map(tb.dev, tb.ram, 0, PAGE_64K);
 	ASSERT_NE(NULL, p);
-	child = fork();
-	ASSERT_LE(0, child);
-	if (!child) {
-		/* The descriptors are the parent's. */
-		close(tb.dev);
-		vfio_group_close(&tb.group);
-		_exit(!!driver_unbind(tb.gpu->bdf));
-	}
+	child = testbed_unbind_in_child(&tb, tb.gpu->bdf);
+	ASSERT_LT(0, child)
+		TH_LOG("%s", strerror(-child));
 	sleep(2);
 	EXPECT_EQ(0, waitpid(child, &status, WNOHANG));
 	EXPECT_EQ(0, try_write64(p, 17));

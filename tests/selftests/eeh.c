@@ -16,12 +16,13 @@
 #include "reset.h"
 #include "sys.h"
 #include "testbed.h"
+#include "timeouts.h"
 #include "toucher.h"
 
 /* EEH_PE_CFG_BLOCKED of arch/powerpc/include/asm/eeh.h */
 #define CFG_BLOCKED	4U
 /* Seconds. Without an answer in configuration space the PCI core gives up after 60. */
-#define PROMPT		30
+#define PROMPT		(30 * time_factor())
 
 static int eeh(const struct testbed *tb, __u32 op)
 {
@@ -86,9 +87,7 @@ static int open_and_touch(struct testbed *tb, char **p)
 	if (ret)
 		return ret;
 	*p = vfio_map(tb->dev, tb->ram, 0, TOUCHER_PAGES * PAGE_64K);
-	if (!*p || try_write64(*p, 77))
-		return -EFAULT;
-	return model_write32(&tb->model, V100_UNTRAINED_ACCESSES, 0);
+	return !*p || try_write64(*p, 77) ? -EFAULT : 0;
 }
 
 FIXTURE(eeh)
@@ -265,11 +264,14 @@ static int recover_switch(const struct testbed *tb)
 /* For at most a minute; the reset itself takes some seconds. */
 static bool becomes_closed(const struct testbed *tb, const char *why)
 {
-	int i;
+	unsigned int tries = 6000 * time_factor();
 
-	for (i = 0; i < 6000 && strcmp(closed(tb), why); i++)
+	while (strcmp(closed(tb), why)) {
+		if (!tries--)
+			return false;
 		usleep(10000);
-	return i < 6000;
+	}
+	return true;
 }
 
 /*
@@ -298,9 +300,9 @@ TEST_F_TIMEOUT(one, defect_16_eeh_recovery, 180)
 	EXPECT_STREQ("reset 1", closed(&self->tb));
 	EXPECT_STREQ("", out_of_reach(&self->tb, self->p));
 	ASSERT_TRUE(becomes_closed(&self->tb, "none"));
-	for (i = 0; i < 60 && !kmsg_count(log, "EEH: Recovery successful."); i++)
+	for (i = 0; i < 60 * time_factor() && !kmsg_count(log, "EEH: Recovery successful."); i++)
 		sleep(1);
-	ASSERT_GT(60U, i);
+	ASSERT_GT(60 * time_factor(), i);
 	close(log);
 	ASSERT_EQ(0, eeh(&self->tb, VFIO_EEH_PE_UNFREEZE_IO));
 	ASSERT_EQ(0, eeh(&self->tb, VFIO_EEH_PE_UNFREEZE_DMA));
@@ -329,6 +331,8 @@ static void *assert_reset(void *arg)
 struct ender {
 	const struct testbed *tb;
 	atomic_ulong failed;
+	/* It is about to deactivate one, or waits for that. */
+	atomic_bool trying;
 	atomic_bool stop;
 	pthread_t thread;
 };
@@ -338,29 +342,42 @@ static void *end_resets(void *arg)
 	struct ender *e = arg;
 
 	while (!atomic_load(&e->stop)) {
+		atomic_store(&e->trying, true);
 		if (eeh(e->tb, VFIO_EEH_PE_RESET_DEACTIVATE))
 			atomic_fetch_add(&e->failed, 1);
+		atomic_store(&e->trying, false);
 		usleep(1000);
 	}
 	return NULL;
 }
 
 /*
- * Whether the RAM was opened while @a still asserted the reset. Once that is done others may
- * deactivate it, a moment before its thread has said so.
+ * "" if the RAM was closed while @a asserted the reset, and @e tried to end that. Once it is asserted
+ * others may deactivate it, a moment before the thread of @a has said so.
  */
-static bool opened_too_early(const struct testbed *tb, struct asserter *a)
+static const char *kept_closed(const struct testbed *tb, struct asserter *a, struct ender *e)
 {
-	bool begun = false;
+	unsigned int tries = 100 * time_factor();
+	bool begun = false, tried = false;
 
 	for (; !atomic_load(&a->done); usleep(1000)) {
-		if (strcmp("none", closed(tb)))
+		if (strcmp("none", closed(tb))) {
 			begun = true;
-		else if (begun)
+			tried = tried || atomic_load(&e->trying);
+		} else if (begun) {
 			break;
+		}
 	}
-	usleep(200000);
-	return !atomic_load(&a->done);
+	if (!begun)
+		return "the reset did not close the RAM";
+	if (!tried)
+		return "nobody tried to end the reset";
+	while (!atomic_load(&a->done)) {
+		if (!tries--)
+			return "it was opened while the reset was asserted";
+		usleep(10000);
+	}
+	return "";
 }
 
 /* A reset that another thread is asserting, which takes seconds, can't be deactivated. */
@@ -372,7 +389,7 @@ TEST_F_TIMEOUT(one, defect_16_eeh_end_while_it_begins, 60)
 
 	ASSERT_EQ(0, pthread_create(&e.thread, NULL, end_resets, &e));
 	ASSERT_EQ(0, pthread_create(&a.thread, NULL, assert_reset, &a));
-	EXPECT_FALSE(opened_too_early(&self->tb, &a));
+	EXPECT_STREQ("", kept_closed(&self->tb, &a, &e));
 	pthread_join(a.thread, NULL);
 	atomic_store(&e.stop, true);
 	pthread_join(e.thread, NULL);
@@ -398,21 +415,14 @@ TEST_F_TIMEOUT(one, defect_16_eeh_reset_while_unbinding, 60)
 	int late, status;
 	pid_t child;
 
-	child = fork();
-	ASSERT_LE(0, child);
-	if (!child) {
-		struct vfio_group group = self->tb.group;
-
-		/* The descriptors are the parent's. */
-		close(self->tb.dev);
-		vfio_group_close(&group);
-		_exit(!!driver_unbind(self->tb.gpu->bdf));
-	}
+	child = testbed_unbind_in_child(&self->tb, self->tb.gpu->bdf);
+	ASSERT_LT(0, child)
+		TH_LOG("%s", strerror(-child));
 	sleep(2);
 	EXPECT_EQ(0, waitpid(child, &status, WNOHANG));
 	ASSERT_EQ(0, pthread_create(&a.thread, NULL, assert_reset, &a));
 	clock_gettime(CLOCK_REALTIME, &limit);
-	limit.tv_sec += 20;
+	limit.tv_sec += 20 * time_factor();
 	late = pthread_timedjoin_np(a.thread, NULL, &limit);
 	EXPECT_EQ(0, late)
 		TH_LOG("the reset waits");

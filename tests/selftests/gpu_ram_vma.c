@@ -295,9 +295,13 @@ TEST_F(gpu, defect_12_in_use)
 	EXPECT_STREQ("", usable_for_dma(&self->tb, p + PAGE_64K, PAGE_64K));
 }
 
+#define MAPS	200
+
 struct mapper {
 	const struct testbed *tb;
-	unsigned int failed;
+	/* Where all wait for each other, so that they map at once. */
+	pthread_barrier_t *start;
+	unsigned int mapped;
 };
 
 static void *map_and_unmap(void *arg)
@@ -305,11 +309,11 @@ static void *map_and_unmap(void *arg)
 	struct mapper *m = arg;
 	int i;
 
-	for (i = 0; i < 200; i++) {
+	pthread_barrier_wait(m->start);
+	for (i = 0; i < MAPS; i++) {
 		void *p = vfio_map(m->tb->dev, m->tb->ram, 0, 2 * PAGE_64K);
 
-		if (!p || munmap(p, 2 * PAGE_64K))
-			m->failed++;
+		m->mapped += p && !munmap(p, 2 * PAGE_64K);
 	}
 	return NULL;
 }
@@ -317,6 +321,7 @@ static void *map_and_unmap(void *arg)
 /* Defect 13: two threads at once leaked an mm and a registration. */
 TEST_F_TIMEOUT(gpu, defect_13_threads_map_at_once, 60)
 {
+	pthread_barrier_t start;
 	struct mapper m[4];
 	pthread_t thread[4];
 	char path[256], before[4096], after[4096];
@@ -325,13 +330,14 @@ TEST_F_TIMEOUT(gpu, defect_13_threads_map_at_once, 60)
 
 	snprintf(path, sizeof(path), DEBUGFS "/%s/mappings", self->tb.gpu->bdf);
 	ASSERT_LE(0, sys_read(path, before, sizeof(before)));
+	ASSERT_EQ(0, pthread_barrier_init(&start, NULL, ARRAY_SIZE(m)));
 	for (i = 0; i < ARRAY_SIZE(m); i++) {
-		m[i] = (struct mapper){ .tb = &self->tb };
+		m[i] = (struct mapper){ .tb = &self->tb, .start = &start };
 		ASSERT_EQ(0, pthread_create(&thread[i], NULL, map_and_unmap, &m[i]));
 	}
 	for (i = 0; i < ARRAY_SIZE(m); i++) {
 		ASSERT_EQ(0, pthread_join(thread[i], NULL));
-		EXPECT_EQ(0U, m[i].failed);
+		EXPECT_EQ(MAPS, m[i].mapped);
 	}
 	ASSERT_LE(0, sys_read(path, after, sizeof(after)));
 	EXPECT_STREQ(before, after);

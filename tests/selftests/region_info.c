@@ -171,7 +171,7 @@ static bool in_group(const struct testbed *tb, unsigned int i, const struct vfio
 
 TEST_F(region, gpu_says_what_the_device_tree_says)
 {
-	unsigned int i;
+	unsigned int i, compared = 0;
 
 	for (i = 0; i < self->tb.topo.num_gpus; i++) {
 		const struct dt_gpu *g = &self->tb.topo.gpu[i];
@@ -181,14 +181,16 @@ TEST_F(region, gpu_says_what_the_device_tree_says)
 			continue;
 		EXPECT_EQ(0, compare(&self->group, g->bdf, &expected, sizeof(expected)))
 			TH_LOG("%s", g->bdf);
+		compared++;
 	}
+	EXPECT_LE(2U, compared);
 }
 
 TEST_F(region, bridge_says_what_the_device_tree_says_if_it_has_a_kvm)
 {
 	struct vfio_device_info device = { .argsz = sizeof(device) };
 	struct vfio_region_info *info;
-	unsigned int i, j;
+	unsigned int i, j, compared = 0;
 	int dev;
 
 	for (i = 0; i < self->tb.topo.num_gpus; i++) {
@@ -198,6 +200,7 @@ TEST_F(region, bridge_says_what_the_device_tree_says_if_it_has_a_kvm)
 			const struct dt_bridge *b = &self->tb.topo.gpu[i].link[j];
 			struct bridge_answer expected = bridge_answer(b->tgt, b->speed);
 
+			compared++;
 			if (variant->kvm) {
 				EXPECT_EQ(0, compare(&self->group, b->bdf, &expected,
 						     sizeof(expected)))
@@ -214,6 +217,7 @@ TEST_F(region, bridge_says_what_the_device_tree_says_if_it_has_a_kvm)
 			close(dev);
 		}
 	}
+	EXPECT_LE(4U, compared);
 }
 
 /* Chip 0 in numbers, as Linux 5.10 with the original driver answered on the same machine. */

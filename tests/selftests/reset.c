@@ -6,10 +6,11 @@
 
 __u32 lost_accesses(const struct testbed *tb)
 {
-	__u32 count = ~0U;
+	__u32 count;
 
-	model_read32(&tb->model, V100_UNTRAINED_ACCESSES, &count);
-	return count;
+	if (model_read32(&tb->model, V100_UNTRAINED_ACCESSES, &count))
+		return ~0U;
+	return count - tb->lost_before;
 }
 
 __u32 resets(const struct testbed *tb)

@@ -5,7 +5,10 @@
 
 #include "testbed.h"
 
-/* Accesses of GPU RAM that nothing answered, since V100_UNTRAINED_ACCESSES was set to 0. */
+/*
+ * Accesses of GPU RAM that nothing answered since testbed_open(), whatever was reset meanwhile; all
+ * ones if the model does not say.
+ */
 __u32 lost_accesses(const struct testbed *tb);
 /* Resets of the GPU since the machine was switched on. */
 __u32 resets(const struct testbed *tb);

@@ -2,6 +2,7 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stdint.h>
@@ -77,6 +78,18 @@ bool sys_exists(const char *path)
 	return !access(path, F_OK);
 }
 
+int sys_beside(const char *name, char *path, size_t size)
+{
+	char self[PATH_MAX];
+	ssize_t n = readlink("/proc/self/exe", self, sizeof(self) - 1);
+
+	if (n < 0)
+		return -errno;
+	self[n] = '\0';
+	*strrchr(self, '/') = '\0';
+	return (size_t)snprintf(path, size, "%s/%s", self, name) < size ? 0 : -ENAMETOOLONG;
+}
+
 int kmsg_open(void)
 {
 	int fd = open("/dev/kmsg", O_RDONLY | O_NONBLOCK | O_CLOEXEC);
@@ -118,31 +131,93 @@ int kmsg_count(int fd, const char *needle)
 	return ret < 0 ? ret : count;
 }
 
+/* What splats.txt says, once it was read. */
+static struct {
+	unsigned int count;
+	char line[64][64];
+} splats;
+
+/* 0 or a negative errno, and why on standard error. */
+static int read_splats(void)
+{
+	char path[PATH_MAX], line[sizeof(splats.line[0])];
+	int ret = sys_beside("splats.txt", path, sizeof(path));
+	FILE *f;
+
+	if (splats.count || ret)
+		return ret;
+	f = fopen(path, "re");
+	if (!f) {
+		ret = -errno;
+		fprintf(stderr, "# %s: %s. It says what a splat is, and has to be there\n", path,
+			strerror(-ret));
+		return ret;
+	}
+	while (fgets(line, sizeof(line), f) && splats.count < ARRAY_SIZE(splats.line)) {
+		line[strcspn(line, "\n")] = '\0';
+		/* An empty string is in every line. */
+		if (*line)
+			strcpy(splats.line[splats.count++], line);
+	}
+	if (!feof(f) || !splats.count) {
+		fprintf(stderr, "# %s: %s\n", path, splats.count ? "too long" : "empty");
+		splats.count = 0;
+		ret = -EINVAL;
+	}
+	fclose(f);
+	return ret;
+}
+
+static bool has_any_of(const char *text, const char *const *needles)
+{
+	for (; needles && *needles; needles++) {
+		if (strstr(text, *needles))
+			return true;
+	}
+	return false;
+}
+
+static bool is_splat(const char *text)
+{
+	unsigned int i;
+
+	/* EEH says where it was told of an error, which is no splat. */
+	if (strstr(text, "EEH: Call Trace:"))
+		return false;
+	for (i = 0; i < splats.count; i++) {
+		if (strstr(text, splats.line[i]))
+			return true;
+	}
+	return false;
+}
+
 int kmsg_splats(int fd)
 {
 	return kmsg_splats_but(fd, NULL);
 }
 
-int kmsg_splats_but(int fd, const char *known)
+int kmsg_splats_but(int fd, const char *const *known)
 {
-	static const char * const bad[] = {
-		"WARNING:", "BUG:", "Oops", "refcount_t", "kernel BUG at", "bad pud", "bad pmd",
-	};
+	static const char *const ends[] = { "Mem-Info:", "end trace", NULL };
 	char buf[8192], *text = NULL;
+	bool in_known = false;
 	int count = 0, ret;
-	size_t i;
 
+	ret = read_splats();
+	if (ret)
+		return ret;
 	while ((ret = kmsg_next(fd, buf, sizeof(buf), &text)) > 0) {
-		if (known && strstr(text, known))
-			continue;
-		for (i = 0; i < ARRAY_SIZE(bad); i++) {
-			if (strstr(text, bad[i])) {
-				fprintf(stderr, "# kernel log: %s", text);
-				count++;
-				break;
-			}
+		if (has_any_of(text, known))
+			in_known = true;
+		if (!in_known && is_splat(text)) {
+			fprintf(stderr, "# kernel log: %s", text);
+			count++;
 		}
+		if (has_any_of(text, ends))
+			in_known = false;
 	}
+	if (ret < 0)
+		fprintf(stderr, "# kernel log: %s: lines of it were lost\n", strerror(-ret));
 	return ret < 0 ? ret : count;
 }
 

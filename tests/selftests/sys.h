@@ -30,6 +30,8 @@ int sys_write(const char *path, const char *text);
 /* Like sys_read() for a file that holds one number, decimal or with 0x. */
 int sys_read_u64(const char *path, __u64 *value);
 bool sys_exists(const char *path);
+/* The path of the file @name in the running program's folder. */
+int sys_beside(const char *name, char *path, size_t size);
 
 /*
  * The kernel log from a moment on. kmsg_open() starts at the next line;
@@ -38,12 +40,15 @@ bool sys_exists(const char *path);
 int kmsg_open(void);
 int kmsg_count(int fd, const char *needle);
 /*
- * Lines since kmsg_open() that report a broken kernel: WARNING, BUG, Oops, refcount_t, bad
- * page tables. Prints them.
+ * Lines since kmsg_open() that hold one of the strings of splats.txt, which is beside the program.
+ * Prints them. -ENOENT without that file, and -EPIPE if lines were lost: either is a failure.
  */
 int kmsg_splats(int fd);
-/* The same, but for lines that hold @known (NULL: none). */
-int kmsg_splats_but(int fd, const char *known);
+/*
+ * The same, but for what begins with a line that holds one of @known (NULL: none; the last is NULL)
+ * and ends with a warning's or a report of memory's last line.
+ */
+int kmsg_splats_but(int fd, const char *const *known);
 
 /*
  * An own trace instance with the module's events on, so that tests do not disturb

@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "kselftest.h"
@@ -13,6 +14,7 @@
 #include "scom.h"
 #include "sys.h"
 #include "testbed.h"
+#include "timeouts.h"
 
 /* Says what did not work, and that it was errno -@ret. */
 static __printf(3, 4)
@@ -96,6 +98,9 @@ int testbed_open(struct testbed *tb, unsigned int gpu, bool kvm)
 	ret = model_attach(&tb->model, tb->dev);
 	if (ret)
 		return fail(tb, ret, "%s is not the nvlink2-v100 model", tb->gpu->bdf);
+	ret = model_read32(&tb->model, V100_UNTRAINED_ACCESSES, &tb->lost_before);
+	if (ret)
+		return fail(tb, ret, "%s does not say what was lost", tb->gpu->bdf);
 	ret = model_train(&tb->model);
 	if (ret)
 		return fail(tb, ret, "training the links of %s", tb->gpu->bdf);
@@ -117,6 +122,38 @@ int testbed_close(struct testbed *tb)
 	splats = kmsg_splats(tb->kmsg);
 	close(tb->kmsg);
 	return splats;
+}
+
+static bool is_in_unbind(pid_t child)
+{
+	char path[64], stack[4096];
+
+	snprintf(path, sizeof(path), "/proc/%d/stack", child);
+	return sys_read(path, stack, sizeof(stack)) > 0 && strstr(stack, "unbind_store");
+}
+
+pid_t testbed_unbind_in_child(struct testbed *tb, const char *bdf)
+{
+	const unsigned int tries = 1000 * time_factor();
+	pid_t child = fork();
+	unsigned int i;
+
+	if (child < 0)
+		return -errno;
+	if (!child) {
+		if (tb->dev >= 0)
+			close(tb->dev);
+		vfio_group_close(&tb->group);
+		_exit(!!driver_unbind(bdf));
+	}
+	for (i = 0; i < tries; i++) {
+		if (waitpid(child, NULL, WNOHANG))
+			return -ECHILD;
+		if (is_in_unbind(child))
+			return child;
+		usleep(10000);
+	}
+	return -ETIMEDOUT;
 }
 
 int testbed_mappings(const struct testbed *tb, const void *p)

@@ -7,6 +7,7 @@
 #define NVLINK2_SELFTEST_TESTBED_H
 
 #include <stdbool.h>
+#include <sys/types.h>
 
 #include "dt.h"
 #include "model.h"
@@ -20,6 +21,8 @@ struct testbed {
 	int dev;
 	struct model model;
 	struct vfio_region_info *ram;
+	/* Accesses of the GPU's RAM that were lost before it was opened. */
+	__u32 lost_before;
 	/* Position in the kernel log at the start. */
 	int kmsg;
 	/* What went wrong, for a person. */
@@ -35,6 +38,13 @@ int testbed_open(struct testbed *tb, unsigned int gpu, bool kvm);
  * broken kernel.
  */
 int testbed_close(struct testbed *tb);
+
+/*
+ * Has a child, which gives up the descriptors of @tb that it inherits, unbind @bdf. Returns the
+ * child once it is in the kernel's unbind, where it has to wait; -ECHILD if it ended without, and
+ * -ETIMEDOUT if it never got there. It ends with status 0 when the driver has gone.
+ */
+pid_t testbed_unbind_in_child(struct testbed *tb, const char *bdf);
 
 /*
  * Lines of the driver's table of DMA registrations of the GPU's RAM that hold the address @p,

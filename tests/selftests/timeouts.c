@@ -9,12 +9,20 @@
 #include <stdlib.h>
 #include <time.h>
 
-/* Takes the place of libc's, which is ppoll() too. */
-int poll(struct pollfd *fds, nfds_t count, int timeout)
+#include "timeouts.h"
+
+unsigned int time_factor(void)
 {
 	const char *env = getenv("NVLINK2_TIME_FACTOR");
 	long factor = env ? strtol(env, NULL, 10) : 1;
-	long long ms = (long long)timeout * (factor > 0 ? factor : 1);
+
+	return factor > 0 ? factor : 1;
+}
+
+/* Takes the place of libc's, which is ppoll() too. */
+int poll(struct pollfd *fds, nfds_t count, int timeout)
+{
+	long long ms = (long long)timeout * time_factor();
 	struct timespec limit = { .tv_sec = ms / 1000, .tv_nsec = ms % 1000 * 1000000 };
 
 	return ppoll(fds, count, timeout < 0 ? NULL : &limit, NULL);

@@ -3,7 +3,7 @@
 //! The guest's second console, on which guest/init obeys command lines.
 
 use crate::lines::{within, Lines};
-use anyhow::{Context, Result};
+use anyhow::{ensure, Context, Result};
 use std::{io::Write, os::unix::net::UnixStream, path::Path, time::Instant};
 
 /// Seconds for a guest's boot; it takes 10 on an idle machine.
@@ -37,6 +37,15 @@ impl Agent {
     /// Sends a command line.
     pub fn send(&mut self, line: &str) -> Result<()> {
         Ok(self.to.write_all(format!("{line}\n").as_bytes())?)
+    }
+
+    /// Sends a command line that does not end by itself, and waits for what it prints first.
+    pub fn begin(&mut self, line: &str, alive: &mut dyn FnMut() -> Result<()>) -> Result<String> {
+        self.from.waiting();
+        self.send(line)?;
+        let first = self.line(within(COMMAND), alive).context(line.to_owned())?;
+        ensure!(!first.starts_with("agent: "), "{line}: {first}");
+        Ok(first)
     }
 
     /// Runs a command line; what it printed, and its exit status. `alive` as above.

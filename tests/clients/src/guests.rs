@@ -4,6 +4,7 @@
 
 use crate::{
     host::{bind, Gpu},
+    lines::time_factor,
     npu::{bound_to, physical_word, Pristine},
     qmp::Qmp,
     tally::Tally,
@@ -65,12 +66,16 @@ fn functions(gpus: &[Gpu]) -> Vec<String> {
     gpus.iter().flat_map(Gpu::functions).collect()
 }
 
-/// The host's values for guest_tree.
-pub fn expected(gpus: &[Gpu]) -> String {
+/// The environment of test programs in the guest: the host's values for guest_tree, and the time factor.
+pub fn environment(gpus: &[Gpu]) -> String {
     let each = gpus
         .iter()
         .map(|g| format!("{:x}:{:x}:{:x}", g.tgt, g.bridges.len(), g.speed));
-    format!("EXPECT='{}'", each.collect::<Vec<_>>().join(" "))
+    format!(
+        "NVLINK2_TIME_FACTOR={} EXPECT='{}'",
+        time_factor(),
+        each.collect::<Vec<_>>().join(" ")
+    )
 }
 
 /// Runs test programs in the guest, whose GPUs are `gpus`.
@@ -82,7 +87,7 @@ fn run_tests(
     tests: &[&str],
 ) -> Result<()> {
     for test in tests {
-        let (output, status) = vm.run(&format!("{} {test}", expected(gpus)))?;
+        let (output, status) = vm.run(&format!("{} {test}", environment(gpus)))?;
         tally.add_tap(&format!("{when}: {test}"), &output, status);
     }
     Ok(())
@@ -196,6 +201,7 @@ fn same_memory(bench: &mut Bench, vm: &mut Vm, gpu: &Gpu) -> Result<()> {
 }
 
 fn unplug_is_refused(vm: &mut Vm, devices: usize) -> Result<()> {
+    ensure!(devices > 0, "there is no device to unplug");
     for number in 0..devices {
         let Err(error) = vm
             .qmp
@@ -214,7 +220,7 @@ fn unplug_is_refused(vm: &mut Vm, devices: usize) -> Result<()> {
 
 /// QEMU printed neither errors nor warnings.
 fn quiet(vm: &Vm) -> Result<()> {
-    let log = vm.log();
+    let log = vm.log()?;
     ensure!(log.trim().is_empty(), "{log}");
     Ok(())
 }
@@ -231,7 +237,9 @@ pub fn killed(bench: &mut Bench, tally: &mut Tally) -> Result<()> {
     run_tests(tally, &mut vm, &gpus, "killed", &["guest_ats"])?;
     vm.output("gpu_ram train")?;
     store(&mut vm, SECRET_AT[0], SECRET)?;
-    vm.send("while :; do gpu_ram read 0; done")?;
+    let begun = vm.begin("while :; do gpu_ram read 0 || break; done");
+    let word = begun.and_then(|word| Ok(u64::from_str_radix(word.trim(), 16)?));
+    step(tally, "killed: the guest is reading GPU RAM", word)?;
     tally.add("killed: kill -9 of QEMU", vm.kill());
     bench.clean(tally, "kill -9 of QEMU");
     Ok(())

@@ -107,8 +107,12 @@ fn memory(phandle: u64) -> Result<u64> {
 pub fn gpus() -> Result<Vec<Gpu>> {
     let mut by_phandle = HashMap::new();
     let mut gpus = Vec::new();
+    // How many bridges each lists.
+    let mut links = Vec::new();
     for device in sorted_devices()? {
-        if let (Ok(_), Ok(phandle)) = (property(&device, "ibm,npu"), number(&device, "phandle")) {
+        if let (Ok(listed), Ok(phandle)) =
+            (property(&device, "ibm,npu"), number(&device, "phandle"))
+        {
             if property(&device, "ibm,gpu").is_err() {
                 by_phandle.insert(phandle, gpus.len());
                 gpus.push(Gpu {
@@ -118,6 +122,7 @@ pub fn gpus() -> Result<Vec<Gpu>> {
                     aperture: 0,
                     bridges: Vec::new(),
                 });
+                links.push(listed.len() / 4);
             }
         }
     }
@@ -137,6 +142,14 @@ pub fn gpus() -> Result<Vec<Gpu>> {
         gpu.bridges.push(name(&device));
     }
     ensure!(!gpus.is_empty(), "no GPU with NVLinks in the device tree");
+    for (gpu, links) in gpus.iter().zip(links) {
+        ensure!(
+            !gpu.bridges.is_empty() && gpu.bridges.len() == links,
+            "{} has {} bridges and lists {links}",
+            gpu.bdf,
+            gpu.bridges.len()
+        );
+    }
     Ok(gpus)
 }
 

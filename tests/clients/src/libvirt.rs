@@ -4,7 +4,7 @@
 
 use crate::{
     agent::Agent,
-    guests::{expected, Bench},
+    guests::{environment, Bench},
     host::{driver_of, DRIVER},
     lines::within,
     npu::bound_to,
@@ -90,15 +90,15 @@ impl Libvirt {
             ensure!(
                 Instant::now() < deadline,
                 "libvirtd does not answer: {error}\n{}",
-                libvirt.log()
+                libvirt.log().unwrap_or_default()
             );
             sleep(Duration::from_millis(500));
         }
         Ok(libvirt)
     }
 
-    fn log(&self) -> String {
-        fs::read_to_string(LOG).unwrap_or_default()
+    fn log(&self) -> Result<String> {
+        fs::read_to_string(LOG).context(LOG)
     }
 }
 
@@ -237,7 +237,7 @@ fn guest(bench: &mut Bench, tally: &mut Tally) -> Result<()> {
         bound_to(&mut bench.emulator, 0, &gpus[0]).map(drop),
     );
     for test in ["guest_tree", "guest_memory", "guest_ats"] {
-        let (output, status) = agent.run(&format!("{} {test}", expected(&gpus)), &mut alive)?;
+        let (output, status) = agent.run(&format!("{} {test}", environment(&gpus)), &mut alive)?;
         tally.add_tap(&format!("libvirt's guest: {test}"), &output, status);
     }
     domain.destroy()
@@ -291,7 +291,7 @@ pub fn libvirt(bench: &mut Bench, tally: &mut Tally) -> Result<()> {
 
 /// libvirtd logged no errors but those of the domains that may not start.
 fn quiet(libvirt: &Libvirt) -> Result<()> {
-    let log = libvirt.log();
+    let log = libvirt.log()?;
     let unexpected: Vec<_> = log
         .lines()
         .filter(|line| line.contains(" : error : ") || line.contains(": error :"))

@@ -135,6 +135,12 @@ fn kernel_log(clear: bool) -> Result<String> {
         .arg("dmesg")
         .args(clear.then_some("-c"))
         .output()?;
+    ensure!(
+        done.status.success(),
+        "dmesg: {}: {}",
+        done.status,
+        String::from_utf8_lossy(&done.stderr)
+    );
     Ok(String::from_utf8_lossy(&done.stdout).into_owned())
 }
 

@@ -118,6 +118,7 @@ impl Qmp {
         let value = self.property(path, name)?;
         let list = value
             .as_array()
+            .filter(|list| !list.is_empty())
             .ok_or_else(|| anyhow!("{path}.{name}: {value}"))?;
         list.iter()
             .map(|n| n.as_u64().ok_or_else(|| anyhow!("{path}.{name}: {n}")))

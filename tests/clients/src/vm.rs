@@ -140,6 +140,13 @@ impl Vm {
         Ok(output)
     }
 
+    /// Begins a command line that does not end by itself; what it printed first.
+    pub fn begin(&mut self, line: &str) -> Result<String> {
+        let Self { agent, qmp, .. } = self;
+        let begun = agent.begin(line, &mut || running(qmp));
+        begun.with_context(|| self.story())
+    }
+
     /// Sends a command line that the agent does not survive.
     pub fn send(&mut self, line: &str) -> Result<()> {
         self.agent.send(line)
@@ -182,8 +189,9 @@ impl Vm {
     }
 
     /// What QEMU said.
-    pub fn log(&self) -> String {
-        fs::read_to_string(self.dir.join("qemu.log")).unwrap_or_default()
+    pub fn log(&self) -> Result<String> {
+        let path = self.dir.join("qemu.log");
+        fs::read_to_string(&path).with_context(|| path.display().to_string())
     }
 
     /// What QEMU and the guest said last.
@@ -193,7 +201,7 @@ impl Vm {
         let last = lines.len().saturating_sub(30);
         format!(
             "QEMU: {}\nconsole of the guest: {}",
-            self.log(),
+            self.log().unwrap_or_else(|error| format!("{error:#}")),
             lines[last..].join("\n")
         )
     }

@@ -3,16 +3,18 @@
 //! What the kernel says and keeps: its log, its memory, and the model's counters.
 
 use crate::{
-    machine::{Machine, DRIVER},
+    machine::{self, Machine, DRIVER},
     sys::milliseconds,
 };
 use anyhow::{bail, ensure, Context, Result};
 use serde_json::{json, Value};
 use std::{
     collections::BTreeMap,
+    env,
     fs::{self, File},
     io::{ErrorKind, Read, Seek, SeekFrom, Write},
     os::unix::fs::OpenOptionsExt,
+    path::Path,
     thread,
     time::Duration,
 };
@@ -27,8 +29,14 @@ const HARMLESS: &[&str] = &[
     "kmemleak: Automatic memory scanning",
 ];
 
+/// What the kernel itself says where the console could not keep up, for the log: a splat, too.
+const LOST: &str = "** printk messages dropped **";
+
 /// The kernel's log from the moment this was made.
-pub struct Log(File);
+pub struct Log {
+    file: File,
+    lines: Vec<String>,
+}
 
 impl Log {
     /// Forgets what was said before.
@@ -39,28 +47,37 @@ impl Log {
             .open("/dev/kmsg")
             .context("/dev/kmsg")?;
         file.seek(SeekFrom::End(0)).context("/dev/kmsg")?;
-        Ok(Self(file))
+        Ok(Self {
+            file,
+            lines: Vec::new(),
+        })
     }
 
-    /// Lines since the last time, and those of them that are splats.
-    pub fn read(&mut self) -> (Vec<String>, Vec<String>) {
-        let mut lines = Vec::new();
+    /// Keeps what was said until now: the kernel keeps less than a round may say.
+    pub fn poll(&mut self) {
         let mut record = vec![0; 16 << 10];
         loop {
-            match self.0.read(&mut record) {
+            match self.file.read(&mut record) {
                 Ok(0) => break,
                 Ok(len) => {
                     let text = String::from_utf8_lossy(&record[..len]);
                     let text = text.split_once(';').map_or(&*text, |(_, text)| text);
-                    lines.push(text.lines().next().unwrap_or_default().to_owned());
+                    let line = text.lines().next().unwrap_or_default();
+                    self.lines.push(line.to_owned());
                 }
                 // The log was faster than its reader.
                 Err(error) if error.kind() == ErrorKind::BrokenPipe => {
-                    lines.push("(lines were lost)".to_owned())
+                    self.lines.push(LOST.to_owned())
                 }
                 Err(_) => break,
             }
         }
+    }
+
+    /// Lines since the last time, and those of them that are splats.
+    pub fn read(&mut self) -> (Vec<String>, Vec<String>) {
+        self.poll();
+        let lines = std::mem::take(&mut self.lines);
         let is_splat = |line: &&String| {
             SPLATS
                 .lines()
@@ -79,9 +96,10 @@ pub fn taint() -> u64 {
     text.trim().parse().unwrap_or(0)
 }
 
-/// Has the console show only what ends the machine: it is slow.
+/// Has the console show warnings and errors only: it is slow, and there are many lines that say what
+/// users did.
 pub fn quiet_console() {
-    let _ = fs::write("/proc/sys/kernel/printk", "2");
+    let _ = fs::write("/proc/sys/kernel/printk", "5");
 }
 
 /// The monitor of the machine's own emulator.
@@ -91,12 +109,10 @@ pub struct Monitor {
 }
 
 impl Monitor {
-    /// `None` on a machine without one.
-    pub fn open() -> Result<Option<Self>> {
-        let Ok(ports) = fs::read_dir("/sys/class/virtio-ports") else {
-            return Ok(None);
-        };
-        for port in ports.flatten() {
+    /// An error on a machine without one: nothing else tells of lost accesses.
+    pub fn open() -> Result<Self> {
+        const PORTS: &str = "/sys/class/virtio-ports";
+        for port in fs::read_dir(PORTS).context(PORTS)?.flatten() {
             if fs::read_to_string(port.path().join("name")).is_ok_and(|name| name.trim() == "qmp") {
                 let path = format!("/dev/{}", port.file_name().to_string_lossy());
                 let port = File::options()
@@ -110,10 +126,10 @@ impl Monitor {
                 };
                 // Refused where somebody negotiated before.
                 monitor.execute("qmp_capabilities", json!({}))?;
-                return Ok(Some(monitor));
+                return Ok(monitor);
             }
         }
-        Ok(None)
+        bail!("there is no port to the emulator's monitor, which tells of lost accesses")
     }
 
     fn line(&mut self) -> Result<String> {
@@ -154,6 +170,56 @@ impl Monitor {
         }
         Ok(sum)
     }
+}
+
+/// A frame of the module in what the kernel prints of a stack.
+const FRAME: &str = "[nvlink2_vfio_pci]";
+
+/// Objects in use that the module allocated, or had the kernel allocate: how many, by cache and the
+/// module's innermost function. `None` where the kernel was not told to remember who allocates
+/// (`slab_debug=U` on its command line).
+///
+/// Nobody else's are among them, so that their number does not change by chance.
+pub fn own_objects() -> Option<BTreeMap<String, u64>> {
+    let mut own = BTreeMap::new();
+    let mut known = false;
+    for cache in fs::read_dir("/sys/kernel/debug/slab").ok()?.flatten() {
+        let Ok(text) = fs::read_to_string(cache.path().join("alloc_traces")) else {
+            continue;
+        };
+        known = true;
+        // A line with the number of objects, and one for each frame of the stack that allocated them.
+        let mut count = 0;
+        for line in text.lines() {
+            let mut words = line.split_whitespace();
+            if line.contains(" age=") {
+                count = words.next().and_then(|word| word.parse().ok()).unwrap_or(0);
+            }
+            let function = words.next().unwrap_or_default();
+            // A frame without a name is one of a module that was unloaded, perhaps ours.
+            if count != 0 && (line.contains(FRAME) || function.starts_with("0x")) {
+                let (function, _) = function
+                    .split_once('+')
+                    .unwrap_or(("of a module that has gone", ""));
+                let cache = cache.file_name();
+                let name = format!("{}, {function}", cache.to_string_lossy());
+                *own.entry(name).or_default() += count;
+                count = 0;
+            }
+        }
+    }
+    known.then_some(own)
+}
+
+/// Of what there are more objects than `before`.
+pub fn more_objects(before: &BTreeMap<String, u64>) -> Vec<String> {
+    let now = own_objects().unwrap_or_default();
+    now.iter()
+        .filter_map(|(name, count)| {
+            let was = before.get(name).copied().unwrap_or(0);
+            (*count > was).then(|| format!("{name}: {was} -> {count} objects"))
+        })
+        .collect()
 }
 
 /// Memory of the kernel that is in use.
@@ -291,21 +357,29 @@ fn lower(usage: &mut BTreeMap<String, u64>, other: BTreeMap<String, u64>) {
     }
 }
 
+const KMEMLEAK_FILE: &str = "/sys/kernel/debug/kmemleak";
+
+/// Whether the kernel can look for lost memory.
+pub fn has_kmemleak() -> bool {
+    Path::new(KMEMLEAK_FILE).exists()
+}
+
 /// What kmemleak finds, where the kernel has it.
 pub fn memory_leaks() -> Vec<String> {
-    const FILE: &str = "/sys/kernel/debug/kmemleak";
+    if !has_kmemleak() {
+        return Vec::new();
+    }
     // An object counts as lost when two scans did not find it.
     for _ in 0..2 {
-        if fs::write(FILE, "scan").is_err() {
-            return Vec::new();
+        if let Err(error) = fs::write(KMEMLEAK_FILE, "scan") {
+            return vec![format!("unknown, kmemleak does not scan: {error}")];
         }
         thread::sleep(Duration::from_secs(6));
     }
-    fs::read_to_string(FILE)
-        .unwrap_or_default()
-        .lines()
-        .map(str::to_owned)
-        .collect()
+    match fs::read_to_string(KMEMLEAK_FILE) {
+        Ok(text) => text.lines().map(str::to_owned).collect(),
+        Err(error) => vec![format!("unknown, kmemleak says nothing: {error}")],
+    }
 }
 
 /// What is left of users that are gone, by the driver's own word.
@@ -313,15 +387,20 @@ pub fn left_behind(machine: &Machine) -> Vec<String> {
     let mut left = Vec::new();
     for function in &machine.functions {
         let folder = format!("/sys/kernel/debug/{DRIVER}/{}", function.bdf);
-        for (file, clean) in [("mappings", ""), ("lpar", "none")] {
-            if let Ok(text) = fs::read_to_string(format!("{folder}/{file}")) {
-                if text.trim() != clean {
-                    left.push(format!(
-                        "{} {file}: {}",
-                        function.bdf,
-                        text.trim().replace('\n', "; ")
-                    ));
-                }
+        // Who has taken it from the driver has taken its folder along.
+        if machine::driver(&function.bdf).as_deref() != Some(DRIVER) {
+            continue;
+        }
+        let of_gpus = function.is_gpu.then_some(("mappings", ""));
+        for (file, clean) in [("lpar", "none")].into_iter().chain(of_gpus) {
+            match fs::read_to_string(format!("{folder}/{file}")) {
+                Ok(text) if text.trim() == clean => (),
+                Ok(text) => left.push(format!(
+                    "{} {file}: {}",
+                    function.bdf,
+                    text.trim().replace('\n', "; ")
+                )),
+                Err(error) => left.push(format!("{folder}/{file}: {error}")),
             }
         }
     }
@@ -334,8 +413,15 @@ pub fn stack(pid: i32) -> String {
     text.lines().map(|line| format!("    {line}\n")).collect()
 }
 
-/// Looks at a condition until it holds, at most for `seconds`.
+/// A limit of time, in seconds, on a slow kernel or machine: NVLINK2_TIME_FACTOR times as long.
+pub fn limit(seconds: u64) -> u64 {
+    let factor = env::var("NVLINK2_TIME_FACTOR").ok();
+    factor.and_then(|f| f.parse().ok()).unwrap_or(1).max(1) * seconds
+}
+
+/// Looks at a condition until it holds, at most for `seconds` (see [`limit`]).
 pub fn settle(seconds: u64, what: &str, mut holds: impl FnMut() -> bool) -> Result<()> {
+    let seconds = limit(seconds);
     let end = milliseconds() + seconds * 1000;
     while !holds() {
         if milliseconds() > end {

@@ -12,8 +12,8 @@
 //! What is left out, since it would hurt the machine or hide what the driver does:
 //! - accesses of GPU RAM while the links are not trained or beyond the RAM's end ([`shared`]), by a
 //!   processor or by the DMA of a GPU to which a TCE leads there;
-//! - the registers of the model that train links and count (BAR0 0xf00010 to 0xf0001f), but for their
-//!   proper use: they would hide lost accesses;
+//! - the register of the model that trains links (BAR0 0xf00010), but for its proper use: accesses are
+//!   lost while they are not trained;
 //! - VFIO_EEH_PE_INJECT_ERR, and madvise() with MADV_HWPOISON: they break hardware and memory of the
 //!   host by design;
 //! - VFIO_EEH_PE_RESET_HOT and _FUNDAMENTAL (the end of a reset, _DEACTIVATE, is not): all wait for each

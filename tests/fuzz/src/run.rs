@@ -86,18 +86,19 @@ pub fn run(limits: &Limits, sequences: impl Fn(u64) -> Sequences) -> Result<bool
     let shared: &Shared = sys::shared().map_err(std::io::Error::from_raw_os_error)?;
     let mut log = Log::open()?;
     let mut monitor = Monitor::open()?;
-    if monitor.is_none() {
-        println!("no port to the emulator's monitor: lost accesses are not counted");
-    }
     let _ = sys::adopt_orphans();
     kernel::quiet_console();
     machine.bind_all()?;
 
     let begin = sys::milliseconds();
     let taint = kernel::taint();
-    let mut lost = lost_accesses(&mut monitor, &machine)?;
+    let mut lost = monitor.untrained_accesses(&machine)?;
     let lost_before = lost;
     let mut baseline = None;
+    let own = kernel::own_objects();
+    if own.is_none() && !kernel::has_kmemleak() {
+        bail!("nothing would tell of lost memory: have slab_debug=U on the kernel's command line");
+    }
     let mut findings = Findings::default();
     let mut splats = 0;
     let mut round = limits.first_round;
@@ -133,7 +134,7 @@ pub fn run(limits: &Limits, sequences: impl Fn(u64) -> Sequences) -> Result<bool
             "round {round} of {end}: begins {} s after the first",
             (sys::milliseconds() - begin) / 1000
         );
-        if let Err(error) = one_round(&machine, shared, &sequences(round)) {
+        if let Err(error) = one_round(&machine, shared, &sequences(round), &mut log) {
             findings.add(round, [format!("{error:#}")]);
         }
         if shared.violations.swap(0, SeqCst) != 0 {
@@ -142,7 +143,17 @@ pub fn run(limits: &Limits, sequences: impl Fn(u64) -> Sequences) -> Result<bool
                 ["something was possible that must not be, see above".to_owned()],
             );
         }
-        let left = || kernel::left_behind(&machine);
+        let left = || {
+            let left = kernel::left_behind(&machine);
+            match &own {
+                Some(before) if left.is_empty() => kernel::more_objects(before),
+                _ => left,
+            }
+        };
+        // A driver that is bound has objects: as many as it had before the first round.
+        if let Err(error) = machine.bind_all() {
+            findings.add(round, [format!("binding: {error:#}")]);
+        }
         if findings.0.is_empty() && kernel::settle(ADMIN_SECONDS, "", || left().is_empty()).is_err()
         {
             findings.add(
@@ -152,7 +163,7 @@ pub fn run(limits: &Limits, sequences: impl Fn(u64) -> Sequences) -> Result<bool
                     .map(|what| format!("left behind: {what}")),
             );
         }
-        let now = lost_accesses(&mut monitor, &machine)?;
+        let now = monitor.untrained_accesses(&machine)?;
         if now != lost {
             findings.add(
                 round,
@@ -186,6 +197,10 @@ pub fn run(limits: &Limits, sequences: impl Fn(u64) -> Sequences) -> Result<bool
     if findings.0.is_empty() {
         if let Some((before, first)) = &baseline {
             leaks.extend(Usage::read()?.growth(before, round - first));
+        } else {
+            println!(
+                "memory of the whole kernel was not compared: {WARM_UP} rounds come before that"
+            );
         }
         leaks.extend(kernel::memory_leaks());
     }
@@ -204,9 +219,12 @@ pub fn run(limits: &Limits, sequences: impl Fn(u64) -> Sequences) -> Result<bool
         shared.skipped.load(SeqCst),
         Point::iter().count() - unreached.len(),
         Point::iter().count(),
-        if monitor.is_some() { (lost - lost_before).to_string() } else { "unknown".to_owned() },
+        lost - lost_before,
         leaks.len(),
     );
+    if shared.executed.load(SeqCst) == 0 {
+        findings.add(round, ["no operation was done".to_owned()]);
+    }
     if !limits.partial && !unreached.is_empty() {
         findings.add(round, [format!("not reached: {}", unreached.join(", "))]);
     }
@@ -214,12 +232,6 @@ pub fn run(limits: &Limits, sequences: impl Fn(u64) -> Sequences) -> Result<bool
         println!("FAILED in round {}: {first}", round.saturating_sub(1));
     }
     Ok(findings.0.is_empty())
-}
-
-fn lost_accesses(monitor: &mut Option<Monitor>, machine: &Machine) -> Result<u64> {
-    monitor
-        .as_mut()
-        .map_or(Ok(0), |monitor| monitor.untrained_accesses(machine))
 }
 
 /// Prints how often each entry point was reached; returns those that were not as they have to be.
@@ -263,7 +275,12 @@ fn inherit(machine: &Machine) -> Result<Inherited> {
     })
 }
 
-fn one_round(machine: &Machine, shared: &'static Shared, sequences: &Sequences) -> Result<()> {
+fn one_round(
+    machine: &Machine,
+    shared: &'static Shared,
+    sequences: &Sequences,
+    log: &mut Log,
+) -> Result<()> {
     shared.begin_round();
     shared.used.store(sequences.len(), SeqCst);
     let mut inherited = Some(inherit(machine)?);
@@ -279,7 +296,7 @@ fn one_round(machine: &Machine, shared: &'static Shared, sequences: &Sequences) 
         pids.push(Some(pid));
     }
     drop(inherited);
-    let result = watch(shared, &mut pids);
+    let result = watch(shared, &mut pids, log);
     if result.is_err() {
         pids.iter().flatten().for_each(|pid| sys::kill(*pid));
     }
@@ -325,8 +342,10 @@ fn work(
 }
 
 /// Waits for all processes; an error if one dies or hangs.
-fn watch(shared: &Shared, pids: &mut [Option<i32>]) -> Result<()> {
+fn watch(shared: &Shared, pids: &mut [Option<i32>], log: &mut Log) -> Result<()> {
+    let limit = kernel::limit(OPERATION_SECONDS);
     while pids.iter().any(Option::is_some) {
+        log.poll();
         while let Some((pid, status)) = sys::reap() {
             if let Some(index) = pids.iter().position(|other| *other == Some(pid)) {
                 pids[index] = None;
@@ -338,14 +357,14 @@ fn watch(shared: &Shared, pids: &mut [Option<i32>]) -> Result<()> {
         }
         for (index, process) in shared.processes.iter().enumerate() {
             let since = process.since.load(SeqCst);
-            if since != 0 && sys::milliseconds().saturating_sub(since) > OPERATION_SECONDS * 1000 {
+            if since != 0 && sys::milliseconds().saturating_sub(since) > limit * 1000 {
                 let stacks: String = pids
                     .iter()
                     .flatten()
                     .map(|pid| format!("{pid}:\n{}", kernel::stack(*pid)))
                     .collect();
                 let operation = process.operation.load(SeqCst);
-                bail!("process {index} hangs in operation {operation} for {OPERATION_SECONDS} s\n{stacks}");
+                bail!("process {index} hangs in operation {operation} for {limit} s\n{stacks}");
             }
         }
         thread::sleep(Duration::from_millis(5));

@@ -7,8 +7,9 @@
 //! driver can prevent it. So that lost accesses can be blamed on the driver, the processes here don't
 //! make such: who may untrain links says so and waits for the accesses under way
 //! ([`Shared::untraining`]); who accesses RAM looks first ([`Shared::accessing`]). Where memory space
-//! is off the driver has to refuse accesses, and then nobody waits. A GPU whose DMA is mapped to the RAM
-//! of another can make such accesses, too ([`Shared::copying`]).
+//! is off, or the GPU in D3, accesses are lost as well, but the driver has to refuse them: then nobody
+//! waits. A GPU whose DMA is mapped to the RAM of another can make such accesses, too, which no driver
+//! refuses ([`Shared::copying`]).
 
 use crate::{op::Op, points::Point};
 use std::{
@@ -47,6 +48,8 @@ pub struct Process {
 pub struct Links {
     owner: AtomicI32,
     trained: AtomicU32,
+    /// Memory space may be off, or the GPU in D3.
+    asleep: AtomicU32,
     accesses: AtomicU32,
 }
 
@@ -156,6 +159,7 @@ impl Shared {
         for links in &self.links {
             links.owner.store(0, SeqCst);
             links.trained.store(0, SeqCst);
+            links.asleep.store(0, SeqCst);
             links.accesses.store(0, SeqCst);
         }
         self.ram_tces.store(0, SeqCst);
@@ -174,7 +178,7 @@ impl Shared {
     }
 
     /// Whether GPUs may copy from and to any address as long as the result exists: no TCE leads to
-    /// GPU RAM, or the links of all `gpus` are trained.
+    /// GPU RAM, or the links of all `gpus` are trained and none is asleep.
     pub fn copying(&self, gpus: usize) -> Option<Copying<'_>> {
         self.copies.fetch_add(1, SeqCst);
         let mut copying = Copying {
@@ -184,6 +188,9 @@ impl Shared {
         if self.ram_tces.load(SeqCst) != 0 {
             for gpu in 0..gpus {
                 copying._accesses.push(self.accessing(gpu)?);
+                if self.links[gpu].asleep.load(SeqCst) != 0 {
+                    return None;
+                }
             }
         }
         Some(copying)
@@ -199,15 +206,32 @@ impl Shared {
 
     /// The links of GPUs `first..=last` may be untrained as long as the result exists.
     pub fn untraining(&self, first: usize, last: usize) -> Untraining<'_> {
+        let mut guard = self.own(first, last);
+        guard.before = guard
+            .links
+            .iter()
+            .map(|one| one.trained.swap(0, SeqCst))
+            .collect();
+        guard
+    }
+
+    /// GPU `gpu` may be put to sleep as long as the result exists, while accesses go on.
+    pub fn putting_to_sleep(&self, gpu: usize) -> Untraining<'_> {
+        let guard = self.own(gpu, gpu);
+        guard.asleep();
+        guard
+    }
+
+    fn own(&self, first: usize, last: usize) -> Untraining<'_> {
         let links = &self.links[first..=last];
         for one in links {
             wait_until(|| one.owner.compare_exchange(0, 1, SeqCst, SeqCst).is_ok());
         }
-        let before = links
-            .iter()
-            .map(|one| one.trained.swap(0, SeqCst))
-            .collect();
-        Untraining { links, before }
+        Untraining {
+            links,
+            before: Vec::new(),
+            copies: &self.copies,
+        }
     }
 }
 
@@ -236,6 +260,7 @@ impl Drop for Copying<'_> {
 pub struct Untraining<'a> {
     links: &'a [Links],
     before: Vec<u32>,
+    copies: &'a AtomicU32,
 }
 
 impl Untraining<'_> {
@@ -246,9 +271,19 @@ impl Untraining<'_> {
         }
     }
 
-    /// The links of the GPU that is number `index` of those are trained.
+    /// Memory space will be switched off, or the GPUs put to D3: waits for copies that began before.
+    pub fn asleep(&self) {
+        for links in self.links {
+            links.asleep.store(1, SeqCst);
+        }
+        wait_until(|| self.copies.load(SeqCst) == 0);
+    }
+
+    /// The links of the GPU that is number `index` of those are trained, which only one that is awake
+    /// says.
     pub fn trained(&self, index: usize) {
         if let Some(links) = self.links.get(index) {
+            links.asleep.store(0, SeqCst);
             links.trained.store(1, SeqCst);
         }
     }

@@ -39,8 +39,8 @@ const UNSET_CONTAINER: u32 = 5;
 const LINK_TRAIN: u64 = 0xf0_0010;
 const LINK_STATUS: u64 = 0xf0_0014;
 const LINK_MASK: u64 = 0xf0_0018;
-/// Commands to links, and the count of lost accesses that a write clears: not for random writes.
-const KEEP_OFF: std::ops::Range<u64> = LINK_TRAIN..0xf0_0020;
+/// Commands to links: not for random writes.
+const KEEP_OFF: std::ops::Range<u64> = LINK_TRAIN..LINK_TRAIN + 4;
 const ENGINE: u64 = 0xf0_1000;
 
 /// A mapping of a device.

@@ -8,5 +8,6 @@
 #[path = "../../../src/pure/mod.rs"]
 mod pure;
 
+mod bad_firmware;
 mod topology;
 mod tree;

@@ -28,7 +28,8 @@ pub struct TestNode {
 
 impl Tree {
     /// Reads a tree: paths start at the margin, `name value...` of properties is indented. Values
-    /// are hexadecimal cells, quoted strings, and paths with an ampersand for phandles.
+    /// are hexadecimal cells, quoted strings, paths with an ampersand for phandles, and bytes in
+    /// brackets.
     pub fn parse(text: &str) -> Rc<Self> {
         let mut paths = vec![String::from("/")];
         let mut lines = Vec::new();
@@ -46,23 +47,35 @@ impl Tree {
 
         for (index, line) in lines {
             let (name, words) = line.split_once(' ').unwrap_or((line, ""));
-            let bytes = words
-                .split_whitespace()
-                .flat_map(|word| tree.value(word))
-                .collect();
             let node = TestNode {
                 tree: tree.clone(),
                 index,
             };
 
-            node.set(&CString::new(name).unwrap(), bytes);
+            node.set(&CString::new(name).unwrap(), tree.bytes(words));
         }
         tree
+    }
+
+    /// Returns the value of a property from its text.
+    pub fn bytes(&self, words: &str) -> Vec<u8> {
+        words
+            .split_whitespace()
+            .flat_map(|word| self.value(word))
+            .collect()
     }
 
     fn value(&self, word: &str) -> Vec<u8> {
         if let Some(text) = word.strip_prefix('"') {
             return [text.trim_end_matches('"').as_bytes(), b"\0"].concat();
+        }
+        if let Some(digits) = word.strip_prefix('[') {
+            return digits
+                .trim_end_matches(']')
+                .as_bytes()
+                .chunks(2)
+                .map(|byte| u8::from_str_radix(std::str::from_utf8(byte).unwrap(), 16).unwrap())
+                .collect();
         }
         let cell = match word.strip_prefix('&') {
             // Nodes outside of the text have phandles, too; they are not looked for.

@@ -349,6 +349,7 @@ impl World<'_> {
         };
         match how {
             Reset::WithMemoryOff if info.is_gpu => {
+                guard.asleep();
                 let off = self.memory_space(fd, false);
                 if off.is_err() {
                     guard.wait();
@@ -383,9 +384,11 @@ impl World<'_> {
 
     pub(super) fn config(&mut self, function: usize, write: Config) -> Option<()> {
         let fd = self.device(function)?;
+        let info = self.info(function);
         match write {
             Config::Memory(false) => {
-                // As in `Reset::WithMemoryOff`: no need to wait.
+                // As in `Reset::WithMemoryOff`: accesses need not wait.
+                let _guard = info.is_gpu.then(|| self.shared.putting_to_sleep(info.gpu));
                 let result = self.memory_space(fd, false);
                 self.shared.count(Point::ConfigMemory, &result);
             }
@@ -400,6 +403,8 @@ impl World<'_> {
                 let guard = self.untraining_soon(function);
                 if state & 3 == 0 {
                     guard.wait();
+                } else {
+                    guard.asleep();
                 }
                 let control = self.config_read(fd, at)? & !3;
                 let result = self.config_write(fd, at, control | u16::from(state & 3));

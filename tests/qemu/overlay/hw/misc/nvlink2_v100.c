@@ -82,6 +82,20 @@ static void v100_unanswered(PnvNpu2Gpu *gpu, hwaddr offset)
     s->unanswered++;
 }
 
+/*
+ * Asked of the configuration space each time, since a reset of the function
+ * changes that behind this model's back.
+ */
+static bool v100_awake(PnvNpu2Gpu *gpu)
+{
+    NVLink2V100State *s = container_of(gpu, NVLink2V100State, gpu);
+    const uint8_t *config = PCI_DEVICE(s)->config;
+
+    return (pci_get_word(config + PCI_COMMAND) & PCI_COMMAND_MEMORY) &&
+           !(pci_get_word(config + V100_CAP_PM + PCI_PM_CTRL) &
+             PCI_PM_CTRL_STATE_MASK);
+}
+
 static void v100_shootdown(PnvNpu2Gpu *gpu, const PnvShootdown *shootdown)
 {
     NVLink2V100State *s = container_of(gpu, NVLink2V100State, gpu);
@@ -176,9 +190,6 @@ static void v100_regs_write(void *opaque, hwaddr addr, uint64_t val,
     case V100_LINK_TRAIN:
         v100_train(s, val);
         break;
-    case V100_UNTRAINED_ACCESSES:
-        s->unanswered = 0;
-        break;
     case V100_ENGINE_BASE ... V100_ENGINE_END:
         v100_engine_write(&s->engine, addr, val);
         break;
@@ -219,14 +230,17 @@ static const MemoryRegionOps v100_bar3_ops = {
     .endianness = DEVICE_LITTLE_ENDIAN,
 };
 
-/* Function level reset, secondary bus reset and system reset */
+/*
+ * Function level reset, secondary bus reset and system reset.  The count of
+ * accesses that nothing answered goes on: whoever opens or closes the device
+ * resets it, and must not hide by that what was lost before.
+ */
 static void v100_reset_hold(Object *obj, ResetType type)
 {
     NVLink2V100State *s = NVLINK2_V100(obj);
 
     pnv_npu2_untrain(s->npu, &s->gpu);
     s->train = V100_LINK_TRAIN_DOWN;
-    s->unanswered = 0;
     v100_engine_reset(&s->engine);
     s->resets++;
     trace_nvlink2_v100_reset(PCI_DEVICE(s)->name, s->resets);
@@ -264,8 +278,11 @@ static bool v100_init_caps(PCIDevice *pdev, Error **errp)
 static void v100_write_config(PCIDevice *pdev, uint32_t addr, uint32_t val,
                               int len)
 {
+    NVLink2V100State *s = NVLINK2_V100(pdev);
+
     pci_default_write_config(pdev, addr, val, len);
     pcie_cap_flr_write_config(pdev, addr, val, len);
+    pnv_npu2_gpu_changed(s->npu);
 }
 
 static void v100_realize(PCIDevice *pdev, Error **errp)
@@ -313,6 +330,7 @@ static void v100_realize(PCIDevice *pdev, Error **errp)
     s->gpu = (PnvNpu2Gpu) {
         .bricks = s->bricks,
         .ram = &s->ram,
+        .awake = v100_awake,
         .unanswered = v100_unanswered,
         .shootdown = v100_shootdown,
     };

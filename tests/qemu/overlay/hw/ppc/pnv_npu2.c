@@ -73,9 +73,15 @@ static bool npu2_brick_answers(const PnvNpu2Brick *brick)
     return brick->trained && brick->fence == NPU2_FENCE_NONE;
 }
 
-/* A GPU's memory is interleaved over its links: it takes all of them */
-static bool npu2_gpu_answers(const PnvNpu2 *npu, const PnvNpu2Gpu *gpu)
+/*
+ * A GPU's memory is interleaved over its links: it takes all of them, and a GPU
+ * that is awake
+ */
+static bool npu2_gpu_answers(const PnvNpu2 *npu, PnvNpu2Gpu *gpu)
 {
+    if (!gpu->awake(gpu)) {
+        return false;
+    }
     for (int i = 0; i < PNV_NPU2_BRICKS; i++) {
         if ((gpu->bricks & BIT(i)) && !npu2_brick_answers(&npu->brick[i])) {
             return false;
@@ -86,7 +92,7 @@ static bool npu2_gpu_answers(const PnvNpu2 *npu, const PnvNpu2Gpu *gpu)
 
 /*
  * Bring what the CPU sees behind a brick up to date after a change of its link,
- * its fence, or those of another brick of the same GPU.
+ * its fence, those of another brick of the same GPU, or the GPU's state.
  */
 static void npu2_update_memory(PnvNpu2 *npu)
 {
@@ -1357,6 +1363,11 @@ void pnv_npu2_untrain(PnvNpu2 *npu, PnvNpu2Gpu *gpu)
     npu2_update_memory(npu);
 }
 
+void pnv_npu2_gpu_changed(PnvNpu2 *npu)
+{
+    npu2_update_memory(npu);
+}
+
 uint32_t pnv_npu2_trained(const PnvNpu2 *npu, const PnvNpu2Gpu *gpu)
 {
     uint32_t trained = 0;
@@ -1428,7 +1439,8 @@ static const Npu2Table npu2_tables[] = {
       npu2_get_fence },
     { "trained", "1 = link trained, per brick", PNV_NPU2_BRICKS,
       npu2_get_trained },
-    { "unanswered", "CPU accesses that found no GPU memory, per brick",
+    { "unanswered",
+      "CPU accesses that found no GPU memory since power on, per brick",
       PNV_NPU2_BRICKS, npu2_get_unanswered },
     { "apertures", "Address of GPU memory, per brick, 0 = off",
       PNV_NPU2_BRICKS, npu2_get_aperture },
@@ -1539,7 +1551,6 @@ static void npu2_reset_hold(Object *obj, ResetType type)
     for (int i = 0; i < PNV_NPU2_BRICKS; i++) {
         npu2_set_fence(&npu->brick[i], NPU2_FENCE_NONE);
         npu2_set_trained(&npu->brick[i], false);
-        npu->brick[i].unanswered = 0;
     }
     for (int i = 0; i < PNV_NPU2_OBUS; i++) {
         PnvNpu2Obus *obus = &npu->obus[i];

@@ -69,8 +69,9 @@ static void test_untrained(void)
     g_assert_cmpint(npu_table(qts, 0, "fences", 1), ==, 0);
     /* The store is lost; BAR1 answers whatever the links do */
     g_assert_cmphex(qtest_readq(qts, BAR1 + 8), ==, 0);
+    /* Nobody clears the count */
     reg_write(qts, V100_UNTRAINED_ACCESSES, 0);
-    g_assert_cmpint(regl(qts, V100_UNTRAINED_ACCESSES), ==, 0);
+    g_assert_cmpint(regl(qts, V100_UNTRAINED_ACCESSES), ==, 2);
     qtest_quit(qts);
 }
 
@@ -79,13 +80,13 @@ static void test_trained(void)
     QTestState *qts = start();
 
     qtest_readq(qts, APERTURE);
+    g_assert_cmpint(regl(qts, V100_UNTRAINED_ACCESSES), ==, 1);
     train(qts);
     g_assert_cmphex(regl(qts, V100_LINK_STATUS), ==, 3);
     g_assert_cmphex(regl(qts, V100_LINK_TRAIN), ==, 1);
     g_assert_cmpint(npu_table(qts, 0, "trained", 1), ==, 1);
     /* The fence of the access before is gone */
     g_assert_cmpint(npu_table(qts, 0, "fences", 0), ==, 0);
-    reg_write(qts, V100_UNTRAINED_ACCESSES, 0);
 
     /* One memory, two views */
     qtest_writeq(qts, APERTURE + 0x1000, 0x1122334455667788ull);
@@ -95,11 +96,11 @@ static void test_trained(void)
     g_assert_cmphex(qtest_readb(qts, APERTURE + V100_BAR1_SIZE - 1), ==, 0x5a);
     qtest_writel(qts, APERTURE + RAM_SIZE - 4, 0xcafe);
     g_assert_cmphex(qtest_readl(qts, APERTURE + RAM_SIZE - 4), ==, 0xcafe);
-    g_assert_cmpint(regl(qts, V100_UNTRAINED_ACCESSES), ==, 0);
+    g_assert_cmpint(regl(qts, V100_UNTRAINED_ACCESSES), ==, 1);
 
     /* Beyond the RAM there is nothing, and that fences */
     g_assert_cmphex(qtest_readl(qts, APERTURE + RAM_SIZE), ==, ~0u);
-    g_assert_cmpint(regl(qts, V100_UNTRAINED_ACCESSES), ==, 1);
+    g_assert_cmpint(regl(qts, V100_UNTRAINED_ACCESSES), ==, 2);
     g_assert_cmphex(qtest_readq(qts, APERTURE + 0x1000), ==, ~0ull);
     train(qts);
     g_assert_cmphex(qtest_readq(qts, APERTURE + 0x1000), ==,
@@ -113,13 +114,17 @@ static void test_trained(void)
     qtest_quit(qts);
 }
 
-static void check_untrained_by_reset(QTestState *qts, uint32_t resets)
+/* lost: how many accesses there were before the reset that nothing answered */
+static void check_untrained_by_reset(QTestState *qts, uint32_t resets,
+                                     uint32_t lost)
 {
     setup_bars(qts);
+    g_assert_cmpint(regl(qts, V100_UNTRAINED_ACCESSES), ==, lost);
     g_assert_cmpint(regl(qts, V100_RESETS), ==, resets + 1);
     g_assert_cmphex(regl(qts, V100_LINK_STATUS), ==, 0);
     g_assert_cmphex(regl(qts, V100_LINK_TRAIN), ==, 0);
     g_assert_cmphex(qtest_readq(qts, APERTURE + 0x1000), ==, ~0ull);
+    g_assert_cmpint(regl(qts, V100_UNTRAINED_ACCESSES), ==, lost + 1);
     /* The content survives */
     train(qts);
     g_assert_cmphex(qtest_readq(qts, APERTURE + 0x1000), ==, 0x77);
@@ -130,12 +135,13 @@ static void test_function_reset(void)
     QTestState *qts = start();
     uint32_t resets = regl(qts, V100_RESETS);
 
+    qtest_readq(qts, APERTURE);
     train(qts);
     qtest_writeq(qts, APERTURE + 0x1000, 0x77);
     g_assert_cmphex(config_readl(qts, CAP_EXP + PCI_EXP_DEVCAP) &
                     PCI_EXP_DEVCAP_FLR, !=, 0);
     config_writel(qts, CAP_EXP + PCI_EXP_DEVCTL, PCI_EXP_DEVCTL_BCR_FLR);
-    check_untrained_by_reset(qts, resets);
+    check_untrained_by_reset(qts, resets, 1);
     qtest_quit(qts);
 }
 
@@ -144,11 +150,13 @@ static void test_bus_reset(void)
     QTestState *qts = start();
     uint32_t resets = regl(qts, V100_RESETS);
 
+    qtest_readq(qts, APERTURE);
+    qtest_readq(qts, APERTURE);
     train(qts);
     qtest_writeq(qts, APERTURE + 0x1000, 0x77);
     root_port_writel(qts, PCI_INTERRUPT_LINE, PCI_BRIDGE_CTL_BUS_RESET << 16);
     root_port_writel(qts, PCI_INTERRUPT_LINE, 0);
-    check_untrained_by_reset(qts, resets);
+    check_untrained_by_reset(qts, resets, 2);
     qtest_quit(qts);
 }
 
@@ -193,23 +201,57 @@ static void test_aperture_moves(void)
     qtest_quit(qts);
 }
 
+/*
+ * While the function is as the guest's `write` to the configuration register
+ * `reg` makes it, the RAM does not answer on links that are trained, and that
+ * fences; `back` undoes it.
+ */
+static void check_asleep(QTestState *qts, unsigned reg, uint32_t write,
+                         uint32_t back)
+{
+    uint32_t lost = regl(qts, V100_UNTRAINED_ACCESSES);
+
+    g_assert_cmphex(qtest_readq(qts, APERTURE), ==, 0x55);
+    g_assert_cmphex(qtest_readq(qts, BAR1), ==, 0x55);
+    config_writel(qts, reg, write);
+    g_assert_cmphex(qtest_readq(qts, BAR1), !=, 0x55);
+    g_assert_cmphex(qtest_readq(qts, APERTURE), ==, ~0ull);
+    qtest_writeq(qts, APERTURE, 0x66);
+    config_writel(qts, reg, back);
+    g_assert_cmpint(regl(qts, V100_UNTRAINED_ACCESSES), ==, lost + 2);
+    g_assert_cmphex(qtest_readq(qts, BAR1), ==, 0x55);
+    g_assert_cmphex(regl(qts, V100_LINK_STATUS), ==, 3);
+    /* Only the fence keeps it away now */
+    g_assert_cmphex(npu_table(qts, 0, "fences", 0), ==, 3);
+    g_assert_cmphex(qtest_readq(qts, APERTURE), ==, ~0ull);
+    train(qts);
+    g_assert_cmphex(qtest_readq(qts, APERTURE), ==, 0x55);
+
+    /* Nobody notices what nobody looks at */
+    lost = regl(qts, V100_UNTRAINED_ACCESSES);
+    config_writel(qts, reg, write);
+    config_writel(qts, reg, back);
+    g_assert_cmphex(qtest_readq(qts, APERTURE), ==, 0x55);
+    g_assert_cmpint(regl(qts, V100_UNTRAINED_ACCESSES), ==, lost);
+}
+
 static void test_memory_space_off(void)
 {
     QTestState *qts = start();
 
     train(qts);
     qtest_writeq(qts, APERTURE, 0x55);
-    config_writel(qts, PCI_COMMAND, 0);
-    g_assert_cmphex(qtest_readq(qts, BAR1), !=, 0x55);
-    /* NVLink does not go through PCI */
-    g_assert_cmphex(qtest_readq(qts, APERTURE), ==, 0x55);
-    /* D3 switches memory space off too */
-    config_writel(qts, PCI_COMMAND, PCI_COMMAND_MEMORY);
-    g_assert_cmphex(qtest_readq(qts, BAR1), ==, 0x55);
-    config_writel(qts, CAP_PM + PCI_PM_CTRL, 3);
-    g_assert_cmphex(qtest_readq(qts, BAR1), !=, 0x55);
-    config_writel(qts, CAP_PM + PCI_PM_CTRL, 0);
-    g_assert_cmphex(qtest_readq(qts, BAR1), ==, 0x55);
+    check_asleep(qts, PCI_COMMAND, 0, PCI_COMMAND_MEMORY);
+    qtest_quit(qts);
+}
+
+static void test_d3(void)
+{
+    QTestState *qts = start();
+
+    train(qts);
+    qtest_writeq(qts, APERTURE, 0x55);
+    check_asleep(qts, CAP_PM + PCI_PM_CTRL, 3, 0);
     qtest_quit(qts);
 }
 
@@ -225,5 +267,6 @@ int main(int argc, char **argv)
     qtest_add_func("nvlink2-v100/reset/brick", test_brick_reset);
     qtest_add_func("nvlink2-v100/aperture-moves", test_aperture_moves);
     qtest_add_func("nvlink2-v100/memory-space-off", test_memory_space_off);
+    qtest_add_func("nvlink2-v100/d3", test_d3);
     return g_test_run();
 }

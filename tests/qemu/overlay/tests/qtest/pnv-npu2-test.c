@@ -610,7 +610,10 @@ static void test_inject_scom_error(void)
 static void test_reset(void)
 {
     QTestState *qts = npu_start(ONE_CHIP);
+    uint64_t base = 0x3e000000000ull;
 
+    gpu_bar(qts, 0, base, 7);
+    qtest_readq(qts, base);
     bar_write(qts, 0, 0x030, phy_bar(RING_BASE));
     ring_write(qts, SCRATCH, 0x1111);
     ring_write(qts, XTS(0x4000), BIT_(0));
@@ -630,6 +633,8 @@ static void test_reset(void)
     g_assert_cmphex(ring_read(qts, FENCE_STATUS(2)), ==, 0);
     g_assert_cmphex(ring_read(qts, MISC_FENCE_STATE), ==, 0);
     g_assert_cmphex(phy_read(qts, 0, 0x204, 0), ==, 0);
+    /* Counts since power on */
+    g_assert_cmphex(npu_table(qts, 0, "unanswered", 0), ==, 1);
     qtest_quit(qts);
 }
 

@@ -70,17 +70,21 @@
 /*
  * Read only: bit n set = link n of this GPU (0 .. number of links - 1, in the
  * order of the NPU's bricks) is trained.  The RAM answers in the aperture only
- * while all links in V100_LINK_MASK are.
+ * while all links in V100_LINK_MASK are, memory space is enabled in the GPU's
+ * command register and the GPU is in power state D0.  (Whether a real one needs
+ * the last two is not known: a driver that keeps everybody away meanwhile must
+ * never notice.)
  */
 #define V100_LINK_STATUS                0xf00014
 /* Read only: bit n set = link n is wired to a brick of the NPU */
 #define V100_LINK_MASK                  0xf00018
 
 /*
- * CPU accesses to this GPU's aperture that nothing answered (links not
- * trained, or beyond the RAM), in CPU loads and stores.  They read as all
- * ones, the store is lost, and the brick that owns the aperture is fenced.
- * Writing any value sets the count to zero.
+ * Read only: CPU accesses to this GPU's aperture that nothing answered (links
+ * not trained, memory space off, not in D0, or beyond the RAM), in CPU loads
+ * and stores.  They read as all ones, the store is lost, and the brick that
+ * owns the aperture is fenced.  Counts since power on, whatever was reset
+ * since; compare two values.
  */
 #define V100_UNTRAINED_ACCESSES         0xf0001c
 

@@ -32,6 +32,8 @@ struct PnvNpu2Gpu {
     /* Set by the device before it attaches: */
     uint32_t bricks;        /* bit per brick it is wired to */
     MemoryRegion *ram;      /* what its links give access to */
+    /* Whether it answers accesses to its RAM on links that are trained */
+    bool (*awake)(PnvNpu2Gpu *gpu);
     /* A CPU access to the GPU's aperture that nothing answered */
     void (*unanswered)(PnvNpu2Gpu *gpu, hwaddr offset);
     /* A shootdown of translations that the device may hold */
@@ -45,7 +47,7 @@ typedef struct PnvNpu2Brick {
     PnvNpu2Gpu *gpu;
     bool trained;
     uint32_t fence;             /* CQ_FENCE_STATUS, NPU2_FENCE_* */
-    uint64_t unanswered;        /* accesses that found no memory */
+    uint64_t unanswered;        /* accesses that found no memory, ever */
 
     hwaddr base;                /* what its GPU memory BAR decodes, or 0 */
     bool mapped;                /* it owns the aperture at base */
@@ -160,6 +162,8 @@ void pnv_npu2_detach(PnvNpu2 *npu, PnvNpu2Gpu *gpu);
  */
 void pnv_npu2_train(PnvNpu2 *npu, PnvNpu2Gpu *gpu);
 void pnv_npu2_untrain(PnvNpu2 *npu, PnvNpu2Gpu *gpu);
+/* To be told whenever awake() of a device may say something else than before */
+void pnv_npu2_gpu_changed(PnvNpu2 *npu);
 /* Bit per trained brick, as numbered by the NPU */
 uint32_t pnv_npu2_trained(const PnvNpu2 *npu, const PnvNpu2Gpu *gpu);
 /* What the NPU decodes for the GPU, or 0 */

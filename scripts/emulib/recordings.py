@@ -1,0 +1,78 @@
+# SPDX-License-Identifier: GPL-2.0
+"""What emulated hosts look like, kept in the tree: the tests see by it what a change of the machine changes."""
+
+import argparse
+import io
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+from . import boot, cli, config, enter, procs, programs, tests
+from .config import Failure
+from .step import say
+
+# Between the two recordings of one boot.
+MARK = "\n-- bound --\n"
+RECORD = f"""
+set -e
+/files/nvlink2ctl record
+printf '{MARK}'
+/files/nvlink2ctl bind --all >/dev/null
+/files/nvlink2ctl record
+"""
+TREES = config.TREE / "tests/qemu/expected"
+
+
+def nvlink2ctl() -> Iterator[tuple[Path, str]]:
+    """What nvlink2ctl reads of a host, before and after `bind --all`."""
+    cli.ensure([*cli.FOR_BOOT, programs.NVLINK2CTL_STEP])
+    for gpus in tests.MACHINES:
+        said = io.BytesIO()
+        status = boot.run(boot.Host(gpus=gpus, files=[programs.nvlink2ctl_binary()], timeout=300),
+                          ["sh", "-c", RECORD], said)
+        before, mark, after = said.getvalue().decode().partition(MARK)
+        if status or not mark:
+            raise Failure(f"record: the emulated host with {gpus} GPUs ended with status {status}:\n{said.getvalue().decode()}")
+        for name, text in (("gpus", before), ("bound", after)):
+            # What is not a recording is better found here than in a test.
+            json.loads(text)
+            yield programs.NVLINK2CTL / f"tests/recordings/{gpus}-{name}.json", text
+
+
+def trees() -> Iterator[tuple[Path, str]]:
+    """The NVLink2 part of the device tree that OPAL makes, and what can be done to it."""
+    cli.ensure(cli.FOR_BOOT)
+    for name, (gpus, options) in tests.TREES.items():
+        tree = config.inner(boot.TREE_STEPS[gpus].ensured())
+        done = procs.run(enter.inside(["python3", "check_tree.py", "print", *options, tree],
+                                      workdir=f"{config.ROOT_TREE}/tests/qemu"), capture_output=True, text=True)
+        if done.returncode:
+            raise Failure(f"record: check_tree.py: {done.stderr}")
+        path = TREES / name
+        head = [line for line in path.read_text(encoding="utf-8").splitlines(keepends=True) if line.startswith("#")]
+        yield path, "".join(head) + done.stdout
+
+
+KINDS = {"nvlink2ctl": nvlink2ctl, "trees": trees}
+
+
+def main() -> int:
+    """Run the program; return its exit status."""
+    parser = argparse.ArgumentParser(
+        prog="record", description="Make recordings of emulated hosts again, in the project's tree: "
+        + "; ".join(f"{name}: {make.__doc__}" for name, make in KINDS.items())
+        + " Look at what 'git diff' says of them before you commit them.",
+    )
+    parser.add_argument("kind", nargs="*", choices=[[], *KINDS], metavar="KIND",
+                        help=f"{' or '.join(KINDS)} (default: both)")
+    options = parser.parse_args()
+
+    def work() -> int:
+        for kind in options.kind or KINDS:
+            for path, text in KINDS[kind]():
+                same = path.exists() and path.read_text(encoding="utf-8") == text
+                path.write_text(text, encoding="utf-8")
+                say(f"record: {path.relative_to(config.TREE)}: {'as it was' if same else 'changed'}")
+        return 0
+
+    return cli.guarded("record", work)

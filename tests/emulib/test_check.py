@@ -1,0 +1,79 @@
+# SPDX-License-Identifier: GPL-2.0
+"""What becomes of checks that go wrong in other ways than by failing."""
+
+import contextlib
+import datetime
+import io
+import unittest
+from unittest import mock
+
+from emulib import check
+from emulib.config import Failure, Unavailable
+from emulib.report import Check, Result
+from emulib.step import Step
+
+
+def raising(error: BaseException):
+    """Something that raises `error`."""
+    def run(*_: object) -> Result:
+        raise error
+    return run
+
+
+class Checks(unittest.TestCase):
+    """Run as scripts/check runs them."""
+
+    def run_checks(self, *checks: Check) -> tuple[Result, str]:
+        """The tally, and what was printed."""
+        said = io.StringIO()
+        with contextlib.redirect_stdout(said), contextlib.redirect_stderr(io.StringIO()):
+            return check.run(list(checks), 2), said.getvalue()
+
+    def test_exception_is_one_failure_with_its_traceback(self) -> None:
+        tally, said = self.run_checks(Check("bad", raising(ZeroDivisionError("by nothing"))), Check("good", lambda: Result.one(True)))
+        self.assertEqual(tally.line(), "1 passed, 1 failed")
+        self.assertIn("ZeroDivisionError: by nothing", said)
+        self.assertIn("in run", said)
+
+    def test_step_that_fails_fails_those_that_need_it(self) -> None:
+        with mock.patch.object(Step, "all", []):
+            step = Step("thing", "", lambda: "", lambda _: None, [])
+            user = Step("user", "", lambda: "", lambda _: None, [], [step])
+        with mock.patch.object(check.cli, "ALL_STEPS", [step, user]), \
+                mock.patch.object(Step, "ensure", raising(Failure("thing: no"))):
+            tally, said = self.run_checks(Check("bad", lambda: Result.one(True), [user]), Check("good", lambda: Result.one(True)))
+        self.assertEqual(tally.line(), "1 passed, 1 failed")
+        self.assertIn("thing: no", said)
+
+    def test_only_long_checks_may_lack_packages(self) -> None:
+        missing = Check("missing", raising(Unavailable("no archive has it")))
+        tally, _ = self.run_checks(missing)
+        self.assertEqual(tally.line(), "0 passed, 1 failed")
+        with mock.patch.object(check, "LONG_CHECKS", [missing]), mock.patch.dict("os.environ", {"CI": "true"}):
+            tally, said = self.run_checks(missing)
+        self.assertEqual(tally.line(), "0 passed, 0 failed, 1 skipped")
+        self.assertIn("no archive has it", said)
+
+
+class Rotation(unittest.TestCase):
+    """The long check of a day."""
+
+    def test_each_has_its_turn(self) -> None:
+        first = datetime.date(2026, 12, 1)
+        days = [check.long_check_of(first + datetime.timedelta(day)) for day in range(len(check.ROTATION))]
+        self.assertEqual(sorted(days), sorted(check.ROTATION))
+
+    def test_all_are_known(self) -> None:
+        names = {long.name for long in check.LONG_CHECKS} | set(check.SUMS)
+        self.assertEqual([name for name in check.ROTATION if name not in names], [])
+
+    def test_left_out_without_time(self) -> None:
+        said = io.StringIO()
+        with mock.patch.object(check.procs, "spawn", raising(AssertionError("it was begun"))), contextlib.redirect_stderr(said):
+            late = check.time.monotonic() - (check.CI_MINUTES - check.LONG_MINUTES + 1) * 60
+            self.assertEqual(check._in_turn(late).line(), "0 passed, 0 failed")
+        self.assertIn("is left out", said.getvalue())
+
+
+if __name__ == "__main__":
+    unittest.main()
