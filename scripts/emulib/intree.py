@@ -27,8 +27,9 @@ PLACES = {
     "tests/selftests": "tools/testing/selftests/powerpc/nvlink2",
     "tests/qemu/include": "tools/testing/selftests/powerpc/nvlink2",
 }
-# What works in this project only: its own Makefile and runner, and the comparison with Linux 5.10.
-OURS = {"tests/selftests/Makefile", "tests/selftests/run.sh", "tests/selftests/left_behind.c"}
+# What works in this project only: its own Makefile, runner and list of programs, and the comparison with Linux 5.10.
+OURS = {"tests/selftests/Makefile", "tests/selftests/run.sh", "tests/selftests/programs.txt",
+        "tests/selftests/left_behind.c"}
 KINDS = (".rs", ".c", ".h", ".rst", ".dot", ".tsv", ".txt")
 # A file that only a tree with the series has.
 SERIES_MARK = "arch/powerpc/include/asm/pnv-npu2.h"
