@@ -32,7 +32,7 @@ class EnsureAll(unittest.TestCase):
 
         made = Step(name, name, lambda: name, build, ["product"], needs)
         # Otherwise locked until the process ends, by a file that nobody closed.
-        self.addCleanup(lambda: made._use and made._use.close())
+        self.addCleanup(lambda: made._lock_file and made._lock_file.close())
         return made
 
     def test_what_is_needed_comes_first(self):

@@ -295,7 +295,7 @@ impl Usage {
     }
 
     /// What grew by more than chance since `before`, `rounds` rounds ago: a leak of one object a round
-    /// is one.
+    /// is more than that from 128 rounds on. [`own_objects`] counts those of the module exactly.
     pub fn growth(&self, before: &Self, rounds: u64) -> Vec<String> {
         let mut grown = Vec::new();
         // Caches of files, names and page tables follow what the whole system does.
