@@ -11,7 +11,7 @@ from .step import Step
 TALLY = re.compile(r"^(\d+) passed, (\d+) failed(?:, (\d+) skipped)?$", re.MULTILINE)
 TAP = re.compile(r"^\s*(not ok|ok)\b(?:[^#\n]*)(#\s*SKIP)?", re.MULTILINE | re.IGNORECASE)
 
-PROGRESS = re.compile(r"^ok\b(?!.*# SKIP)|^#\s+(?:RUN|OK) |^TAP version|^1\.\.|^# (?:Starting|Totals|PASSED)")
+PROGRESS = re.compile(r"^ok\b(?!.*# SKIP)|^#\s+(?:RUN|OK) |^TAP version|^1\.\.|^# (?:Starting|Totals|PASSED|\w+ took)")
 CARGO = re.compile(r"^test result: .*?(\d+) passed; (\d+) failed; (\d+) ignored", re.MULTILINE)
 UNITTEST = re.compile(r" \.\.\. (ok|FAIL|ERROR|skipped.*)$", re.MULTILINE)
 
