@@ -95,6 +95,8 @@ pub fn run(limits: &Limits, sequences: impl Fn(u64) -> Sequences) -> Result<bool
     let mut lost = monitor.untrained_accesses(&machine)?;
     let lost_before = lost;
     let mut baseline = None;
+    // What is freed after a grace period must not hide as many that are lost.
+    thread::sleep(kernel::SETTLING);
     let own = kernel::own_objects();
     if own.is_none() && !kernel::has_kmemleak() {
         bail!("nothing would tell of lost memory: have slab_debug=U on the kernel's command line");
