@@ -13,7 +13,7 @@ import time
 import traceback
 
 from . import (
-    cli, client_tests, config, debug_tests, intree_builds, lints, mutate, newest, package_tests, procs, skips, tests,
+    cli, client_tests, config, debug_tests, intree_builds, kernel, lints, module, mutate, newest, package_tests, procs, skips, tests,
 )
 from .config import Failure, Unavailable
 from .report import TALLY, Check, Result
@@ -194,6 +194,8 @@ def main() -> int:
                 tally.add(run([check], 1))
         if options.ci:
             tally.add(_in_turn(start))
+        if module.STEP.fresh() and any(set(check.needs).intersection(tests.BOOT) for check in chosen):
+            say(f"check: what ran was nvlink2-vfio-pci.ko with build id {module.build_id()}, on kernel {kernel.STEP.home().name}")
         say(f"check: {duration(time.monotonic() - start)} in all")
         print(tally.line(), flush=True)
         return 1 if tally.failed or not tally.passed + tally.skipped else 0

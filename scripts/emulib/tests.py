@@ -65,7 +65,7 @@ class Emulated:
         found = [line for line in console.findings(self.console, sections) if not re.search(expected, line)]
         if found:
             found.insert(0, "unexpected on the console:")
-        elif not result.failed and (dead := console.dead(self.console, sections)):
+        elif not result.failed and (dead := console.dead(self.console, tests)):
             found = ["not on the console, so take it out of known-noise.txt:", *dead]
         if not self.console:
             found = ["the boot left no console"]

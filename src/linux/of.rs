@@ -38,6 +38,36 @@ impl OfNode {
         // INVARIANT: The reference that the helper took is ours now.
         NonNull::new(node).map(Self)
     }
+
+    /// Calls `f` for each node that `next` returns until it returns `true`; returns whether it did.
+    ///
+    /// # Safety
+    ///
+    /// `next` must take NULL to begin with, or a node of which it drops a reference to continue from
+    /// there. It must return a node with a new reference, or NULL at the end.
+    unsafe fn any_of(
+        mut next: impl FnMut(*mut bindings::device_node) -> *mut bindings::device_node,
+        f: &mut dyn FnMut(&Self) -> bool,
+    ) -> bool {
+        let mut previous: Option<Self> = None;
+
+        loop {
+            let raw = previous
+                .as_ref()
+                .map_or(core::ptr::null_mut(), |node| node.0.as_ptr());
+            // `next` drops this reference.
+            core::mem::forget(previous.take());
+            // INVARIANT: The reference that was returned is ours now.
+            let Some(node) = NonNull::new(next(raw)).map(Self) else {
+                return false;
+            };
+
+            if f(&node) {
+                return true;
+            }
+            previous = Some(node);
+        }
+    }
 }
 
 // SAFETY: A node's reference count is atomic, and what is read of a node does not change.
@@ -111,26 +141,20 @@ impl Node for OfNode {
     }
 
     fn any_child(&self, f: &mut dyn FnMut(&Self) -> bool) -> bool {
-        let mut previous: Option<Self> = None;
+        // SAFETY: The parent is valid; `any_of` passes NULL or a child of it with a reference.
+        let next = |raw| unsafe { bindings::of_get_next_child(self.0.as_ptr(), raw) };
 
-        loop {
-            let raw = previous
-                .as_ref()
-                .map_or(core::ptr::null_mut(), |node| node.0.as_ptr());
-            // `of_get_next_child` drops the reference to the node it continues from.
-            core::mem::forget(previous.take());
-            // SAFETY: The parent is valid; `raw` is NULL or a child of it with the reference that
-            // was just forgotten.
-            let next = unsafe { bindings::of_get_next_child(self.0.as_ptr(), raw) };
-            // INVARIANT: The reference that was returned is ours now.
-            let Some(child) = NonNull::new(next).map(Self) else {
-                return false;
-            };
+        // SAFETY: `of_get_next_child` drops the reference to the child it continues from, and returns
+        // the next child with a reference.
+        unsafe { Self::any_of(next, f) }
+    }
 
-            if f(&child) {
-                return true;
-            }
-            previous = Some(child);
-        }
+    fn any_with(&self, name: &CStr, f: &mut dyn FnMut(&Self) -> bool) -> bool {
+        // SAFETY: The name is valid for the call; `any_of` passes NULL or a node with a reference.
+        let next = |raw| unsafe { bindings::of_find_node_with_property(raw, name.as_char_ptr()) };
+
+        // SAFETY: `of_find_node_with_property` drops the reference to the node it continues from, and
+        // returns the next node with a reference.
+        unsafe { Self::any_of(next, f) }
     }
 }

@@ -24,6 +24,10 @@ pub(crate) trait Node: Clone + fmt::Display {
 
     /// Calls `f` for each node below until it returns `true`; returns whether it did.
     fn any_child(&self, f: &mut dyn FnMut(&Self) -> bool) -> bool;
+
+    /// Calls `f` for each node of the tree that has a property until it returns `true`; returns
+    /// whether it did.
+    fn any_with(&self, name: &CStr, f: &mut dyn FnMut(&Self) -> bool) -> bool;
 }
 
 /// What is wrong with a property.

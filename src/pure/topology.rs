@@ -10,6 +10,9 @@
 //!
 //! A GPU's `ibm,npu` lists its bridges, a bridge's `ibm,gpu` names its GPU; `memory-region` and
 //! `ibm,device-tgt-addr` exist per bridge and must agree between the bridges of one GPU.
+//!
+//! Firmware makes a bridge for each link, also for those to a socket that is empty or whose GPU does
+//! not answer. Such a bridge names no GPU, and no GPU lists it: its link is not connected.
 
 use super::{
     aperture::{
@@ -125,7 +128,7 @@ pub(crate) fn gpu<N: Node>(node: &N) -> Result<Option<Gpu>, Fault<N>> {
 /// The second fault is what is wrong with the ATSD registers: the bridge works without.
 #[expect(clippy::type_complexity)]
 pub(crate) fn bridge<N: Node>(node: &N) -> Result<Option<(Bridge, Option<Fault<N>>)>, Fault<N>> {
-    if !is_bridge(node) {
+    if !is_bridge(node) || is_unconnected(node) {
         return Ok(None);
     }
     let link = link(node)?;
@@ -182,6 +185,19 @@ fn is_bridge<N: Node>(node: &N) -> bool {
     [GPU, TGT, MEMORY]
         .iter()
         .any(|name| node.property(name).is_some())
+}
+
+/// Whether `node` is a bridge whose link leads nowhere. A bridge that names no GPU although one
+/// lists it is faulty instead.
+pub(crate) fn is_unconnected<N: Node>(node: &N) -> bool {
+    let phandle = node.phandle();
+    let mut lists = |gpu: &N| {
+        gpu.property(NPU)
+            .and_then(cells::list)
+            .is_some_and(|mut list| list.any(|bridge| bridge == phandle))
+    };
+
+    is_bridge(node) && node.property(GPU).is_none() && !node.any_with(NPU, &mut lists)
 }
 
 /// Reads the properties of a bridge that make it a link.

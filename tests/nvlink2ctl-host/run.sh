@@ -14,7 +14,7 @@ driver=nvlink2-vfio-pci
 devices=/sys/bus/pci/devices
 tmp=$(mktemp -d) || exit 1
 count=0
-planned=24
+planned=26
 
 # Reports the test named $1 by the exit status of the command before; the details are in $tmp/log.
 report() {
@@ -173,23 +173,38 @@ recording_is_what_is_there() {
 recording_is_what_is_there gpus
 report recording_of_the_host_without_driver
 
-memlock_looks_host_devices_up() {
+# Writes the XML of a guest that has the functions $@.
+write_guest() {
 	cat >"$tmp/guest.xml" <<-END
 		<domain type='kvm'>
 		  <memory unit='GiB'>1</memory>
 		  <os><type arch='ppc64' machine='pseries'>hvm</type></os>
 		  <devices>
-		    $("$ctl" libvirt-xml "$1")
+		    $(for bdf in "$@"; do "$ctl" libvirt-xml "$bdf" 2>>"$tmp/log"; done)
 		  </devices>
 		</domain>
 	END
 	cat "$tmp/guest.xml" >>"$tmp/log"
+}
+
+memlock_looks_host_devices_up() {
+	write_guest "$1"
 	expect 0 memlock --domain "$tmp/guest.xml" && grep -q "^$2 bytes$" "$tmp/out"
 }
 memlock_looks_host_devices_up "$first" 550863110144
 report memlock_of_a_gpu_with_bridges
 memlock_looks_host_devices_up "$last" 550863110144
 report memlock_of_a_bridge
+
+check_domain_answers() {
+	write_guest "$first"
+	expect 0 check-domain "$tmp/guest.xml" && ! grep -q FAILED "$tmp/out" || return
+	# The same device twice is what libvirt would not define.
+	write_guest "$first" "$first"
+	expect 1 check-domain "$tmp/guest.xml" && grep -q "^FAILED  definition: .*PCI function $first" "$tmp/out"
+}
+check_domain_answers
+report check_domain_answers
 
 doctor_names_the_remedy() {
 	expect 1 doctor && grep -q "^FAILED  binding: no GPU belongs" "$tmp/out" &&
@@ -320,6 +335,20 @@ torn_gpu_is_found() {
 }
 torn_gpu_is_found
 report doctor_finds_a_gpu_without_a_bridge
+
+# The function of a link goes away, as by an error of the link; the device tree keeps it.
+lost_link_is_refused() {
+	lost=${family##* }
+	echo 1 >"$devices/$lost/remove" || return
+	expect 4 bind "$first" && grep -q "$first: Linux has no PCI function for its bridge" "$tmp/out" &&
+		expect 4 libvirt-xml "$first" && expect 4 qemu-args "$first" &&
+		expect 1 doctor && grep -q "^FAILED  NVLink2 bridges: $first" "$tmp/out"
+	result=$?
+	echo 1 >/sys/bus/pci/rescan
+	expect 0 bind "$first" && expect 0 unbind "$first" && return $result
+}
+lost_link_is_refused
+report lost_link_is_refused
 
 unloaded_driver_is_found() {
 	rmmod nvlink2_vfio_pci || return

@@ -8,7 +8,7 @@ set -u
 here=$(cd "$(dirname "$0")" && pwd)
 gpu=0000:03:00.0
 bridges='0006:00:00.0 0006:00:00.1'
-planned=22
+planned=23
 n=0
 
 echo "1..$planned"
@@ -64,8 +64,14 @@ is "the hook for libvirt is where the guide says" test -x /usr/share/doc/nvlink2
 /usr/lib/systemd/systemd-udevd --daemon
 udevadm trigger --action=add --subsystem-match=pci
 udevadm settle
-is "udev binds the bridges" bound "$bridges" nvlink2-vfio-pci
-is "udev leaves the GPU alone" bound "$gpu" ''
+is "udev leaves functions alone that nobody named" bound "$gpu $bridges" ''
+mkdir -p /etc/udev/rules.d
+echo 'SUBSYSTEM=="pci", KERNEL=="0006:00:00.[01]", ENV{NVLINK2_VFIO}="1"' >/etc/udev/rules.d/50-nvlink2-vfio.rules
+udevadm control --reload
+udevadm trigger --action=add --subsystem-match=pci
+udevadm settle
+is "udev binds the bridges that a rule names" bound "$bridges" nvlink2-vfio-pci
+is "udev leaves the others alone" bound "$gpu 0006:00:01.0" ''
 
 is "nvlink2ctl finds the GPU's bridges" sh -c "nvlink2ctl show $gpu | grep ${bridges%% *}"
 is "driverctl sets the GPU's driver" driverctl set-override "$gpu" nvlink2-vfio-pci

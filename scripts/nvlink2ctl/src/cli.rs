@@ -3,6 +3,7 @@
 //! The command line.
 
 mod bind;
+mod check_domain;
 mod doctor;
 mod generate;
 mod guest;
@@ -13,24 +14,35 @@ mod show;
 mod topology;
 
 use crate::{bdf::Bdf, exit::Status, host::Host, output, source::Source};
-use anyhow::{Result, anyhow};
+use anyhow::{Context, Result, anyhow};
 use clap::{Parser, Subcommand};
 use serde::Serialize;
 use std::{
-    io::{self, Write},
-    path::PathBuf,
+    fs,
+    io::{self, Read, Write},
+    path::{Path, PathBuf},
 };
 
 const EXIT_STATUS: &str = "\
 Exit status:
   0  done; the answer is yes; every check passed
-  1  the answer is no; a check of doctor failed
+  1  the answer is no; a check of doctor or check-domain failed
   2  wrong usage, unreadable input, any other error
   3  the host has no GPU with NVLink2
-  4  refused, nothing was changed: a device is in use, the IOMMU group would not be viable,
-     or there is no such driver (load its module)
+  4  refused, nothing was changed: a device is in use, the IOMMU group would not be viable, a GPU
+     lacks one of its bridges, or there is no such driver (load its module)
   5  a device could not be given to its driver; everything is as it was before
   6  as 5, but not everything could be put back";
+
+const FINDINGS: &str = "\
+Each line is a check: 'ok', 'FAILED' (with what to do about it), 'note' or 'skipped'.
+With --json: an array of objects with 'check', 'verdict' (ok, failed, note, skipped), 'found'
+and 'remedy' (or null).
+
+Exit status:
+  0  no check failed
+  1  a check failed
+  2  wrong usage, unreadable input, any other error";
 
 /// Inspects, binds and sizes the NVLink2 GPUs of POWER9 hosts for passthrough with nvlink2-vfio-pci.
 #[derive(Debug, Parser)]
@@ -68,6 +80,9 @@ pub enum Command {
     },
     /// Compute how much memory libvirt lets QEMU lock (RLIMIT_MEMLOCK)
     Memlock(memlock::Arguments),
+    /// Say everything that is wrong with a domain before it is started: exit status 1 if something is
+    #[command(after_help = FINDINGS)]
+    CheckDomain(check_domain::Arguments),
     /// Give GPUs and their bridges to the driver: all of them, or none
     Bind(bind::Bind),
     /// Take GPUs and their bridges back: all of them, or none
@@ -77,6 +92,7 @@ pub enum Command {
     /// Print the elements of a libvirt domain for GPUs and their bridges
     LibvirtXml(guest::LibvirtXml),
     /// Check step by step whether the host can pass its GPUs through, and say what to do
+    #[command(after_help = FINDINGS)]
     Doctor,
     /// Record what this program reads of a host, for --sysfs anywhere
     Record(record::Arguments),
@@ -98,6 +114,22 @@ fn source(options: &Options) -> Result<Source> {
     }
 }
 
+/// Reads a text file, or standard input where the name is "-".
+fn read(file: &Path) -> Result<String> {
+    let name = || file.display().to_string();
+    if file.as_os_str() == "-" {
+        let mut text = String::new();
+        io::stdin()
+            .read_to_string(&mut text)
+            .context("standard input")?;
+        return Ok(text);
+    }
+    let bytes = fs::read(file).with_context(name)?;
+    String::from_utf8(bytes)
+        .context("is not UTF-8")
+        .with_context(name)
+}
+
 /// Does what the options say.
 pub fn run(options: &Options) -> Result<Status> {
     match &options.command {
@@ -105,6 +137,7 @@ pub fn run(options: &Options) -> Result<Status> {
         Command::Show { bdf } => show::show(&host(options)?, *bdf, options.json),
         Command::IsBridge { bdf } => is_bridge(options, *bdf),
         Command::Memlock(arguments) => memlock::run(options, arguments),
+        Command::CheckDomain(arguments) => check_domain::run(options, arguments),
         Command::Topology(arguments) => topology::run(options, arguments),
         Command::Bind(arguments) => bind::bind(options, arguments),
         Command::Unbind(arguments) => bind::unbind(options, arguments),
@@ -133,6 +166,17 @@ pub fn complain(options: &Options, error: &anyhow::Error, status: Status) {
         _ => format!("nvlink2ctl: {}", complaint.error),
     };
     // Where nobody listens, there is nobody to complain to.
+    let _ = writeln!(io::stderr(), "{text}");
+}
+
+/// Says on standard error what is no error, but good to know.
+fn note(options: &Options, text: &str) {
+    let text = if options.json {
+        serde_json::json!({ "note": text }).to_string()
+    } else {
+        format!("nvlink2ctl: note: {text}")
+    };
+    // As above.
     let _ = writeln!(io::stderr(), "{text}");
 }
 

@@ -116,6 +116,15 @@ impl<'a> Tree<'a> {
         }
     }
 
+    /// The nodes that have a property. The others are none of a recording's business.
+    pub fn with_property<'t>(&'t self, name: &str) -> impl Iterator<Item = TreeNode<'t>> {
+        self.nodes
+            .iter()
+            .enumerate()
+            .filter(move |(_, data)| data.properties.contains_key(name))
+            .map(|(index, _)| TreeNode { tree: self, index })
+    }
+
     /// The root.
     pub fn root(&self) -> Option<TreeNode<'_>> {
         self.node(BASE)
@@ -213,5 +222,10 @@ impl Node for TreeNode<'_> {
                 })
             })
         })
+    }
+
+    fn any_with(&self, name: &CStr, f: &mut dyn FnMut(&Self) -> bool) -> bool {
+        name.to_str()
+            .is_ok_and(|name| self.tree.with_property(name).any(|node| f(&node)))
     }
 }

@@ -1,28 +1,26 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What a libvirt domain's XML says that decides how much memory QEMU may lock.
+//! What a libvirt domain's XML says that decides how much memory QEMU may lock, and about GPUs.
 //!
-//! Elements are read as libvirt 9.0 reads them, with what it adds by itself for a ppc64 guest: the
-//! default PHB, a USB controller, a memory balloon, video for graphics, a controller for virtio
-//! channels. What libvirt would refuse is an error here, too, which names the element and its line.
+//! Elements are read as libvirt reads them when a domain is defined, with what it adds by itself for a
+//! ppc64 guest: the default PHB, a USB controller, a memory balloon, video for graphics, a controller for
+//! virtio channels. What libvirt would refuse is an error here, too, which names the element and its line.
 
+mod memory;
 mod xml;
 
 use crate::{
     bdf::Bdf,
     memlock::{self, Generic, Limit, Mode, Pseries},
-    phb::{Buses, Device, Phb, Slot},
+    phb::{Buses, Device, Impossible, Phb, Slot},
     units::Kib,
 };
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result};
+use memory::Memory;
 use serde::Serialize;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use xml::Element;
-
-/// QEMU's granularity of memory on ppc64, which libvirt rounds up to when a guest starts.
-const PPC64_BLOCK: u64 = 256 << 10;
-const OTHER_BLOCK: u64 = 1 << 10;
-const OTHER_DIMM: u64 = 2 << 10;
+pub use xml::Fault;
 
 /// A PCI function of the host that the domain wants.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -31,6 +29,13 @@ pub struct HostFunction {
     pub bdf: Bdf,
     /// Where it is in the XML.
     pub element: String,
+    /// Whether libvirt binds it to a driver.
+    pub managed: bool,
+    /// The guest's bus that it gets, in an assessment of a pseries guest.
+    pub bus: Option<usize>,
+    /// Whether the XML leaves out the PCI domain, which makes it 0.
+    #[serde(skip)]
+    pub no_domain: bool,
 }
 
 /// A domain, as far as its memory limit depends on it.
@@ -40,6 +45,10 @@ pub struct Domain {
     pub kvm: bool,
     /// Its architecture; ppc64 if the XML does not say.
     pub arch: String,
+    /// Its machine.
+    pub machine: Option<String>,
+    /// Its QEMU.
+    pub emulator: Option<String>,
     /// Whether its machine is pseries, which is what a ppc64 guest is if the XML does not say.
     pub pseries: bool,
     /// Memory at start, DIMMs included, as QEMU gets it.
@@ -52,6 +61,8 @@ pub struct Domain {
     pub locked: bool,
     /// PCI functions of the host.
     pub functions: Vec<HostFunction>,
+    /// Arguments for QEMU that pass functions of the host by libvirt.
+    pub behind_libvirt: Vec<String>,
     /// What could not be followed and what it means.
     pub remarks: Vec<String>,
     other_vfio: u64,
@@ -78,6 +89,16 @@ pub struct Known {
     pub bridge: bool,
 }
 
+/// The domain wants a function that the host does not have.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "{}: the host has no PCI function {}{}. Correct the address, or point --sysfs to a recording of the host that the domain is for",
+    .0.element,
+    .0.bdf,
+    if .0.no_domain { " (without the attribute 'domain' it is in PCI domain 0000)" } else { "" }
+)]
+pub struct NoFunction(HostFunction);
+
 /// A limit and what it was computed from.
 #[derive(Debug, Serialize)]
 pub struct Assessment {
@@ -85,6 +106,8 @@ pub struct Assessment {
     pub limit: Limit,
     /// What was counted; `None` if a setting of the domain decided.
     pub inputs: Option<Inputs>,
+    /// What the formula says in bytes, also where a setting of the domain decided.
+    pub formula: u64,
     /// The guest's PHBs, and why each is there. None for guests that are not pseries.
     pub host_bridges: Vec<Phb>,
     /// PCI functions of the host that are passed through.
@@ -127,6 +150,11 @@ impl Domain {
         let mut result = Self {
             kvm: domain.attribute("type") == Some("kvm"),
             arch: arch.to_owned(),
+            machine: machine.map(str::to_owned),
+            emulator: domain
+                .child("devices")
+                .and_then(|devices| devices.child("emulator"))
+                .map(|emulator| emulator.text()),
             pseries: ppc64
                 && machine.is_none_or(|name| name == "pseries" || name.starts_with("pseries-")),
             memory: memory.total,
@@ -140,6 +168,7 @@ impl Domain {
                 .child("memoryBacking")
                 .is_some_and(|backing| backing.child("locked").is_some()),
             functions: Vec::new(),
+            behind_libvirt: domain.qemu_arguments("vfio-pci"),
             remarks: Vec::new(),
             other_vfio: 0,
             vdpa: 0,
@@ -158,12 +187,24 @@ impl Domain {
     /// Counts a device of the XML.
     fn add(&mut self, device: &Element) -> Result<()> {
         let host = host_function(device)?;
-        if let Some(bdf) = host {
+        if let Some((bdf, no_domain)) = host {
+            if let Some(first) = self.functions.iter().find(|other| other.bdf == bdf) {
+                return Err(device
+                    .fault(&format!(
+                        "has the host's PCI function {bdf}, as {} has already; libvirt refuses to define that: remove one of them",
+                        first.element
+                    ))
+                    .into());
+            }
             self.functions.push(HostFunction {
                 bdf,
                 element: device.path(),
+                managed: device.attribute("managed") == Some("yes"),
+                bus: None,
+                no_domain,
             });
         }
+        let host = host.map(|(bdf, _)| bdf);
         match device.name() {
             "hostdev" if device.attribute("type") == Some("mdev") => {
                 self.other_vfio = self.other_vfio.saturating_add(1);
@@ -250,39 +291,40 @@ impl Domain {
         let mut bridges = Vec::new();
         let mut groups = Vec::new();
         for function in &self.functions {
-            let known = host(function.bdf).ok_or_else(|| {
-                anyhow!(
-                    "{}: the host has no PCI function {}. Correct the address, or point --sysfs to a recording of the host that the domain is for",
-                    function.element,
-                    function.bdf
-                )
-            })?;
+            let known = host(function.bdf).ok_or_else(|| NoFunction(function.clone()))?;
             groups.push((function.bdf, known.group));
             if known.bridge {
                 bridges.push(function.bdf);
             }
         }
-        let phbs = if self.pseries {
+        let (phbs, buses) = if self.pseries {
             self.phbs(&groups)?
         } else {
-            Vec::new()
+            (Vec::new(), BTreeMap::new())
         };
-        let (limit, inputs) = self.sum(u64::try_from(phbs.len())?, &bridges)?;
+        let (formula, inputs) = self.formula(u64::try_from(phbs.len())?, &bridges)?;
+        let functions = self.functions.iter().map(|function| HostFunction {
+            bus: buses.get(&function.bdf).copied(),
+            ..function.clone()
+        });
+        let needed = formula.bytes;
+        let (limit, inputs) = match memlock::configured(self.hard_limit, self.locked) {
+            Some(limit) => (limit, None),
+            None => (formula, Some(inputs)),
+        };
 
         Ok(Assessment {
             limit,
             inputs,
+            formula: needed,
             host_bridges: phbs,
-            functions: self.functions.clone(),
+            functions: functions.collect(),
             bridges,
             remarks: self.remarks.clone(),
         })
     }
 
-    fn sum(&self, phbs: u64, bridges: &[Bdf]) -> Result<(Limit, Option<Inputs>)> {
-        if let Some(limit) = memlock::configured(self.hard_limit, self.locked) {
-            return Ok((limit, None));
-        }
+    fn formula(&self, phbs: u64, bridges: &[Bdf]) -> Result<(Limit, Inputs)> {
         let vfio = u64::try_from(self.functions.len())?
             .checked_add(self.other_vfio)
             .context("too many devices")?;
@@ -293,7 +335,7 @@ impl Domain {
                 vdpa: self.vdpa,
                 iommu: self.iommu,
             };
-            return Ok((guest.limit()?, Some(Inputs::Generic(guest))));
+            return Ok((guest.limit()?, Inputs::Generic(guest)));
         }
         let guest = Pseries {
             memory: self.memory,
@@ -305,11 +347,14 @@ impl Domain {
                 ([], _, _) => Mode::Vfio,
             },
         };
-        Ok((guest.limit()?, Some(Inputs::Pseries(guest))))
+        Ok((guest.limit()?, Inputs::Pseries(guest)))
     }
 
-    /// The guest's PHBs, given the IOMMU groups of host functions.
-    fn phbs(&self, groups: &[(Bdf, Option<u32>)]) -> Result<Vec<Phb>> {
+    /// The guest's PHBs, and the buses of host functions, given the IOMMU groups of these.
+    fn phbs(
+        &self,
+        groups: &[(Bdf, Option<u32>)],
+    ) -> Result<(Vec<Phb>, BTreeMap<Bdf, usize>), Impossible> {
         let group_of = |bdf| {
             let group = groups.iter().find(|(other, _)| *other == bdf)?.1?;
             // 0 is for emulated devices.
@@ -325,130 +370,15 @@ impl Domain {
             })
             .collect();
         let mut buses = Buses::new(&self.controllers);
-        buses.place(&devices)?;
-        Ok(buses.phbs()?)
+        let places = buses.place(&devices)?;
+        let functions = self
+            .devices
+            .iter()
+            .zip(places)
+            .filter_map(|(device, bus)| Some((device.host?, bus)))
+            .collect();
+        Ok((buses.phbs()?, functions))
     }
-}
-
-/// The memory of a guest.
-struct Memory {
-    total: Kib,
-    max: Option<Kib>,
-}
-
-impl Memory {
-    fn read(domain: &Element, devices: &[Element], ppc64: bool) -> Result<Self> {
-        let (block, dimm_block) = if ppc64 {
-            (PPC64_BLOCK, PPC64_BLOCK)
-        } else {
-            (OTHER_BLOCK, OTHER_DIMM)
-        };
-        let round = |element: &Element, Kib(size): Kib, block| {
-            size.checked_next_multiple_of(block)
-                .ok_or_else(|| element.fault("is too large to be rounded up"))
-        };
-        let add = |element: &Element, sum: u64, more| {
-            sum.checked_add(more)
-                .ok_or_else(|| element.fault("makes the memory too large"))
-        };
-
-        let (mut hotplug, mut aligned_hotplug) = (0, 0);
-        for dimm in devices.iter().filter(|device| device.name() == "memory") {
-            let target = dimm.required("target")?;
-            let size = target.required("size")?.required_size(Kib::of_memory)?;
-            let aligned = if ppc64 && dimm.attribute("model") == Some("nvdimm") {
-                nvdimm(&target, size)?
-            } else {
-                round(dimm, size, dimm_block)?
-            };
-            hotplug = add(dimm, hotplug, size.0)?;
-            aligned_hotplug = add(dimm, aligned_hotplug, aligned)?;
-        }
-
-        let cells: Vec<Element> = domain
-            .child("cpu")
-            .and_then(|cpu| cpu.child("numa"))
-            .map(|numa| {
-                numa.children()
-                    .filter(|cell| cell.name() == "cell")
-                    .collect()
-            })
-            .unwrap_or_default();
-        let (mut numa, mut aligned_numa) = (0, 0);
-        for cell in &cells {
-            let size = cell.size_attribute("memory")?;
-            numa = add(cell, numa, size.0)?;
-            aligned_numa = add(cell, aligned_numa, round(cell, size, block)?)?;
-        }
-
-        let element = domain.child("memory");
-        let stated = element
-            .as_ref()
-            .map(|memory| memory.size(Kib::of_memory))
-            .transpose()?
-            .flatten()
-            .unwrap_or_default();
-        // The cells of NUMA nodes overrule <memory> when a domain is defined.
-        let (total, initial) = if numa != 0 {
-            (add(domain, numa, hotplug)?, aligned_numa)
-        } else {
-            let blame = element.as_ref().unwrap_or(domain);
-            let initial = stated.0.checked_sub(hotplug).ok_or_else(|| {
-                blame.fault("is less than the sum of the memory devices, which it includes")
-            })?;
-            if initial == 0 {
-                return Err(blame
-                    .fault(
-                        "leaves no memory at start: give it, or <cell> elements of <numa>, a size",
-                    )
-                    .into());
-            }
-            (stated.0, round(blame, Kib(initial), block)?)
-        };
-
-        let max = domain.child("maxMemory");
-        let max_size = max
-            .as_ref()
-            .map(|max| max.size(Kib::of_memory))
-            .transpose()?
-            .flatten();
-        if let (Some(max), Some(size)) = (&max, max_size) {
-            if max.number::<u32>("slots", 10)?.unwrap_or_default() == 0 {
-                return Err(max.fault("needs an attribute 'slots' of at least 1").into());
-            }
-            if size.0 < total {
-                return Err(max.fault("is less than the memory of the guest").into());
-            }
-        }
-        let aligned_max = match (&max, max_size) {
-            (Some(max), Some(size)) => Some(Kib(round(max, size, block)?)),
-            _ => None,
-        };
-        Ok(Self {
-            total: Kib(add(domain, initial, aligned_hotplug)?),
-            max: aligned_max,
-        })
-    }
-}
-
-/// The size that an NVDIMM has on ppc64: its content rounded down, and its label.
-fn nvdimm(target: &Element, Kib(size): Kib) -> Result<u64> {
-    let label = target
-        .child("label")
-        .and_then(|label| label.child("size"))
-        .map(|size| size.required_size(Kib::of_memory))
-        .transpose()?
-        .unwrap_or_default();
-    let blocks = size
-        .checked_sub(label.0)
-        .and_then(|content| content.checked_div(PPC64_BLOCK))
-        .filter(|blocks| *blocks != 0)
-        .ok_or_else(|| target.fault("needs a size of at least 256 MiB plus the label's"))?;
-
-    Ok(blocks
-        .checked_mul(PPC64_BLOCK)
-        .and_then(|content| content.checked_add(label.0))
-        .ok_or_else(|| target.fault("is too large"))?)
 }
 
 /// Indices of the PCI controllers, and whether each is a PHB.
@@ -495,8 +425,8 @@ fn controllers(devices: &[Element]) -> Result<Vec<(u8, bool)>> {
     Ok(found)
 }
 
-/// The host's PCI function that a device is, if it is one.
-fn host_function(device: &Element) -> Result<Option<Bdf>> {
+/// The host's PCI function that a device is, if it is one, and whether its address leaves out the domain.
+fn host_function(device: &Element) -> Result<Option<(Bdf, bool)>> {
     let pci = match device.name() {
         "hostdev" => {
             device.attribute("type") == Some("pci")
@@ -531,7 +461,7 @@ fn host_function(device: &Element) -> Result<Option<Bdf>> {
 
     Bdf::new(domain, bus, slot, function)
         .filter(|bdf| (bdf.domain, bdf.bus, bdf.slot) != (0, 0, 0))
-        .map(Some)
+        .map(|bdf| Some((bdf, address.attribute("domain").is_none())))
         .ok_or_else(|| {
             address
                 .fault("is no PCI address: want bus up to 0xff, slot up to 0x1f, function up to 7, and not all of them 0")

@@ -8,12 +8,16 @@
 //! - tgt: the address under which the NPU knows the GPU (`ibm,device-tgt-addr`).
 //! - ATSD: the registers by which software has a GPU drop translations.
 //! - LPAR: the guest for which the NPU translates a GPU's addresses.
+//!
+//! Firmware makes a bridge for each link of an NPU. That to an empty socket, or to a GPU that does not
+//! answer, is not connected: it names no GPU, and no GPU lists it.
 
 use crate::{
     bdf::Bdf,
     devicetree::{Tree, TreeNode},
     domain::Known,
     exit::{Status, Stop},
+    processor::Processor,
     pure::{cells, topology},
     source::Source,
 };
@@ -98,10 +102,14 @@ pub struct Gpu {
     pub npu: Option<String>,
     /// Where its RAM appears.
     pub aperture: Aperture,
+    /// Size of its RAM in bytes, where its PCI id tells; the aperture is larger.
+    pub ram: Option<u64>,
     /// Its address to the NPU.
     pub tgt: Address,
-    /// Its bridges.
+    /// Its bridges (`ibm,npu`).
     pub bridges: Vec<Bdf>,
+    /// Nodes of those of its bridges for which Linux has no PCI function.
+    pub missing: Vec<String>,
     /// What each of its links leads to (`ibm,nvlink-peers`).
     pub peers: Vec<Peer>,
     /// The guest that it is bound to, as the driver says it: an LPID, `none`, or with `retained`.
@@ -118,7 +126,7 @@ pub struct Bridge {
     pub slot: Option<String>,
     /// Path of its NPU's node in the device tree.
     pub npu: Option<String>,
-    /// The GPU at its other end.
+    /// The GPU at its other end; `None` if Linux has no PCI function for it.
     pub gpu: Option<Bdf>,
     /// Index of the link in its NPU.
     pub link: u32,
@@ -134,13 +142,29 @@ pub struct Bridge {
     pub lpar: Option<String>,
 }
 
+/// A bridge whose link leads nowhere: its socket is empty, or its GPU does not answer.
+#[derive(Clone, Debug, Serialize)]
+pub struct Unconnected {
+    /// The function.
+    #[serde(flatten)]
+    pub function: Function,
+    /// The slot (`ibm,loc-code`).
+    pub slot: Option<String>,
+    /// Path of its NPU's node in the device tree.
+    pub npu: Option<String>,
+    /// Index of the link in its NPU.
+    pub link: Option<u32>,
+    /// `ibm,nvlink-speed`, a code.
+    pub speed: Option<u32>,
+}
+
 /// An NPU.
 #[derive(Clone, Debug, Serialize)]
 pub struct Npu {
     /// Path of its node in the device tree.
     pub node: String,
-    /// PCI domain of its bridges.
-    pub domain: u32,
+    /// PCI domain of its bridges; `None` if Linux shows none.
+    pub domain: Option<u32>,
     /// Number of its processor chip (`ibm,chip-id`).
     pub chip: Option<u32>,
     /// Its links (`ibm,links`).
@@ -157,12 +181,15 @@ pub struct Faulty {
     /// The function.
     #[serde(flatten)]
     pub function: Function,
+    /// Whether it is a bridge.
+    #[serde(skip)]
+    pub is_bridge: bool,
     /// Which property of which node is wrong.
     pub fault: String,
 }
 
 /// A host.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Default, Serialize)]
 pub struct Host {
     /// What it calls itself.
     pub model: String,
@@ -170,20 +197,36 @@ pub struct Host {
     pub npus: Vec<Npu>,
     /// Its GPUs, by address.
     pub gpus: Vec<Gpu>,
-    /// Its bridges, by address.
+    /// Its bridges that lead to a GPU, by address.
     pub bridges: Vec<Bridge>,
+    /// Its bridges that lead nowhere, by address.
+    pub unconnected: Vec<Unconnected>,
     /// GPUs and bridges that firmware describes wrongly.
     pub faulty: Vec<Faulty>,
     /// All of its PCI functions.
     #[serde(skip)]
     pub functions: BTreeMap<Bdf, Function>,
+    /// Whether its links are those of POWER8, NVLink1, which have no bridge with RAM behind it.
+    #[serde(skip)]
+    pub nvlink1: bool,
 }
 
-/// A code of `ibm,nvlink-speed` as people read it.
+/// A code of `ibm,nvlink-speed` as people read it: the rate of a lane.
 pub fn speed(code: u32) -> String {
     match code {
+        3 => "20 Gb/s".to_owned(),
+        8 => "25.78125 Gb/s".to_owned(),
         9 => "25 Gb/s".to_owned(),
         code => format!("code {code}"),
+    }
+}
+
+/// The RAM of the V100 SXM2, of which the PCI id tells two sizes.
+fn ram(id: &str) -> Option<u64> {
+    match id {
+        "10de:1db1" => Some(16 << 30),
+        "10de:1db5" => Some(32 << 30),
+        _ => None,
     }
 }
 
@@ -203,11 +246,13 @@ impl Host {
             npus: Vec::new(),
             gpus: Vec::new(),
             bridges: Vec::new(),
+            unconnected: Vec::new(),
             faulty: Vec::new(),
             functions,
+            nvlink1: tree.as_ref().is_some_and(|tree| is_nvlink1(source, tree)),
         };
 
-        if let Some(tree) = &tree {
+        if let Some(tree) = tree.as_ref().filter(|_| !host.nvlink1) {
             host.look_at_functions(source, tree);
         }
         host
@@ -220,58 +265,76 @@ impl Host {
             .filter_map(|function| Some((function.node.as_deref()?, function.bdf)))
             .collect();
         let at = |node: TreeNode| by_node.get(node.path()).copied();
-        let mut npus: BTreeMap<Bdf, Npu> = BTreeMap::new();
+        let mut npus: BTreeMap<String, Npu> = BTreeMap::new();
+        let mut add_npu = |node: Option<TreeNode<'_>>, domain: Option<u32>| {
+            let node = node?;
+            let path = node.path().to_owned();
+            let known = npus.entry(path.clone()).or_insert_with(|| npu(node));
+            known.domain = known.domain.or(domain);
+            Some(path)
+        };
 
         for function in self.functions.values() {
             let Some(node) = node_of(tree, function) else {
                 continue;
             };
-            let (gpu, bridge) = (topology::gpu(&node), topology::bridge(&node));
-            match (gpu, bridge) {
+            let domain = Some(function.bdf.domain);
+            let is_gpu = node.bytes("ibm,npu").is_some();
+            match (topology::gpu(&node), topology::bridge(&node)) {
                 (Ok(Some(gpu)), _) => self.gpus.push(Gpu {
                     slot: node.text("ibm,loc-code"),
-                    npu: listed(node, "ibm,npu")
-                        .next()
-                        .and_then(TreeNode::above)
-                        .map(|npu| npu.path().to_owned()),
+                    npu: add_npu(
+                        listed(node, "ibm,npu").next().and_then(TreeNode::above),
+                        None,
+                    ),
                     aperture: Aperture {
                         base: Address(gpu.aperture.base()),
                         size: gpu.aperture.size(),
                     },
+                    ram: ram(&function.id),
                     tgt: Address(gpu.tgt),
                     bridges: listed(node, "ibm,npu").filter_map(at).collect(),
+                    missing: listed(node, "ibm,npu")
+                        .filter(|bridge| at(*bridge).is_none())
+                        .map(|bridge| bridge.path().to_owned())
+                        .collect(),
                     peers: Vec::new(),
                     lpar: lpar(source, function.bdf),
                     function: function.clone(),
                 }),
-                (Ok(None), Ok(Some((bridge, atsd_fault)))) => {
-                    let gpu = topology::gpu_of(&node).ok().and_then(at);
-                    if let Some(above) = node.above() {
-                        npus.entry(Bdf {
-                            bus: 0,
-                            slot: 0,
-                            function: 0,
-                            ..function.bdf
-                        })
-                        .or_insert_with(|| npu(above, function.bdf.domain));
+                (Ok(None), Ok(Some((bridge, atsd_fault)))) => self.bridges.push(Bridge {
+                    slot: node.text("ibm,loc-code"),
+                    npu: add_npu(node.above(), domain),
+                    gpu: topology::gpu_of(&node).ok().and_then(at),
+                    link: bridge.link,
+                    speed: bridge.speed,
+                    tgt: Address(bridge.tgt),
+                    atsd: bridge.atsd.map(|atsd| Address(atsd.address())),
+                    atsd_fault: atsd_fault.map(|fault| fault.to_string()),
+                    lpar: lpar(source, function.bdf),
+                    function: function.clone(),
+                }),
+                (Err(fault), _) | (_, Err(fault)) => {
+                    if !is_gpu {
+                        add_npu(node.above(), domain);
                     }
-                    self.bridges.push(Bridge {
-                        slot: node.text("ibm,loc-code"),
-                        npu: node.above().map(|npu| npu.path().to_owned()),
-                        gpu,
-                        link: bridge.link,
-                        speed: bridge.speed,
-                        tgt: Address(bridge.tgt),
-                        atsd: bridge.atsd.map(|atsd| Address(atsd.address())),
-                        atsd_fault: atsd_fault.map(|fault| fault.to_string()),
-                        lpar: lpar(source, function.bdf),
+                    self.faulty.push(Faulty {
+                        is_bridge: !is_gpu,
+                        fault: fault.to_string(),
                         function: function.clone(),
                     });
                 }
-                (Err(fault), _) | (_, Err(fault)) => self.faulty.push(Faulty {
-                    fault: fault.to_string(),
-                    function: function.clone(),
-                }),
+                (Ok(None), Ok(None)) if topology::is_unconnected(&node) => {
+                    self.unconnected.push(Unconnected {
+                        slot: node.text("ibm,loc-code"),
+                        npu: add_npu(node.above(), domain),
+                        link: listed(node, "ibm,nvlink")
+                            .next()
+                            .and_then(|link| link.cell("ibm,npu-link-index")),
+                        speed: node.cell("ibm,nvlink-speed"),
+                        function: function.clone(),
+                    });
+                }
                 (Ok(None), Ok(None)) => {}
             }
         }
@@ -298,6 +361,7 @@ impl Host {
                 .collect();
         }
         self.npus = npus.into_values().collect();
+        self.npus.sort_by_key(|npu| npu.domain);
         for npu in &mut self.npus {
             npu.gpus = self
                 .gpus
@@ -316,10 +380,15 @@ impl Host {
             } else {
                 format!("this host ({})", self.model)
             };
+            let reason = if self.nvlink1 {
+                "its links are NVLink1, that of POWER8: they have no RAM behind them (memory-region)"
+            } else {
+                "no PCI function has the device tree property ibm,npu"
+            };
             return Err(Stop::new(
                 Status::NoNvlink2,
                 format!(
-                    "{name} has no GPU with NVLink2: no PCI function has the device tree property ibm,npu. \
+                    "{name} has no GPU with NVLink2: {reason}. \
                      Only POWER9 hosts with V100 SXM2 GPUs (IBM AC922) have them; 'nvlink2ctl doctor' looks closer, \
                      --sysfs FILE reads the recording of another host"
                 ),
@@ -341,6 +410,60 @@ impl Host {
             .find(|bridge| bridge.function.bdf == bdf)
     }
 
+    /// The bridge at an address, if its link is not connected.
+    pub fn unconnected(&self, bdf: Bdf) -> Option<&Unconnected> {
+        self.unconnected
+            .iter()
+            .find(|bridge| bridge.function.bdf == bdf)
+    }
+
+    /// The GPU or bridge at an address, if firmware describes it wrongly.
+    pub fn faulty(&self, bdf: Bdf) -> Option<&Faulty> {
+        self.faulty.iter().find(|faulty| faulty.function.bdf == bdf)
+    }
+
+    /// Whether firmware describes links and Linux has no function for any of them: the kernel lacks
+    /// support for NPUs.
+    pub fn lacks_npu_support(&self) -> bool {
+        let seen = self.bridges.is_empty()
+            && self.unconnected.is_empty()
+            && !self.faulty.iter().any(|faulty| faulty.is_bridge);
+        seen && self.gpus.iter().any(|gpu| !gpu.missing.is_empty())
+    }
+
+    /// Why a GPU can't be passed through with all of its bridges.
+    pub fn incomplete(&self, gpu: &Gpu) -> Option<Incomplete> {
+        let bdf = gpu.function.bdf;
+        if self.lacks_npu_support() {
+            return Some(Incomplete {
+                found: format!(
+                    "{bdf}: Linux shows none of its {} bridges",
+                    gpu.missing.len()
+                ),
+                remedy: "The running kernel has no support for NPUs (CONFIG_PPC_POWERNV_NPU2): boot Linux 7.3 with the series of scripts/kernel/",
+            });
+        }
+        if !gpu.missing.is_empty() {
+            return Some(Incomplete {
+                found: format!(
+                    "{bdf}: Linux has no PCI function for its bridge {}",
+                    gpu.missing.join(" and ")
+                ),
+                remedy: "The function was removed, or its link failed ('dmesg'): rescan ('echo 1 > /sys/bus/pci/rescan'); if it does not come back, reboot the host",
+            });
+        }
+        let faulty: Vec<_> = gpu
+            .bridges
+            .iter()
+            .filter_map(|bridge| self.faulty(*bridge))
+            .map(|faulty| format!("its bridge {}: {}", faulty.function.bdf, faulty.fault))
+            .collect();
+        (!faulty.is_empty()).then(|| Incomplete {
+            found: format!("{bdf}: {}", faulty.join("; ")),
+            remedy: "Update or repair the firmware (OPAL makes the device tree)",
+        })
+    }
+
     /// The functions of an IOMMU group.
     pub fn group(&self, number: u32) -> impl Iterator<Item = &Function> {
         self.functions
@@ -355,6 +478,30 @@ impl Host {
             bridge: function.libvirt_bridge,
         })
     }
+}
+
+/// Why a GPU lacks one of its bridges, and what to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Incomplete {
+    /// What is missing.
+    pub found: String,
+    /// What to do about it.
+    pub remedy: &'static str,
+}
+
+/// Whether links are there, and none of their bridges has what NVLink2 adds: a region of memory and an
+/// address for the NPU. On a POWER9 that would be a fault of firmware.
+fn is_nvlink1(source: &Source, tree: &Tree) -> bool {
+    let (mut links, mut nvlink2) = (false, false);
+    for gpu in tree.with_property("ibm,npu") {
+        for bridge in listed(gpu, "ibm,npu") {
+            links = true;
+            nvlink2 |= ["memory-region", "ibm,device-tgt-addr"]
+                .iter()
+                .any(|name| bridge.bytes(name).is_some());
+        }
+    }
+    links && !nvlink2 && !Processor::read(source).is_power9()
 }
 
 fn node_of<'t>(tree: &'t Tree<'t>, function: &Function) -> Option<TreeNode<'t>> {
@@ -402,11 +549,11 @@ fn function(source: &Source, tree: Option<&Tree>, bdf: Bdf) -> Function {
     }
 }
 
-fn npu(node: TreeNode, domain: u32) -> Npu {
+fn npu(node: TreeNode) -> Npu {
     let atsd = node.bytes("ibm,mmio-atsd").unwrap_or_default();
     Npu {
         node: node.path().to_owned(),
-        domain,
+        domain: None,
         chip: node.cell("ibm,chip-id"),
         links: node.cell("ibm,links"),
         atsd: atsd

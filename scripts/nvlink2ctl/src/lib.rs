@@ -7,17 +7,21 @@
 
 pub mod bdf;
 pub mod bind;
+pub mod check;
 pub mod cli;
 pub mod devicetree;
 pub mod doctor;
 pub mod domain;
 pub mod exit;
+pub mod finding;
 pub mod groups;
 pub mod host;
 pub mod memlock;
 pub mod output;
 pub mod phb;
+pub mod processor;
 pub mod recording;
+pub mod software;
 pub mod source;
 pub mod units;
 pub mod users;

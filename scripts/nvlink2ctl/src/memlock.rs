@@ -2,8 +2,9 @@
 
 //! How much memory libvirt lets QEMU lock (RLIMIT_MEMLOCK).
 //!
-//! The arithmetic is libvirt 9.0's, the last one with rules for NVLink2, to the byte: KiB in 64 bits,
-//! divisions round down and come before multiplications. What is in it:
+//! The arithmetic is libvirt's, to the byte: KiB in 64 bits, divisions round down and come before
+//! multiplications. It is the same in all releases with rules for NVLink2, which are those up to 12.9 at
+//! least. What is in it:
 //!
 //! - TCE: an entry of 8 bytes in a table that translates DMA addresses; the tables are locked memory.
 //! - PHB: a PCI host bridge of the guest, including the one every pseries guest has.

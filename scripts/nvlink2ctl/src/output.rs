@@ -2,6 +2,7 @@
 
 //! How results are printed: as tables for people, as JSON for programs.
 
+use crate::finding::{self, Finding};
 use anyhow::{Context, Result};
 use comfy_table::{ContentArrangement, Table, presets};
 use serde::Serialize;
@@ -40,6 +41,23 @@ pub fn print(text: &str) -> Result<()> {
 /// Prints a value as JSON.
 pub fn json(value: &impl Serialize) -> Result<()> {
     print(&serde_json::to_string_pretty(value)?)
+}
+
+/// Prints findings, and `all_well` if none of them is a failure.
+pub fn findings(findings: &[Finding], as_json: bool, all_well: &str) -> Result<()> {
+    if as_json {
+        return json(&findings);
+    }
+    let mut text: String = findings
+        .iter()
+        .map(|finding| format!("{finding}\n"))
+        .collect();
+    text += &match finding::failures(findings) {
+        0 => all_well.to_owned(),
+        1 => "1 check failed.".to_owned(),
+        failed => format!("{failed} checks failed."),
+    };
+    print(&text)
 }
 
 /// An optional value, or a dash.

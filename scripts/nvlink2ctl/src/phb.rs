@@ -123,8 +123,8 @@ impl Buses {
     }
 
     /// Finds places for all devices: first for those that have addresses, then for the others in
-    /// their order; and a slot that libvirt keeps free.
-    pub fn place(&mut self, devices: &[Device]) -> Result<(), Impossible> {
+    /// their order; and a slot that libvirt keeps free. Returns the bus of each device.
+    pub fn place(&mut self, devices: &[Device]) -> Result<Vec<usize>, Impossible> {
         for device in devices {
             if let Some(slot) = device.slot {
                 self.place_at(device, slot)?;
@@ -138,10 +138,13 @@ impl Buses {
             };
             self.place_anywhere(&spare)?;
         }
-        for device in devices.iter().filter(|device| device.slot.is_none()) {
-            self.place_anywhere(device)?;
-        }
-        Ok(())
+        devices
+            .iter()
+            .map(|device| match device.slot {
+                Some(slot) => Ok(usize::from(slot.bus)),
+                None => self.place_anywhere(device),
+            })
+            .collect()
     }
 
     fn place_at(&mut self, device: &Device, at: Slot) -> Result<(), Impossible> {
@@ -176,15 +179,13 @@ impl Buses {
         Ok(())
     }
 
-    fn place_anywhere(&mut self, device: &Device) -> Result<(), Impossible> {
-        let same_group = |bus: &&mut Bus| bus.group == device.group;
-        if self
+    fn place_anywhere(&mut self, device: &Device) -> Result<usize, Impossible> {
+        let room = self
             .0
             .iter_mut()
-            .filter(same_group)
-            .any(|bus| bus.take_slot())
-        {
-            return Ok(());
+            .position(|bus| bus.group == device.group && bus.take_slot());
+        if let Some(index) = room {
+            return Ok(index);
         }
         let full = || Impossible::Full(device.name.clone());
         if !self.0.iter().skip(1).any(Bus::is_empty) {
@@ -199,11 +200,11 @@ impl Buses {
                 ),
             }));
         }
-        let mut others = self.0.iter_mut().skip(1);
-        let bus = others.find(|bus| bus.is_empty()).ok_or_else(full)?;
+        let mut others = self.0.iter_mut().enumerate().skip(1);
+        let (index, bus) = others.find(|(_, bus)| bus.is_empty()).ok_or_else(full)?;
         bus.group = device.group;
         bus.take_slot();
-        Ok(())
+        Ok(index)
     }
 
     /// The PHBs.

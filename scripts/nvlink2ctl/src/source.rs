@@ -8,7 +8,11 @@ use std::{
     cell::RefCell,
     fs,
     path::{Path, PathBuf},
+    process::{Command, Stdio},
 };
+
+/// Where recordings have what programs print.
+const OUTPUT: &str = "/output";
 
 enum Backend {
     /// Files below this folder, which has no links in its own path.
@@ -173,6 +177,32 @@ impl Source {
         let names = self.peek_folder(path)?;
         self.note(path, &Found::Folder(Vec::new()));
         Some(names.into_iter().map(|(name, _)| name).collect())
+    }
+
+    /// The lines with `words` in them that a program of the host prints; `None` if it is not there, fails, or
+    /// would have to be run on another machine. A recording has them as a file below [`OUTPUT`].
+    pub fn output(&self, program: &str, arguments: &[&str], words: &str) -> Option<String> {
+        let name = format!("{OUTPUT}{program}/{}", arguments.join(" "));
+        if let Backend::Recording(_) = self.backend {
+            return self.text(&name);
+        }
+        if !self.is_machine() || !Path::new(program).is_file() {
+            return None;
+        }
+        let output = Command::new(program)
+            .args(arguments)
+            .env_clear()
+            .stdin(Stdio::null())
+            .output()
+            .ok()?;
+        let text = String::from_utf8_lossy(&output.stdout);
+        let lines: Vec<_> = text.lines().filter(|line| line.contains(words)).collect();
+        let lines = lines.join("\n");
+
+        output.status.success().then(|| {
+            self.remember(&name, lines.as_bytes());
+            lines.trim().to_owned()
+        })
     }
 
     /// Whether there is anything at `path`.

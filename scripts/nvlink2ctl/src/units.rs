@@ -29,6 +29,9 @@ pub enum BadSize {
 /// What libvirt takes for "no limit", in KiB for a limit that is configured.
 pub const UNLIMITED: u64 = (1 << 53) - 1;
 
+/// QEMU's granularity of memory on ppc64 in KiB, to which libvirt rounds up.
+pub const PPC64_BLOCK: u64 = 256 << 10;
+
 /// The largest amount of memory, in bytes.
 const MOST_MEMORY: u64 = i64::MAX.unsigned_abs();
 
@@ -54,6 +57,11 @@ impl Kib {
     pub fn of_limit(number: &str, unit: Option<&str>) -> Result<Self, BadSize> {
         let bytes = bytes(number, unit, MOST_LIMIT)?;
         Ok(Self(bytes.div_ceil(1024).min(UNLIMITED)))
+    }
+
+    /// Rounded up to what a pseries guest's memory comes in; `None` if it is too large for that.
+    pub fn rounded_up(self) -> Option<Self> {
+        self.0.checked_next_multiple_of(PPC64_BLOCK).map(Self)
     }
 
     /// In bytes, if they can be counted in 64 bits.

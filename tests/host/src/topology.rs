@@ -6,7 +6,7 @@ use crate::{
     pure::{
         aperture::Aperture,
         devicetree::{Node, Problem},
-        topology::{bridge, gpu, gpu_of},
+        topology::{bridge, gpu, gpu_of, is_unconnected},
     },
     tree::{TestNode, Tree},
 };
@@ -73,6 +73,42 @@ fn other_functions_are_not_on_nvlink() {
 
     assert!(gpu(&tree.node(NPU)).unwrap().is_none());
     assert!(bridge(&tree.node(NPU)).unwrap().is_none());
+}
+
+/// As firmware leaves the bridges of an empty socket: no GPU, and nobody who lists them.
+#[test]
+fn links_to_an_empty_socket_are_not_connected() {
+    let tree = tree();
+
+    tree.node(&gpu_path(1)).remove(c"ibm,npu");
+    for link in 2..4 {
+        let node = tree.node(&bridge_path(link));
+
+        node.remove(c"ibm,gpu");
+        assert!(is_unconnected(&node));
+        assert!(bridge(&node).unwrap().is_none());
+    }
+    for number in [0, 2] {
+        assert!(gpu(&tree.node(&gpu_path(number))).unwrap().is_some());
+    }
+    for link in [0, 1, 4, 5] {
+        let node = tree.node(&bridge_path(link));
+
+        assert!(!is_unconnected(&node));
+        assert!(bridge(&node).unwrap().is_some());
+    }
+}
+
+/// A bridge that names no GPU although one lists it is faulty, and no other function is a bridge.
+#[test]
+fn what_a_gpu_lists_is_connected() {
+    let tree = tree();
+    let node = tree.node(&bridge_path(2));
+
+    node.remove(c"ibm,gpu");
+    assert!(!is_unconnected(&node));
+    assert_eq!(bridge(&node).unwrap_err().problem, Problem::Missing);
+    assert!(!is_unconnected(&tree.node(NPU)));
 }
 
 /// A way to break a property.

@@ -192,4 +192,14 @@ impl Node for TestNode {
             })
             .any(|node| f(&node))
     }
+
+    fn any_with(&self, name: &CStr, f: &mut dyn FnMut(&Self) -> bool) -> bool {
+        (0..self.tree.paths.len())
+            .map(|index| Self {
+                tree: self.tree.clone(),
+                index,
+            })
+            .filter(|node| node.property(name).is_some())
+            .any(|node| f(&node))
+    }
 }

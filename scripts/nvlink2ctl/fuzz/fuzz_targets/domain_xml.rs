@@ -6,14 +6,42 @@
 
 use libfuzzer_sys::fuzz_target;
 use nvlink2ctl::{
+    check,
     domain::{Domain, Known},
+    host::Host,
+    recording::Recording,
+    source::Source,
     units::UNLIMITED,
 };
+use std::cell::OnceCell;
+
+/// A machine with four GPUs of three links each.
+const REDBUD: &str = include_str!("../../tests/cases/redbud/host.json");
+
+thread_local! {
+    static HOST: OnceCell<(Source, Host)> = const { OnceCell::new() };
+}
+
+/// Checks a domain on a real host, if that has all of its functions.
+fn check(domain: &Domain) {
+    HOST.with(|cell| {
+        let (source, host) = cell.get_or_init(|| {
+            let source = Source::recorded(Recording::parse(REDBUD.as_bytes()).unwrap());
+            let host = Host::read(&source);
+            (source, host)
+        });
+        if let Ok(assessment) = domain.limit(|bdf| host.known(bdf)) {
+            let findings = check::examine(domain, &assessment, host, source);
+            assert!(findings.iter().all(|finding| !finding.found.is_empty()));
+        }
+    });
+}
 
 fuzz_target!(|text: &str| {
     let Ok(domain) = Domain::parse(text) else {
         return;
     };
+    check(&domain);
     // Every function exists: groups by bus, bridges by slot.
     let host = |bdf: nvlink2ctl::bdf::Bdf| {
         Some(Known {

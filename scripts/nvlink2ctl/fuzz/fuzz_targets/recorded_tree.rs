@@ -22,8 +22,16 @@ enum Change<'a> {
 }
 
 #[derive(Arbitrary, Debug)]
+enum Base {
+    ThreeGpus,
+    SixBound,
+    Redbud,
+    EmptySocket,
+}
+
+#[derive(Arbitrary, Debug)]
 struct Input<'a> {
-    six: bool,
+    base: Base,
     changes: Vec<(u16, Change<'a>)>,
 }
 
@@ -45,10 +53,11 @@ fn hex(bytes: &[u8]) -> Value {
 }
 
 fuzz_target!(|input: Input<'_>| {
-    let text = if input.six {
-        include_str!("../../tests/recordings/6-bound.json")
-    } else {
-        include_str!("../../tests/recordings/3-gpus.json")
+    let text = match input.base {
+        Base::ThreeGpus => include_str!("../../tests/recordings/3-gpus.json"),
+        Base::SixBound => include_str!("../../tests/recordings/6-bound.json"),
+        Base::Redbud => include_str!("../../tests/cases/redbud/host.json"),
+        Base::EmptySocket => include_str!("../../tests/cases/empty-socket/host.json"),
     };
     let mut recording: Value = serde_json::from_str(text).unwrap();
     let mut paths = Vec::new();
@@ -93,5 +102,8 @@ fuzz_target!(|input: Input<'_>| {
     let host = Host::read(&source);
 
     doctor::examine(&source, &host);
+    for gpu in &host.gpus {
+        let _ = host.incomplete(gpu);
+    }
     serde_json::to_string(&host).unwrap();
 });

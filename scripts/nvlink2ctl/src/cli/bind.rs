@@ -2,7 +2,11 @@
 
 //! `bind` and `unbind`.
 
-use super::{Options, host, output, select::Selection, source};
+use super::{
+    Options, host, note, output,
+    select::{self, Selection},
+    source,
+};
 use crate::{
     bdf::Bdf,
     bind::{self, Change, DRIVER, Owner, Sysfs},
@@ -55,8 +59,29 @@ struct Report {
 /// Gives GPUs and bridges to the driver.
 pub fn bind(options: &Options, arguments: &Bind) -> Result<Status> {
     let host = host(options)?.with_nvlink2()?;
-    let functions = arguments.selection.functions(&host)?;
+    let mut functions = arguments.selection.complete(&host)?;
     let source = source(options)?;
+    // A bridge that leads nowhere is nothing for guests, but must not stay with a driver of the host.
+    functions.extend(
+        arguments
+            .selection
+            .unconnected(&host)
+            .filter(|bridge| {
+                let driver = bridge.function.driver.as_deref();
+                driver.is_some_and(|driver| !groups::is_for_vfio(&source, driver))
+            })
+            .map(|bridge| bridge.function.bdf),
+    );
+    for bridge in select::without_gpu(&host, &functions) {
+        note(
+            options,
+            &format!(
+                "{} is a bridge of {}, which is not bound with it; a guest needs both",
+                bridge.function.bdf,
+                output::or_dash(bridge.gpu)
+            ),
+        );
+    }
     let folder = bind::driver_folder(&arguments.driver);
 
     if source.is_machine() && !source.exists(&folder) {
@@ -95,7 +120,15 @@ pub fn bind(options: &Options, arguments: &Bind) -> Result<Status> {
 /// Takes GPUs and bridges back.
 pub fn unbind(options: &Options, arguments: &Unbind) -> Result<Status> {
     let host = host(options)?.with_nvlink2()?;
-    let functions = arguments.selection.functions(&host)?;
+    let mut functions = arguments.selection.functions(&host)?;
+    functions.extend(
+        arguments
+            .selection
+            .unconnected(&host)
+            .map(|bridge| &bridge.function)
+            .filter(|function| function.driver.as_deref() == Some(DRIVER))
+            .map(|function| function.bdf),
+    );
     let owner = if arguments.no_probe {
         Owner::Nobody
     } else {

@@ -2,8 +2,16 @@
 
 //! `qemu-args` and `libvirt-xml`: what a guest's configuration needs.
 
-use super::{Options, host, output, select::Selection};
-use crate::{bdf::Bdf, exit::Status, groups, host::Host};
+use super::{
+    Options, host, note, output,
+    select::{self, Selection},
+};
+use crate::{
+    bdf::Bdf,
+    exit::{Status, Stop},
+    groups,
+    host::Host,
+};
 use anyhow::{Context, Result, bail};
 use quick_xml::Writer;
 
@@ -16,8 +24,10 @@ pub struct QemuArgs {
     #[command(flatten)]
     selection: Selection,
 
-    /// Index of the first PCI host bridge that is added; 0 is the default one
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=LAST_PHB))]
+    /// Index of the PCI host bridge for the first IOMMU group: 0 is the default one, which every guest has;
+    /// those for further groups follow. Each bridge counts for the limit of locked memory (see memlock).
+    /// Put no other device of the host on a bridge that has a GPU
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u64).range(0..=LAST_PHB))]
     first_index: u64,
 }
 
@@ -27,8 +37,9 @@ pub struct LibvirtXml {
     #[command(flatten)]
     selection: Selection,
 
-    /// Whether libvirt shall bind and give back the functions; 'no' is for those that 'nvlink2ctl bind' has
-    /// bound, and for libvirt 10 or later
+    /// Whether libvirt shall bind and give back the functions: from 10.0 on it finds the driver by itself. 'no'
+    /// is for those that 'nvlink2ctl bind' has bound, and for libvirt 9.7 or later. Releases before 9.7 need
+    /// 'yes' and the hook of the administrator's guide
     #[arg(long, value_name = "yes|no", default_value = "yes", value_parser = ["yes", "no"])]
     managed: String,
 }
@@ -36,7 +47,7 @@ pub struct LibvirtXml {
 /// Prints -device options: a PCI host bridge per IOMMU group, as QEMU wants it for ATSD.
 pub fn qemu_args(options: &Options, arguments: &QemuArgs) -> Result<Status> {
     let host = host(options)?.with_nvlink2()?;
-    let functions = arguments.selection.functions(&host)?;
+    let functions = for_guest(options, &arguments.selection, &host)?;
     let mut devices = Vec::new();
 
     for (index, group) in (arguments.first_index..).zip(groups::of(&host, &functions)) {
@@ -45,19 +56,22 @@ pub fn qemu_args(options: &Options, arguments: &QemuArgs) -> Result<Status> {
                 "a pseries guest has no PCI host bridge {index}: use a smaller --first-index or fewer groups"
             );
         }
-        devices.push(format!("spapr-pci-host-bridge,index={index},id=phb{index}"));
+        if index != 0 {
+            devices.push(format!("spapr-pci-host-bridge,index={index},id=phb{index}"));
+        }
         let members = functions.iter().filter(|bdf| {
             host.functions
                 .get(bdf)
                 .is_some_and(|function| function.group == Some(group))
         });
         for (slot, bdf) in (1..).zip(members) {
-            devices.push(format!(
-                "vfio-pci,host={bdf},bus=phb{index}.0,addr={slot:#x}"
-            ));
+            devices.push(match index {
+                // QEMU finds slots between the guest's other devices.
+                0 => format!("vfio-pci,host={bdf},bus=pci.0"),
+                _ => format!("vfio-pci,host={bdf},bus=phb{index}.0,addr={slot:#x}"),
+            });
         }
     }
-    ungrouped(&host, &functions)?;
     if options.json {
         let words: Vec<_> = devices
             .iter()
@@ -74,26 +88,47 @@ pub fn qemu_args(options: &Options, arguments: &QemuArgs) -> Result<Status> {
     Ok(Status::Done)
 }
 
-/// Complains about a function without an IOMMU group, which nothing can pass through.
-fn ungrouped(host: &Host, functions: &[Bdf]) -> Result<()> {
-    let alone = functions.iter().find(|bdf| {
-        host.functions
-            .get(bdf)
-            .is_none_or(|function| function.group.is_none())
-    });
-    match alone {
-        Some(bdf) => bail!(
+/// What is selected, if a guest can have it.
+fn for_guest(options: &Options, selection: &Selection, host: &Host) -> Result<Vec<Bdf>> {
+    let functions = selection.complete(host)?;
+    let group = |bdf: Bdf| host.functions.get(&bdf)?.group;
+
+    if let Some(bdf) = functions.iter().find(|bdf| group(**bdf).is_none()) {
+        bail!(
             "{bdf} has no IOMMU group, so it can't be passed through: 'nvlink2ctl doctor' says why"
-        ),
-        None => Ok(()),
+        );
     }
+    for bridge in select::without_gpu(host, &functions) {
+        let bdf = bridge.function.bdf;
+        let gpu = bridge
+            .gpu
+            .map_or_else(|| "a GPU that is gone".to_owned(), |gpu| gpu.to_string());
+        let beside = functions
+            .iter()
+            .filter_map(|bdf| host.gpu(*bdf))
+            .find(|other| other.function.group == bridge.function.group);
+        if let Some(other) = beside {
+            return Err(Stop::new(
+                Status::Refused,
+                format!(
+                    "{bdf} is a bridge of {gpu}, which is not passed with it: QEMU would end, as {} is on the same PCI host bridge. Pass {gpu}, too, or leave out its bridges",
+                    other.function.bdf
+                ),
+            )
+            .into());
+        }
+        note(
+            options,
+            &format!("{bdf} is a bridge of {gpu}: without it a guest has no use for the bridge"),
+        );
+    }
+    Ok(functions)
 }
 
 /// Prints <hostdev> elements; libvirt gives each IOMMU group a PCI host bridge by itself.
 pub fn libvirt_xml(options: &Options, arguments: &LibvirtXml) -> Result<Status> {
     let host = host(options)?.with_nvlink2()?;
-    let functions = arguments.selection.functions(&host)?;
-    ungrouped(&host, &functions)?;
+    let functions = for_guest(options, &arguments.selection, &host)?;
     let elements: Vec<_> = functions
         .iter()
         .map(|bdf| hostdev(*bdf, &arguments.managed))

@@ -2,10 +2,12 @@
 
 //! `memlock`.
 
-use super::{Options, host};
+use super::{Options, host, read};
 use crate::{
+    check,
     domain::{Assessment, Domain, Inputs},
     exit::Status,
+    finding::Finding,
     memlock::{Mode, Pseries},
     output,
     units::{Kib, UNLIMITED},
@@ -16,7 +18,7 @@ use quick_xml::{
     events::{BytesText, Event},
 };
 use serde::Serialize;
-use std::{io::Read, path::PathBuf};
+use std::path::PathBuf;
 
 /// From a domain's XML, or from numbers.
 #[derive(Debug, clap::Args)]
@@ -27,11 +29,11 @@ pub struct Arguments {
     domain: Option<PathBuf>,
 
     /// Memory of the guest, DIMMs included: a number and a unit of libvirt's (KiB if there is none).
-    /// libvirt rounds it up to 256 MiB when the guest starts
+    /// Rounded up to 256 MiB, as libvirt does for a pseries guest
     #[arg(long, value_name = "SIZE", required_unless_present = "domain")]
     memory: Option<Kib>,
 
-    /// What the memory can grow to (<maxMemory>); the memory if not given
+    /// What the memory can grow to (<maxMemory>), rounded up as well; the memory if not given
     #[arg(long, value_name = "SIZE")]
     max_memory: Option<Kib>,
 
@@ -71,9 +73,13 @@ pub fn run(options: &Options, arguments: &Arguments) -> Result<Status> {
             } else {
                 Some(host(options)?)
             };
-            domain
+            let mut assessment = domain
                 .limit(|bdf| host.as_ref()?.known(bdf))
-                .context(name)?
+                .context(name)?;
+            let host = host.unwrap_or_default();
+            let findings = check::composition(&domain, &assessment, &host);
+            assessment.remarks.extend(findings.iter().map(remark));
+            assessment
         }
         (None, memory) => of_numbers(arguments, memory.context("--memory is missing")?)?,
     };
@@ -113,19 +119,12 @@ pub fn run(options: &Options, arguments: &Arguments) -> Result<Status> {
     Ok(Status::Done)
 }
 
-fn read(file: &PathBuf) -> Result<String> {
-    let name = || file.display().to_string();
-    if file.as_os_str() == "-" {
-        let mut text = String::new();
-        std::io::stdin()
-            .read_to_string(&mut text)
-            .context("standard input")?;
-        return Ok(text);
+/// What QEMU makes of the domain is no concern of the limit, but good to know.
+fn remark(finding: &Finding) -> String {
+    match &finding.remedy {
+        Some(remedy) => format!("{}. {remedy}", finding.found),
+        None => finding.found.clone(),
     }
-    let bytes = std::fs::read(file).with_context(name)?;
-    String::from_utf8(bytes)
-        .context("is not UTF-8")
-        .with_context(name)
 }
 
 fn of_numbers(arguments: &Arguments, memory: Kib) -> Result<Assessment> {
@@ -137,14 +136,20 @@ fn of_numbers(arguments: &Arguments, memory: Kib) -> Result<Assessment> {
     if arguments.phbs == 0 {
         bail!("--phbs 0: every pseries guest has at least the default PCI host bridge");
     }
+    let round = |size: Kib| {
+        size.rounded_up()
+            .with_context(|| format!("{size} is too large to be rounded up"))
+    };
     let guest = Pseries {
-        memory,
-        max_memory: arguments.max_memory.unwrap_or(memory),
+        memory: round(memory)?,
+        max_memory: round(arguments.max_memory.unwrap_or(memory))?,
         phbs: arguments.phbs,
         mode: arguments.mode,
     };
+    let limit = guest.limit()?;
     Ok(Assessment {
-        limit: guest.limit()?,
+        formula: limit.bytes,
+        limit,
         inputs: Some(Inputs::Pseries(guest)),
         host_bridges: Vec::new(),
         functions: Vec::new(),

@@ -3,7 +3,11 @@
 //! Which GPUs and bridges a command is about.
 
 use super::no_function;
-use crate::{bdf::Bdf, host::Host};
+use crate::{
+    bdf::Bdf,
+    exit::{Status, Stop},
+    host::{Bridge, Host, Unconnected},
+};
 use anyhow::{Result, bail};
 use std::collections::BTreeSet;
 
@@ -40,7 +44,7 @@ impl Selection {
                 std::iter::once(*bdf)
                     .chain(gpu.bridges.iter().copied())
                     .for_each(&mut add);
-            } else if host.bridge(*bdf).is_some() {
+            } else if host.bridge(*bdf).is_some() || host.unconnected(*bdf).is_some() {
                 add(*bdf);
             } else {
                 return Err(not_usable(host, *bdf));
@@ -57,10 +61,11 @@ impl Selection {
                 );
             }
         }
-        let chosen = |group: Option<u32>| {
-            self.all || group.is_some_and(|number| self.group.contains(&number))
-        };
-        for gpu in host.gpus.iter().filter(|gpu| chosen(gpu.function.group)) {
+        for gpu in host
+            .gpus
+            .iter()
+            .filter(|gpu| self.has_group(gpu.function.group))
+        {
             std::iter::once(gpu.function.bdf)
                 .chain(gpu.bridges.iter().copied())
                 .for_each(&mut add);
@@ -68,12 +73,63 @@ impl Selection {
         for bridge in host
             .bridges
             .iter()
-            .filter(|bridge| chosen(bridge.function.group))
+            .filter(|bridge| self.has_group(bridge.function.group))
         {
             add(bridge.function.bdf);
         }
         Ok(found)
     }
+
+    /// The same for a guest: all bridges of a GPU, or none. A GPU of which one is missing is refused.
+    pub fn complete(&self, host: &Host) -> Result<Vec<Bdf>> {
+        let functions = self.functions(host)?;
+        let lacking = functions
+            .iter()
+            .filter_map(|bdf| host.gpu(*bdf))
+            .find_map(|gpu| host.incomplete(gpu));
+        if let Some(lacking) = lacking {
+            return Err(Stop::new(
+                Status::Refused,
+                format!(
+                    "{}, and a GPU is given away with all of its bridges or not at all. {}",
+                    lacking.found, lacking.remedy
+                ),
+            )
+            .into());
+        }
+        if let Some(bridge) = functions.iter().find_map(|bdf| host.unconnected(*bdf)) {
+            return Err(Stop::new(
+                Status::Refused,
+                format!(
+                    "{} is not connected: its socket is empty, or its GPU does not answer. No guest has a use for it: leave it out",
+                    bridge.function.bdf
+                ),
+            )
+            .into());
+        }
+        Ok(functions)
+    }
+
+    /// Bridges of the groups that are not connected. They are no part of what guests get, but a driver that
+    /// keeps one of them keeps the whole group.
+    pub fn unconnected<'h>(&self, host: &'h Host) -> impl Iterator<Item = &'h Unconnected> {
+        host.unconnected
+            .iter()
+            .filter(|bridge| self.has_group(bridge.function.group))
+    }
+
+    fn has_group(&self, group: Option<u32>) -> bool {
+        self.all || group.is_some_and(|number| self.group.contains(&number))
+    }
+}
+
+/// Bridges among `functions` whose GPU is not among them.
+pub fn without_gpu<'h>(host: &'h Host, functions: &[Bdf]) -> Vec<&'h Bridge> {
+    functions
+        .iter()
+        .filter_map(|bdf| host.bridge(*bdf))
+        .filter(|bridge| bridge.gpu.is_none_or(|gpu| !functions.contains(&gpu)))
+        .collect()
 }
 
 fn not_usable(host: &Host, bdf: Bdf) -> anyhow::Error {

@@ -6,7 +6,7 @@ use super::no_function;
 use crate::{
     bdf::Bdf,
     exit::Status,
-    host::{self, Bridge, Function, Gpu, Host},
+    host::{self, Bridge, Function, Gpu, Host, Unconnected},
     output::{self, or_dash},
 };
 use anyhow::Result;
@@ -32,24 +32,67 @@ pub fn list(host: &Host, json: bool) -> Result<Status> {
             "-".to_owned(),
             "-".to_owned(),
             format!(
-                "RAM {} ({})",
+                "aperture {} ({}){}",
                 gpu.aperture.base,
-                output::size(gpu.aperture.size)
+                output::size(gpu.aperture.size),
+                gpu.ram
+                    .map(|ram| format!(", RAM {}", output::size(ram)))
+                    .unwrap_or_default()
             ),
         ]);
         for bridge in gpu.bridges.iter().filter_map(|bdf| host.bridge(*bdf)) {
             table.add_row(bridge_row(bridge));
         }
     }
-    for bridge in host.bridges.iter().filter(|bridge| bridge.gpu.is_none()) {
+    let gpu_of = |bridge: &&Bridge| bridge.gpu.and_then(|gpu| host.gpu(gpu));
+    for bridge in host
+        .bridges
+        .iter()
+        .filter(|bridge| gpu_of(bridge).is_none())
+    {
         table.add_row(bridge_row(bridge));
     }
-    let mut text = table.to_string();
-    for faulty in &host.faulty {
-        text += &format!("\n{}: not usable: {}", faulty.function.bdf, faulty.fault);
+    for bridge in &host.unconnected {
+        table.add_row(vec![
+            bridge.function.bdf.to_string(),
+            "bridge".to_owned(),
+            or_dash(bridge.slot.as_ref()),
+            or_dash(bridge.function.group),
+            or_dash(bridge.function.driver.as_ref()),
+            "-".to_owned(),
+            or_dash(bridge.link),
+            or_dash(bridge.speed.map(host::speed)),
+            "not connected".to_owned(),
+        ]);
     }
-    output::print(&text)?;
+    output::print(&format!("{table}\n{}", flaws(host)))?;
     Ok(Status::Done)
+}
+
+/// What is wrong with GPUs and bridges, a line each.
+pub fn flaws(host: &Host) -> String {
+    let faulty = host
+        .faulty
+        .iter()
+        .map(|faulty| format!("{}: not usable: {}\n", faulty.function.bdf, faulty.fault));
+    let missing = host
+        .gpus
+        .iter()
+        .filter(|gpu| !gpu.missing.is_empty())
+        .filter_map(|gpu| host.incomplete(gpu))
+        .map(|incomplete| format!("{}. {}\n", incomplete.found, incomplete.remedy));
+    let alone = host
+        .bridges
+        .iter()
+        .filter(|bridge| bridge.gpu.is_none())
+        .map(|bridge| {
+            format!(
+                "{}: Linux has no PCI function for its GPU\n",
+                bridge.function.bdf
+            )
+        });
+
+    faulty.chain(missing).chain(alone).collect()
 }
 
 fn bridge_row(bridge: &Bridge) -> Vec<String> {
@@ -74,6 +117,7 @@ fn bridge_row(bridge: &Bridge) -> Vec<String> {
 enum Shown<'h> {
     Gpu(&'h Gpu),
     Bridge(&'h Bridge),
+    Unconnected(&'h Unconnected),
     Faulty(&'h host::Faulty),
     Other(&'h Function),
 }
@@ -81,13 +125,13 @@ enum Shown<'h> {
 /// Prints what is known about a function.
 pub fn show(host: &Host, bdf: Bdf, json: bool) -> Result<Status> {
     let function = host.functions.get(&bdf).ok_or_else(|| no_function(bdf))?;
-    let faulty = host.faulty.iter().find(|faulty| faulty.function.bdf == bdf);
-    let shown = match (host.gpu(bdf), host.bridge(bdf), faulty) {
-        (Some(gpu), ..) => Shown::Gpu(gpu),
-        (_, Some(bridge), _) => Shown::Bridge(bridge),
-        (.., Some(faulty)) => Shown::Faulty(faulty),
-        _ => Shown::Other(function),
-    };
+    let shown = host
+        .gpu(bdf)
+        .map(Shown::Gpu)
+        .or_else(|| host.bridge(bdf).map(Shown::Bridge))
+        .or_else(|| host.unconnected(bdf).map(Shown::Unconnected))
+        .or_else(|| host.faulty(bdf).map(Shown::Faulty))
+        .unwrap_or(Shown::Other(function));
     if json {
         output::json(&shown)?;
         return Ok(Status::Done);
@@ -97,6 +141,7 @@ pub fn show(host: &Host, bdf: Bdf, json: bool) -> Result<Status> {
     rows.extend(match shown {
         Shown::Gpu(gpu) => gpu_rows(host, gpu),
         Shown::Bridge(bridge) => bridge_rows(bridge),
+        Shown::Unconnected(bridge) => unconnected_rows(bridge),
         Shown::Faulty(faulty) => vec![
             ("role", "GPU or bridge that is not usable".to_owned()),
             ("fault", faulty.fault.clone()),
@@ -133,6 +178,7 @@ fn gpu_rows(host: &Host, gpu: &Gpu) -> Vec<(&'static str, String)> {
             )
         })
         .collect();
+    let missing = host.incomplete(gpu).map(|incomplete| incomplete.found);
     let peers: Vec<_> = gpu
         .peers
         .iter()
@@ -149,11 +195,27 @@ fn gpu_rows(host: &Host, gpu: &Gpu) -> Vec<(&'static str, String)> {
             "aperture",
             format!("{}, {}", gpu.aperture.base, output::size(gpu.aperture.size)),
         ),
+        ("RAM", or_dash(gpu.ram.map(output::size))),
         ("tgt", gpu.tgt.to_string()),
         ("bridges", bridges.join(", ")),
+        ("missing", or_dash(missing)),
         ("links lead to", peers.join(", ")),
         ("LPAR", or_dash(gpu.lpar.as_ref())),
         ("NPU", or_dash(gpu.npu.as_ref())),
+    ]
+}
+
+fn unconnected_rows(bridge: &Unconnected) -> Vec<(&'static str, String)> {
+    vec![
+        (
+            "role",
+            "NVLink2 bridge that is not connected: its socket is empty, or its GPU does not answer"
+                .to_owned(),
+        ),
+        ("slot", or_dash(bridge.slot.as_ref())),
+        ("link", or_dash(bridge.link)),
+        ("speed", or_dash(bridge.speed.map(host::speed))),
+        ("NPU", or_dash(bridge.npu.as_ref())),
     ]
 }
 

@@ -2,7 +2,7 @@
 
 //! `topology`.
 
-use super::{Options, host, output};
+use super::{Options, host, output, show};
 use crate::{
     bdf::Bdf,
     exit::Status,
@@ -113,11 +113,14 @@ fn text(host: &Host) -> String {
     let mut text = String::new();
 
     for npu in &host.npus {
+        let domain = match npu.domain {
+            Some(domain) => format!("PCI domain {domain:04x}"),
+            None => "not shown by Linux".to_owned(),
+        };
         text += &format!(
-            "{} ({}): PCI domain {:04x}, {} links, {} ATSD registers\n",
+            "{} ({}): {domain}, {} links, {} ATSD registers\n",
             name(npu),
             npu.node,
-            npu.domain,
             or_dash(npu.links),
             npu.atsd.len()
         );
@@ -132,6 +135,10 @@ fn text(host: &Host) -> String {
                     let speed = link.speed.map(host::speed);
                     format!("{} ({})", link.bdf, or_dash(speed))
                 })
+                .chain(
+                    (!gpu.missing.is_empty())
+                        .then(|| format!("{} not shown by Linux", gpu.missing.len())),
+                )
                 .collect();
             let mut peers: BTreeMap<Bdf, usize> = BTreeMap::new();
             for peer in gpu.peers.iter().filter(|peer| peer.role == "gpu") {
@@ -153,7 +160,17 @@ fn text(host: &Host) -> String {
             ]);
         }
         text += &format!("{table}\n");
+        let unconnected: Vec<_> = host
+            .unconnected
+            .iter()
+            .filter(|bridge| bridge.npu.as_deref() == Some(&npu.node))
+            .map(|bridge| bridge.function.bdf.to_string())
+            .collect();
+        if !unconnected.is_empty() {
+            text += &format!("not connected: {}\n", unconnected.join(", "));
+        }
     }
+    text += &show::flaws(host);
     text
 }
 
@@ -172,7 +189,7 @@ fn dot(host: &Host) -> String {
             let bdf = gpu.function.bdf;
             (
                 bdf,
-                graph.add_node(format!("{slot}\n{bdf}\nRAM {}", gpu.aperture.base)),
+                graph.add_node(format!("{slot}\n{bdf}\naperture {}", gpu.aperture.base)),
             )
         })
         .collect();

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Domains, and what libvirt 9.0 makes of them.
+//! Domains, and what libvirt makes of them.
 
 use super::*;
 
@@ -251,10 +251,18 @@ fn memory_is_rounded_as_at_start() {
         ),
         (1024, Some(1280))
     );
-    // The memory includes DIMMs; each is rounded.
+    // The memory includes DIMMs; each is rounded, and before it is taken from the memory.
     assert_eq!(
         memory("<memory unit='MiB'>1224</memory>", &dimm(200)),
         (1280, None)
+    );
+    assert_eq!(
+        memory("<memory unit='GiB'>8</memory>", &dimm(300).repeat(2)),
+        (8192, None)
+    );
+    assert_eq!(
+        memory("<memory unit='MiB'>1281</memory>", &dimm(257)),
+        (1024 + 512, None)
     );
     // Nodes overrule it.
     assert_eq!(
@@ -267,7 +275,7 @@ fn memory_is_rounded_as_at_start() {
     // Of an NVDIMM the content is rounded down.
     let nvdimm = "<memory model='nvdimm'><target><size unit='MiB'>800</size><label><size unit='MiB'>2</size></label></target></memory>";
     assert_eq!(
-        memory("<memory unit='MiB'>1824</memory>", nvdimm),
+        memory("<memory unit='MiB'>1794</memory>", nvdimm),
         (1024 + 768 + 2, None)
     );
 }
@@ -394,6 +402,33 @@ fn nonsense_names_the_element() {
             "is less than the sum of the memory devices",
         ),
         (
+            // 1 GiB, all of which the rounded DIMMs take.
+            device(
+                &"<memory model='dimm'><target><size unit='MiB'>300</size></target></memory>"
+                    .repeat(2),
+            ),
+            "<memory> in line 1 leaves no memory at start",
+        ),
+        (
+            device(&format!("<rng/>{}\n{}", hostdev(GPU), hostdev(GPU))),
+            "<devices/hostdev[2]> in line 2 has the host's PCI function 0000:03:00.0, as devices/hostdev[1] has already",
+        ),
+        (
+            device(&format!(
+                "{}<interface type='hostdev'><source><address type='pci' domain='1' bus='1' slot='0'/></source></interface>",
+                hostdev("0001:01:00.0")
+            )),
+            "<devices/interface> in line 1 has the host's PCI function 0001:01:00.0, as devices/hostdev has already",
+        ),
+        (
+            source("<address bus='4' slot='1'/>"),
+            "the host has no PCI function 0000:04:01.0 (without the attribute 'domain' it is in PCI domain 0000)",
+        ),
+        (
+            "<domstatus state='running'><domain type='kvm'/></domstatus>".into(),
+            "'virsh dumpxml --inactive'",
+        ),
+        (
             device(
                 "<memory model='nvdimm'><target><size unit='MiB'>256</size><label><size unit='MiB'>1</size></label></target></memory>",
             ),
@@ -475,6 +510,66 @@ fn nonsense_names_the_element() {
         let message = format!("{error:#}");
         assert!(message.contains(words), "{xml}\n{message}");
     }
+}
+
+/// Devices that are handed to QEMU behind libvirt's back, in either of QEMU's notations.
+#[test]
+fn arguments_for_qemu_are_seen() {
+    let arguments = |values: &[&str], namespace: &str| {
+        let values: String = values
+            .iter()
+            .map(|value| format!("<qemu:arg value='{value}'/>"))
+            .collect();
+        let xml = guest(GIB, "")
+            .replace("<domain ", &format!("<domain xmlns:qemu='{namespace}' "))
+            .replace(
+                "</domain>",
+                &format!("<qemu:commandline>{values}</qemu:commandline></domain>"),
+            );
+        Domain::parse(&xml).unwrap().behind_libvirt
+    };
+    let qemu = "http://libvirt.org/schemas/domain/qemu/1.0";
+
+    assert_eq!(
+        arguments(&["-device", "vfio-pci,host=0004:04:00.0"], qemu),
+        ["commandline/arg[2] (vfio-pci,host=0004:04:00.0)"]
+    );
+    assert_eq!(
+        arguments(
+            &["-device", r#"{"driver":"vfio-pci","host":"0004:04:00.0"}"#],
+            qemu
+        )
+        .len(),
+        1
+    );
+    assert!(arguments(&["-device", "virtio-rng-pci"], qemu).is_empty());
+    assert!(arguments(&["vfio-pci"], "http://example.org").is_empty());
+}
+
+/// The bus of each host function: what has an address is there, the rest on a bus of its group.
+#[test]
+fn functions_get_a_bus_by_group() {
+    let buses = |devices: &str| -> Vec<_> {
+        let domain = Domain::parse(&guest(GIB, devices)).unwrap();
+        let functions = domain.limit(host).unwrap().functions;
+        functions.iter().map(|function| function.bus).collect()
+    };
+    let at = |bdf: &str, bus: u8| {
+        hostdev(bdf).replace(
+            "</hostdev>",
+            &format!("<address type='pci' domain='0' bus='{bus}' slot='7'/></hostdev>"),
+        )
+    };
+
+    assert_eq!(
+        buses(&hostdevs(&[GPU, "0006:03:00.0", BRIDGES[0]])),
+        [Some(1), Some(2), Some(1)]
+    );
+    assert_eq!(
+        buses(&format!("{}{}", at(GPU, 2), hostdev("0006:03:00.0"))),
+        [Some(2), Some(1)]
+    );
+    assert_eq!(buses(&hostdev("0009:00:00.0")), [Some(0)]);
 }
 
 #[test]

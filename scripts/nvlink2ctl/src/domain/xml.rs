@@ -12,6 +12,9 @@ use roxmltree::{Document, Node, ParsingOptions};
 /// No domain has more elements and attributes.
 const MOST_NODES: u32 = 1 << 20;
 
+/// The namespace of elements that libvirt hands to QEMU as they are.
+const QEMU: &str = "http://libvirt.org/schemas/domain/qemu/1.0";
+
 /// What is wrong with an element.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("<{element}> in line {line} {problem}")]
@@ -49,6 +52,11 @@ impl<'a> Element<'a> {
     /// The outermost element, which must have this name.
     pub fn root(document: &'a Document<'a>, name: &str) -> Result<Self, Fault> {
         let root = Self(document.root_element());
+        if root.name() == "domstatus" {
+            return Err(root.fault(&format!(
+                "is no <{name}> but the state of a running guest: want what 'virsh dumpxml --inactive' prints"
+            )));
+        }
         if root.name() != name {
             return Err(root.fault(&format!("is no <{name}>")));
         }
@@ -119,8 +127,25 @@ impl<'a> Element<'a> {
         }
     }
 
+    /// The arguments of `<qemu:commandline>` with these words in them, each with where it is.
+    pub fn qemu_arguments(&self, words: &str) -> Vec<String> {
+        let is = |node: &Node, name| node.has_tag_name((QEMU, name));
+        self.0
+            .children()
+            .filter(|node| is(node, "commandline"))
+            .flat_map(|node| node.children())
+            .filter(|node| is(node, "arg"))
+            .filter_map(|node| {
+                let value = node
+                    .attribute("value")
+                    .filter(|text| text.contains(words))?;
+                Some(format!("{} ({value})", Self(node).path()))
+            })
+            .collect()
+    }
+
     /// All text in it.
-    fn text(&self) -> String {
+    pub fn text(&self) -> String {
         self.0
             .descendants()
             .filter(Node::is_text)
