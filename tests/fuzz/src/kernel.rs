@@ -241,10 +241,10 @@ const FIELDS: &[&str] = &[
     "Mlocked",
 ];
 
-/// How often it is counted, and the seconds before each: longer than a grace period, and than debug
-/// objects wait before they are freed.
+/// How often it is counted.
 const READINGS: u32 = 5;
-const SETTLING: Duration = Duration::from_secs(2);
+/// Longer than a grace period, and than debug objects wait before they are freed.
+pub const SETTLING: Duration = Duration::from_secs(2);
 
 impl Usage {
     /// Gives up caches first, so that what is left is in use. The lowest of several readings: pools
