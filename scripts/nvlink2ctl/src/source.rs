@@ -227,3 +227,34 @@ impl Source {
         found.is_some()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn programs_of_this_machine_are_run_and_recorded() {
+        let shell = "/bin/sh";
+        let script = ["-c", "echo one; echo two; echo three"];
+        let source = Source::machine().logged();
+
+        assert_eq!(
+            source.output(shell, &script, "t").as_deref(),
+            Some("two\nthree")
+        );
+        assert_eq!(source.output(shell, &["-c", "echo two; exit 1"], "t"), None);
+        assert_eq!(source.output("/nonexistent", &script, "t"), None);
+
+        // A recording has it, and nobody else's programs are run.
+        let recording = Source::recorded(source.into_log());
+        assert_eq!(
+            recording.output(shell, &script, "t").as_deref(),
+            Some("two\nthree")
+        );
+        assert_eq!(recording.output(shell, &["-c", "echo two"], "t"), None);
+        let folder = tempfile::tempdir().unwrap();
+        fs::create_dir_all(folder.path().join("sys")).unwrap();
+        let other = Source::open(folder.path()).unwrap();
+        assert_eq!(other.output(shell, &script, "t"), None);
+    }
+}
