@@ -85,6 +85,13 @@ class Endings(unittest.TestCase):
                 # What waited for its turn has not begun.
                 self.assertEqual(len(list(folder.iterdir())), 2)
 
+    def test_nothing_begins_after_the_end(self) -> None:
+        done = subprocess.run(
+            [sys.executable, "-B", "-c", "from emulib import procs; procs.end_all(); procs.run(['echo', 'it began'])"],
+            capture_output=True, text=True, check=False, env={**os.environ, "PYTHONPATH": str(config.TREE / "scripts")})
+        self.assertIn("Interrupted", done.stderr)
+        self.assertNotIn("it began", done.stdout)
+
     def test_killed(self) -> None:
         program, folder = self.begin()
         program.kill()

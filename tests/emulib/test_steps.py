@@ -63,6 +63,18 @@ class EnsureAll(unittest.TestCase):
         self.assertEqual(ensure_all([module, demo]), {source: failure, kernel: failure, module: failure})
         self.assertEqual((tried, self.made), (["source"], ["demo"]))
 
+    def test_what_goes_wrong_otherwise_is_a_failure_with_a_traceback(self):
+        said = []
+
+        def divide():
+            return 1 // 0
+
+        source = self.step("source", work=divide)
+        with mock.patch.object(step, "say", said.append):
+            broken = ensure_all([source])
+        self.assertRegex(str(broken[source]), "source: ZeroDivisionError")
+        self.assertIn("in divide", "".join(said))
+
 
 if __name__ == "__main__":
     unittest.main()
