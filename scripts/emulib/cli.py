@@ -222,7 +222,8 @@ def ensure(steps: list[Step]) -> None:
 
 def _clean(names: list[str], old: bool) -> int:
     if names or old:
-        for step in Step.all:
+        # What is made of others goes before them: its name follows from which ones they are.
+        for step in reversed(Step.all):
             if step.name in names:
                 step.clean()
             elif old:

@@ -36,7 +36,8 @@ def newest() -> Result:
     environment = {**os.environ, "XDG_CACHE_HOME": str(cache().parent), "NVLINK2_NEWEST": "1"}
     environment.pop("NVLINK2_LINUX", None)
     names = [step.name for step in FETCHED]
-    for arguments in (["clean", *names], ["setup", *names]):
+    # The root comes last, as the names of what is made in it follow from which one it is.
+    for arguments in (["clean", *names[1:]], ["clean", names[0]], ["setup", *names]):
         done = procs.said([sys.executable, EMU, *arguments], env=environment)
         say("\n".join(f"newest: {line}" for line in done.stdout.splitlines()))
         if done.returncode:

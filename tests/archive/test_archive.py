@@ -401,7 +401,10 @@ class Newest(unittest.TestCase):
 
     def test_what_moved_is_built_in_the_other_cache(self) -> None:
         self.found("7.3.4\ntree", "7.3.9\ntree")
-        self.assertEqual([command[0] for command, _ in self.ran], ["clean", "setup", "selftests-1chip"])
+        self.assertEqual([command[0] for command, _ in self.ran], ["clean", "clean", "setup", "selftests-1chip"])
+        # Without its root nothing else would be found, and all of it be there again with the root.
+        self.assertNotIn("root", self.ran[0][0])
+        self.assertEqual(self.ran[1][0], ["clean", "root"])
         for _, environment in self.ran:
             self.assertEqual((environment["NVLINK2_NEWEST"], environment["XDG_CACHE_HOME"]), ("1", str(newest.cache().parent)))
         self.assertEqual((self.result.passed, self.result.failed), (2, 0))
