@@ -196,11 +196,8 @@ pub fn own_objects() -> Option<BTreeMap<String, u64>> {
                 count = words.next().and_then(|word| word.parse().ok()).unwrap_or(0);
             }
             let function = words.next().unwrap_or_default();
-            // A frame without a name is one of a module that was unloaded, perhaps ours.
-            if count != 0 && (line.contains(FRAME) || function.starts_with("0x")) {
-                let (function, _) = function
-                    .split_once('+')
-                    .unwrap_or(("of a module that has gone", ""));
+            if count != 0 && line.contains(FRAME) {
+                let function = function.split('+').next().unwrap_or_default();
                 let cache = cache.file_name();
                 let name = format!("{}, {function}", cache.to_string_lossy());
                 *own.entry(name).or_default() += count;
@@ -211,13 +208,21 @@ pub fn own_objects() -> Option<BTreeMap<String, u64>> {
     known.then_some(own)
 }
 
-/// Of what there are more objects than `before`.
-pub fn more_objects(before: &BTreeMap<String, u64>) -> Vec<String> {
-    let now = own_objects().unwrap_or_default();
-    now.iter()
-        .filter_map(|(name, count)| {
-            let was = before.get(name).copied().unwrap_or(0);
-            (*count > was).then(|| format!("{name}: {was} -> {count} objects"))
+/// Of what there are more objects each time, by counts of [`own_objects`] one after the other. What is
+/// made once for each GPU, or is room that a list keeps, stops growing.
+pub fn growing(counts: &[BTreeMap<String, u64>]) -> Vec<String> {
+    let Some(last) = counts.last() else {
+        return Vec::new();
+    };
+    last.keys()
+        .filter_map(|name| {
+            let each: Vec<u64> = counts
+                .iter()
+                .map(|count| count.get(name).copied().unwrap_or(0))
+                .collect();
+            each.windows(2)
+                .all(|pair| pair[0] < pair[1])
+                .then(|| format!("{name}: {each:?} objects"))
         })
         .collect()
 }

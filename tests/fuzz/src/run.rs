@@ -13,7 +13,6 @@ use crate::{
 };
 use anyhow::{bail, Context, Result};
 use std::{
-    collections::BTreeMap,
     fs::File,
     io::{BufRead, BufReader},
     os::fd::OwnedFd,
@@ -45,8 +44,10 @@ const OPERATION_SECONDS: u64 = 240;
 const SLOW_SECONDS: u64 = 20;
 /// An administrator that takes longer to get what all have let go hangs.
 const ADMIN_SECONDS: u64 = 120;
-/// What takes longer to be freed is lost.
-const OBJECTS_SECONDS: u64 = 15;
+/// How often the same operations are done again in the end, and how many of each process, to see what
+/// the module loses by them. What grows each time is lost: one object each time is enough.
+const REPEATS: usize = 5;
+const REPEATED_OPS: usize = 60;
 /// Rounds after which the kernel's memory is looked at first: caches have filled by then.
 const WARM_UP: u64 = 3;
 /// Every so many rounds the module is unloaded in between.
@@ -98,10 +99,8 @@ pub fn run(limits: &Limits, sequences: impl Fn(u64) -> Sequences) -> Result<bool
     let mut lost = monitor.untrained_accesses(&machine)?;
     let lost_before = lost;
     let mut baseline = None;
-    // What is freed after a grace period must not hide as many that are lost.
-    thread::sleep(kernel::SETTLING);
-    let own = kernel::own_objects();
-    if own.is_none() && !kernel::has_kmemleak() {
+    let counted = kernel::own_objects().is_some();
+    if !counted && !kernel::has_kmemleak() {
         bail!("nothing would tell of lost memory: have slab_debug=U on the kernel's command line");
     }
     let mut findings = Findings::default();
@@ -198,8 +197,13 @@ pub fn run(limits: &Limits, sequences: impl Fn(u64) -> Sequences) -> Result<bool
             );
         }
         leaks.extend(kernel::memory_leaks());
-        if let Some(before) = &own {
-            leaks.extend(lost_objects(&machine, before)?);
+        if counted {
+            leaks.extend(lost_objects(
+                &machine,
+                shared,
+                sequences(round.saturating_sub(1)),
+                &mut log,
+            )?);
         }
     }
     findings.add(round, leaks.iter().map(|leak| format!("leak: {leak}")));
@@ -232,16 +236,30 @@ pub fn run(limits: &Limits, sequences: impl Fn(u64) -> Sequences) -> Result<bool
     Ok(findings.0.is_empty())
 }
 
-/// The module's objects that no driver has any more, after all rounds. One that is bound has as many as
-/// before the first, once what it keeps for its next user (room in its lists) has gone with an unbind.
-fn lost_objects(machine: &Machine, before: &BTreeMap<String, u64>) -> Result<Vec<String>> {
-    for function in &machine.functions {
-        machine::unbind(&function.bdf)?;
+/// The module's objects of which there are more each time that the first operations of a round are done
+/// again, and all functions are unbound and bound.
+fn lost_objects(
+    machine: &Machine,
+    shared: &'static Shared,
+    mut sequences: Sequences,
+    log: &mut Log,
+) -> Result<Vec<String>> {
+    let mut counts = Vec::new();
+
+    for sequence in &mut sequences {
+        sequence.truncate(REPEATED_OPS);
     }
-    machine.bind_all()?;
-    let lost = || kernel::more_objects(before);
-    let _ = kernel::settle(OBJECTS_SECONDS, "", || lost().is_empty());
-    Ok(lost())
+    for _ in 0..REPEATS {
+        one_round(machine, shared, &sequences, log)?;
+        for function in &machine.functions {
+            machine::unbind(&function.bdf)?;
+        }
+        machine.bind_all()?;
+        // Some of it is freed after a grace period.
+        thread::sleep(kernel::SETTLING);
+        counts.push(kernel::own_objects().unwrap_or_default());
+    }
+    Ok(kernel::growing(&counts))
 }
 
 /// Prints how often each entry point was reached; returns those that were not as they have to be.
