@@ -3,7 +3,6 @@
 
 import re
 import shlex
-import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
@@ -98,6 +97,9 @@ EXPIRED = re.compile(r"is expired|not valid (?:yet|anymore)|Valid-Until")
 # What a mirror says while it is being synchronised, or the network while it is away. It may pass.
 PASSING = re.compile(r"Hash Sum mismatch|unexpected size|[Ss]ync in progress|\b404\b|Could not (?:connect|resolve)|"
                      r"Temporary failure|[Tt]imed out|Connection")
+# What archives say of what they do not have, or not in a version that is known to work.
+LACKING = re.compile(r"Unable to locate|was not found|not among|not there|no installation candidate|known to work|"
+                     r"does not have a Release file|not signed|unmet dependencies")
 ROUNDS = 3
 PAUSE = 30
 
@@ -112,11 +114,14 @@ def take(log: Log, choices: Iterable[Way], remedy: str) -> str:
             return got
         if attempt < ROUNDS and any(PASSING.search(reason) for reason in reasons):
             say(f"{log.name}: this may pass; all ways again in {PAUSE} s, round {attempt + 1} of {ROUNDS}")
-            time.sleep(PAUSE)
+            procs.sleep(PAUSE)
         else:
             break
-    raise Unavailable(f"{log.name}: there is no way left to get it.\n" + "\n".join(reasons)
-                  + f"\nThe whole log is {log.path}. {remedy}")
+    # What no archive is known to say may be our own fault, which nobody may take for an archive's.
+    theirs = all(any(pattern.search(reason) for pattern in (EXPIRED, PASSING, LACKING)) for reason in reasons)
+    kind = Unavailable if theirs else Failure
+    raise kind(f"{log.name}: there is no way left to get it.\n" + "\n".join(reasons)
+               + f"\nThe whole log is {log.path}. {remedy}")
 
 
 def _round(log: Log, choices: list[Way], reasons: list[str]) -> str:

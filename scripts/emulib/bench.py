@@ -18,7 +18,7 @@ TIMEOUT = 4 * 3600
 
 
 def folder() -> Path:
-    return config.cache_dir() / "bench"
+    return config.scratch() / "bench"
 
 
 def _build(log: Log) -> None:

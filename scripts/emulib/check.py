@@ -13,7 +13,8 @@ import time
 import traceback
 
 from . import (
-    cli, client_tests, config, debug_tests, intree_builds, kernel, lints, module, mutate, newest, package_tests, procs, skips, tests,
+    cli, client_tests, config, debug_tests, enter, intree_builds, kernel, lints, module, mutate, newest, package_tests,
+    procs, root, skips, tests,
 )
 from .config import Failure, Unavailable
 from .report import TALLY, Check, Result
@@ -28,14 +29,23 @@ SUMS = {**tests.SUMS, **package_tests.SUMS, **debug_tests.SUMS}
 # What CI has for all it does, and for a long check, in minutes. A long check for which there is no such time is left out.
 CI_MINUTES = 80
 LONG_MINUTES = 35
+# What a check may take to end when it is told to, in seconds.
+TO_END = 5
 
 
 def _set_up(checks: list[Check]) -> dict[Step, Failure]:
     """Build what the checks need; the steps that can't be done, and why."""
-    broken = ensure_all(step for step in cli.ALL_STEPS if any(step in check.needs for check in checks))
-    for failure in dict.fromkeys(broken.values()):
+    wanted = [step for step in cli.ALL_STEPS if any(step in check.needs for check in checks)]
+    if not wanted:
+        return {}
+    if broken := ensure_all([root.STEP]):
+        return {step: broken[root.STEP] for step in wanted}
+    try:
+        enter.check_entry()
+    except Failure as failure:
         say(f"check: {failure}")
-    return broken
+        return {step: failure for step in wanted}
+    return ensure_all(wanted)
 
 
 def _run(check: Check, broken: dict[Step, Failure]) -> tuple[Check, Result, float]:
@@ -106,16 +116,26 @@ def _in_turn(start: float) -> Result:
         say(f"check: today's long check, {check}, is left out: {left:.0f} minutes are left, and it may take {LONG_MINUTES}")
         return Result()
     say(f"check: today's long check is {check}")
-    # A process of its own, which can be ended.
-    process = procs.spawn([sys.executable, str(config.TREE / "scripts/check"), check], stdin=subprocess.DEVNULL,
-                          stdout=subprocess.PIPE, text=True, errors="replace")
+    result = limited([sys.executable, str(config.TREE / "scripts/check"), check], LONG_MINUTES * 60)
+    if result.text:
+        print(f"FAIL {check}: {result.text}", flush=True)
+    return result
+
+
+def limited(command: list[str], seconds: float) -> Result:
+    """The tally of checks that run in a process of their own, with an end to it; what they print is passed on."""
+    process = procs.spawn(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True, errors="replace")
     expired = threading.Event()
 
     def expire() -> None:
         expired.set()
         procs.kill(process, signal.SIGTERM)
+        # Who does not end by that is not asked again.
+        procs.sleep(TO_END)
+        procs.kill(process)
 
-    limit = threading.Timer(LONG_MINUTES * 60, expire)
+    limit = threading.Timer(seconds, expire)
+    limit.daemon = True
     limit.start()
     said = []
     try:
@@ -130,10 +150,10 @@ def _in_turn(start: float) -> Result:
         procs.kill(process)
         procs.forget(process)
     if expired.is_set():
-        return Result.one(False, f"{check} did not end within {LONG_MINUTES} minutes")
+        return Result.one(False, f"it did not end within {duration(seconds)}")
     tally = TALLY.search(said[-1]) if said else None
     if not tally or (process.returncode and tally[2] == "0"):
-        return Result.one(False, f"{check} ended with status {process.returncode}")
+        return Result.one(False, f"it ended with status {process.returncode}, without a failed test")
     # What it says of its failures is printed already. A check that was skipped has passed nothing.
     passed, failed, skipped = (int(number or 0) for number in tally.groups())
     return Result(passed, failed, skipped)

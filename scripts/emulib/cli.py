@@ -12,7 +12,7 @@ from . import (
     bench, boot, clients, config, desk, docs, enter, files, fuzz, initrd, intree, kernel, module, mutate, packages,
     peer, procs, programs, qemu, root, sources,
 )
-from .config import Failure
+from .config import Failure, Unavailable
 from .step import Step, ensure_all, say
 
 STEPS: list[Step] = [
@@ -44,8 +44,11 @@ environment:
 
 exit status:
   run: COMMAND's own; 124 time-out; 125 the emulated host ended by itself
-  all: 0 done; 1 could not be done, the reason and the remedy are printed; 2 usage; 130 interrupted
+  all: 0 done; 1 could not be done, the reason and the remedy are printed; 2 usage; 69 no archive has what is needed;
+       130 interrupted
 """
+# As sysexits.h has it.
+UNAVAILABLE = 69
 
 
 def _host_options(parser: argparse.ArgumentParser) -> None:
@@ -217,15 +220,18 @@ def ensure(steps: list[Step]) -> None:
     root.STEP.ensure()
     enter.check_entry()
     for failure in ensure_all(steps).values():
-        raise failure
+        # Why was said when it happened.
+        raise type(failure)(str(failure).partition("\n")[0])
 
 
 def _clean(names: list[str], old: bool) -> int:
     if names or old:
-        for step in Step.all:
+        # Those that need others first: where they are depends on what the others have.
+        for step in reversed(Step.all):
             if step.name in names:
                 step.clean()
-            elif old:
+        for step in Step.all if old else []:
+            if step.name not in names:
                 step.clean_others()
         return 0
     cache = config.cache_dir()
@@ -298,6 +304,8 @@ def _dispatch(options: argparse.Namespace) -> int:
             print(step.path())
             return 0
         case _:
+            if options.step and options.old:
+                raise Failure("clean: STEP and --old exclude each other")
             return _clean(options.step, options.old)
 
 
@@ -306,6 +314,9 @@ def guarded(name: str, work: Callable[[], int]) -> int:
     procs.on_signals()
     try:
         return work()
+    except Unavailable as failure:
+        say(f"{name}: {failure}")
+        return UNAVAILABLE
     except Failure as failure:
         say(f"{name}: {failure}")
         return 1

@@ -116,12 +116,19 @@ def free_disk() -> int:
 
 
 NO_ROOM = "The disk is full"
+# As good as none.
+LITTLE_ROOM = 64 << 20
 
 
 def no_room() -> str:
     """What is to be done about a full disk."""
     return (f"{NO_ROOM}: {cache_dir()} has {free_disk() >> 20} MiB free. Free some space ('scripts/emu clean "
             "--old' removes what this checkout does not use), or set XDG_CACHE_HOME to a larger file system.")
+
+
+def room() -> str:
+    """How much room there is, and what to do if it is too little."""
+    return no_room() if free_disk() < LITTLE_ROOM else f"{cache_dir()} has {free_disk() >> 20} MiB free."
 
 
 def check_disk(need: int) -> None:

@@ -28,6 +28,7 @@ ALL_CYCLES = 1000
 
 # How long the fuzzer goes on there, and what keeps its log whole and a slow machine from being taken for a hung one.
 FUZZ_SECONDS = 600
+FUZZ_OPS = "142000"
 FUZZ_LOG = "sysctl.kernel.hung_task_timeout_secs=600 log_buf_len=64M"
 
 
@@ -100,12 +101,13 @@ def fuzz() -> Result:
     """Random operations on the debug kernel, other ones each day."""
     seed = f"{datetime.date.today():%Y%m%d}"
     run = tests.Emulated(
-        "debug-fuzz", ["--kernel-debug", "--gpus", "6", "--timeout", str(LIMIT), "--append", FUZZ_LOG,
+        "debug-fuzz", ["--kernel-debug", "--gpus", "6", "--timeout", tests.scaled(LIMIT), "--append", FUZZ_LOG,
                        "--file", str(programs.fuzz_binary())],
-        "env", f"NVLINK2_TIME_FACTOR={FACTOR}", "/files/nvlink2-fuzz", "run", "--seed", seed, "--ops", "142000",
-        "--seconds", str(FUZZ_SECONDS), "--partial",
+        "env", f"NVLINK2_TIME_FACTOR={tests.scaled(FACTOR)}", "/files/nvlink2-fuzz", "run", "--seed", seed,
+        "--ops", FUZZ_OPS, "--seconds", str(FUZZ_SECONDS), "--partial",
     )
-    again = f"seed {seed}: scripts/emu fuzz --kernel-debug --gpus 6 --seed {seed} --append '{FUZZ_LOG}' does the same again"
+    again = (f"the same again: NVLINK2_TIME_FACTOR={FACTOR} scripts/emu fuzz --kernel-debug --gpus 6 --seed {seed} "
+             f"--ops {FUZZ_OPS} --append '{FUZZ_LOG}'")
     return run.with_console(Result.one(run.status == 0, f"{tail(run.output, 60)}\n{again}"))
 
 

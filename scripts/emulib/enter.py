@@ -12,6 +12,16 @@ from .step import Step
 # A site's own certificate authority has to be known in the root too.
 CERTIFICATES = "/etc/ssl/certs/ca-certificates.crt"
 
+# What builds see of the environment, on every machine.
+VARIABLES = {
+    "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
+    "LC_ALL": "C.UTF-8",
+    # Timestamps and user names must not make two builds differ.
+    "KBUILD_BUILD_USER": "nvlink2-vfio",
+    "KBUILD_BUILD_HOST": "emulated",
+    "PYTHONDONTWRITEBYTECODE": "1",
+}
+
 
 def _root() -> Path:
     """The root's folder."""
@@ -35,14 +45,9 @@ def inside(command: list[str], workdir: str = "/", env: dict[str, str] | None = 
     """
     root = shlex.quote(str(tree or _root()))
     variables = {
-        "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
         "HOME": config.ROOT_CACHE + "/home",
-        "LC_ALL": "C.UTF-8",
         "TERM": os.environ.get("TERM", "dumb"),
-        # Timestamps and user names must not make two builds differ.
-        "KBUILD_BUILD_USER": "nvlink2-vfio",
-        "KBUILD_BUILD_HOST": "emulated",
-        "PYTHONDONTWRITEBYTECODE": "1",
+        **VARIABLES,
         **{k: v for k, v in os.environ.items() if k.lower().endswith("_proxy")},
         **(env or {}),
     }

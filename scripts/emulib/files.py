@@ -6,7 +6,8 @@ import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
-from . import procs
+from . import config, procs
+from .config import Failure
 
 # Not the project's: by-products of compilers.
 SKIPPED = {"__pycache__", "target"}
@@ -31,6 +32,14 @@ def text(path: Path) -> str:
         return ""
 
 
+def date(path: Path) -> float:
+    """When a file was changed, in seconds since 1970; 0 if it is not there."""
+    try:
+        return path.stat().st_mtime
+    except FileNotFoundError:
+        return 0
+
+
 def remove(tree: Path) -> None:
     """Remove a folder whose files may be write-protected."""
     if tree.exists():
@@ -50,13 +59,18 @@ def disk_usage(tree: Path) -> int:
     return sum(size for links, all_links, size in seen.values() if links == all_links)
 
 
-def copy_tree(source: Path, to: Path, linked: Iterable[str]) -> None:
-    """Copy a folder with all dates; the folders `linked` in it by hard links. Appears under its name when complete."""
+def copy_folders(source: Path, to: Path, copied: Iterable[str], linked: Iterable[str]) -> None:
+    """Make the folder `to` of folders in `source`, with all dates: of copies, and of hard links to the same files.
+
+    It appears under its name when it is complete.
+    """
     fresh = to.with_name(f"{to.name}.new")
     remove(fresh)
     fresh.mkdir()
-    linked = set(linked)
-    for entry in sorted(source.iterdir()):
-        if entry.name != ".done":
-            procs.run(["cp", "-al" if entry.name in linked else "-a", "--reflink=auto", str(entry), str(fresh)], check=True)
+    for how, names in (("-a", copied), ("-al", linked)):
+        for name in names:
+            done = procs.said(["cp", how, "--reflink=auto", str(source / name), str(fresh)])
+            if done.returncode:
+                remove(fresh)
+                raise Failure(f"{source / name} can't be copied: {done.stdout.strip()}. {config.room()}")
     fresh.rename(to)

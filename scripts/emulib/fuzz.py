@@ -77,7 +77,7 @@ def run(make: Callable[[], boot.Host], arguments: list[str], minimise: bool) -> 
     kept = io.BytesIO()
     boot.run(_host(make()), [*_program(), "generate", *shape], kept)  # type: ignore[arg-type]
     lines = kept.getvalue().decode().splitlines()
-    folder = config.cache_dir() / "fuzz"
+    folder = config.scratch() / "fuzz"
     folder.mkdir(exist_ok=True)
     best = folder / f"seed-{seed[1]}-round-{rounds[-1]}.jsonl"
     if not _fails(make, folder, lines):

@@ -74,6 +74,7 @@ def built_in() -> Result:
         return result
     run = tests.Emulated(
         "intree", ["--no-module", "--kernel", str(_folder() / "kernel/vmlinux")], "sh", "-c", """
+            echo 1..1
             cat /sys/kernel/debug/kunit/nvlink2_*/results
             echo nvlink2-vfio-pci > /sys/bus/pci/devices/0000:03:00.0/driver_override
             echo 0000:03:00.0 > /sys/bus/pci/drivers_probe

@@ -34,7 +34,7 @@ class Kernel:
         self.flags = f"{what_is_built} -j{config.jobs()}"
         self.step = Step(
             name, what, lambda: digest(*fragments, *patches(), what_is_built), self._build,
-            ["build/vmlinux", "install/lib/modules"], [sources.LINUX_STEP], seed=True, linked=["linux"],
+            ["build/vmlinux", "install/lib/modules"], [sources.LINUX_STEP], seed=["build"], linked=["linux"],
         )
         self.name = name
         # As the root sees them: the source with the series, the build folder.

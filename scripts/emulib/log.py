@@ -14,14 +14,15 @@ from .config import Failure
 
 # How often a long step says how far it is, in seconds.
 PROGRESS_INTERVAL = 20
-# What programs print when there is no room left, and how little room is as good as none.
+# What programs print when there is no room left.
 NO_ROOM = b"No space left on device"
-LITTLE_ROOM = 64 << 20
 
 
 def say(text: str) -> None:
     """One line to the user; standard output belongs to the command that runs."""
-    print(text, file=sys.stderr, flush=True)
+    # In one piece, as others speak, too.
+    sys.stderr.write(f"{text}\n")
+    sys.stderr.flush()
 
 
 def duration(seconds: float) -> str:
@@ -59,8 +60,8 @@ class Log:
         process = procs.spawn(
             command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, **options,
         )
-        try:
-            with process, _Ticker(self.name) as ticker:
+        with _Ticker(self.name) as ticker, process:
+            try:
                 for line in process.stdout or ():
                     self._file.write(line)
                     tail.append(line)
@@ -69,13 +70,15 @@ class Log:
                     elif self.KBUILD.match(line):
                         ticker.count += 1
                         ticker.text = f"{ticker.count} files compiled"
-        finally:
-            procs.kill(process)
-            procs.forget(process)
+                process.wait()
+            finally:
+                # Before Popen's own end, which would wait for it.
+                procs.kill(process)
+        procs.forget(process)
         self._file.flush()
         if process.returncode:
             quote = b"".join(tail)
-            if NO_ROOM in quote or config.free_disk() < LITTLE_ROOM:
+            if NO_ROOM in quote or config.free_disk() < config.LITTLE_ROOM:
                 remedy = config.no_room()
             raise Failure(
                 f"{self.name}: '{command[0]} ...' failed with status {process.returncode}.\n"

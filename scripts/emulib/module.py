@@ -40,7 +40,7 @@ def build_id(of: Kernel = kernel.HOST) -> str:
 def _step(name: str, what: str, of: Kernel) -> Step:
     return Step(name, what, lambda: digest(*(config.TREE / name for name in INPUTS)),
                 lambda log: sources.shell(log, make("modules", "build", of)),
-                ["build/nvlink2-vfio-pci.ko"], [of.step], seed=True)
+                ["build/nvlink2-vfio-pci.ko"], [of.step], seed=["tree", "build"])
 
 
 STEP = _step("module", "building nvlink2-vfio-pci.ko", kernel.HOST)

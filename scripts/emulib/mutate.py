@@ -353,20 +353,27 @@ def chosen(mutants: list[Mutant], only: str, part: str) -> list[Mutant]:
     return found
 
 
-# A part of the mutants that is tried in about 20 minutes on 2 cores.
-PARTS = 6
+# So many that one fits into the time that CI has for a long check: some 11 mutants each, 3 of them kernels.
+PARTS = 12
+# Days until it is their turn again: the length of check.ROTATION.
+TURN = 11
+
+
+def part_of(day: datetime.date) -> str:
+    """The part of the mutants for a day; another one each time that it is their turn in CI, which is not each day."""
+    return f"{day.toordinal() // TURN % PARTS + 1}/{PARTS}"
 
 
 def of_today() -> Result:
-    """One of a few parts of the mutants, another each day: a test has to notice each mutant."""
-    part = f"{datetime.date.today().toordinal() // PARTS % PARTS + 1}/{PARTS}"
+    """One of a few parts of the mutants, another each time: a test has to notice each of them."""
+    part = part_of(datetime.date.today())
     return Result.one(run("", part) == 0, f"scripts/emu mutate --part {part} says what was not noticed")
 
 
 def run(only: str, part: str = "") -> int:
     """Try the chosen mutants; fail for one that is not noticed as it has to be, or whose tests fail without it."""
     mutants = chosen(load(), only, part)
-    folder = config.cache_dir() / "mutants"
+    folder = config.scratch() / "mutants"
     # What was built for an earlier kernel is not built again for this one.
     files.remove(folder)
     folder.mkdir()

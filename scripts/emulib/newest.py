@@ -10,9 +10,10 @@ import sys
 from pathlib import Path
 
 from . import config, files, procs, root, sources
+from .cli import UNAVAILABLE
 from .config import Unavailable
 from .report import Check, Result, tail
-from .step import say
+from .step import locked, say
 
 EMU = str(config.TREE / "scripts/emu")
 CHECK = str(config.TREE / "scripts/check")
@@ -33,14 +34,22 @@ def _there(name: str) -> str:
 
 def newest() -> Result:
     """The one-chip selftests on the newest Linux 7.3.N, QEMU 10.0.N and rustc that archives have today."""
+    with locked("newest"):
+        return _newest()
+
+
+def _newest() -> Result:
     environment = {**os.environ, "XDG_CACHE_HOME": str(cache().parent), "NVLINK2_NEWEST": "1"}
     environment.pop("NVLINK2_LINUX", None)
     names = [step.name for step in FETCHED]
-    for arguments in (["clean", *names], ["setup", *names]):
-        done = procs.said([sys.executable, EMU, *arguments], env=environment)
-        say("\n".join(f"newest: {line}" for line in done.stdout.splitlines()))
-        if done.returncode:
-            raise Unavailable(f"the newest can't be fetched, so that nothing was tried:\n{tail(done.stdout)}")
+    for name in names:
+        files.remove(cache() / "made" / name)
+    done = procs.said([sys.executable, EMU, "setup", *names], env=environment)
+    say("\n".join(f"newest: {line}" for line in done.stdout.splitlines()))
+    if done.returncode == UNAVAILABLE:
+        raise Unavailable(f"the newest can't be fetched, so that nothing was tried:\n{tail(done.stdout)}")
+    if done.returncode:
+        return Result.one(False, tail(done.stdout))
     moved = [step.name for step in FETCHED if _there(step.name) != step.outcome()]
     found = "\n".join(f"{name}: {_there(name).partition(chr(10))[0]}" + (" (this is new)" if name in moved else "") for name in names)
     say(f"newest: the one-chip selftests, with\n{found}")

@@ -45,6 +45,9 @@ def spawn(command: list[str], **options) -> subprocess.Popen:
             raise Interrupted
         process = subprocess.Popen(["setpriv", "--pdeathsig", "KILL", "--", *command], start_new_session=True, **options)
         _running.add(process)
+        # end_all() may have looked for what runs just before.
+        if _stopping.is_set():
+            kill(process)
     return process
 
 
@@ -83,6 +86,12 @@ def kill(process: subprocess.Popen, number: int = signal.SIGKILL) -> None:
     if process.returncode is None:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, number)
+
+
+def sleep(seconds: float) -> None:
+    """Wait; raises Interrupted at once when this program is told to end."""
+    if _stopping.wait(seconds):
+        raise Interrupted
 
 
 def end_all() -> None:

@@ -41,11 +41,11 @@ def _build(log: Log) -> None:
 STEP = Step(
     "qemu",
     "building QEMU with the NPU2 and V100 models (2 to 4 min on 2 cores when cold)",
-    lambda: digest(*patches(), OVERLAY),
+    lambda: digest(*patches(), OVERLAY, kernel.RETREE),
     _build,
     ["build/qemu-system-ppc64"],
     [sources.QEMU_STEP],
-    seed=True, linked=["source"],
+    seed=["build"], linked=["source"],
 )
 
 # As the root sees them.

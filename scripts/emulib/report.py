@@ -10,8 +10,9 @@ from .step import Step
 
 TALLY = re.compile(r"^(\d+) passed, (\d+) failed(?:, (\d+) skipped)?$", re.MULTILINE)
 TAP = re.compile(r"^\s*(not ok|ok)\b(?:[^#\n]*)(#\s*SKIP)?", re.MULTILINE | re.IGNORECASE)
+PLAN = re.compile(r"^\s*1\.\.(\d+)", re.MULTILINE)
 
-PROGRESS = re.compile(r"^ok\b(?!.*# SKIP)|^#\s+(?:RUN|OK) |^TAP version|^1\.\.|^# (?:Starting|Totals|PASSED)")
+PROGRESS = re.compile(r"^ok\b(?!.*# SKIP)|^#\s+(?:RUN|OK) |^TAP version|^1\.\.|^# (?:Starting|Totals|PASSED|\w+ took)")
 CARGO = re.compile(r"^test result: .*?(\d+) passed; (\d+) failed; (\d+) ignored", re.MULTILINE)
 UNITTEST = re.compile(r" \.\.\. (ok|FAIL|ERROR|skipped.*)$", re.MULTILINE)
 
@@ -53,12 +54,17 @@ class Result:
 
     @classmethod
     def tap(cls, status: int, output: str) -> "Result":
-        """The result of a program that prints TAP."""
+        """The result of a program that prints TAP, with its plan, or several one after the other."""
         found = TAP.findall(output)
+        planned = sum(map(int, PLAN.findall(output)))
         skipped = sum(1 for _, skip in found if skip)
         failed = sum(1 for verdict, skip in found if verdict.lower() == "not ok" and not skip)
         passed = len(found) - skipped - failed
-        return cls._sum(status, output, [(passed, failed, skipped)])
+        result = cls._sum(status, output, [(passed, failed, skipped)])
+        if planned != len(found):
+            result.failed += 1
+            result.text = f"{result.text or tail(output)}\n{len(found)} tests of {planned} that were planned"
+        return result
 
     @classmethod
     def cargo(cls, status: int, output: str) -> "Result":

@@ -11,7 +11,7 @@ import shutil
 from functools import partial
 from pathlib import Path
 
-from . import archive, config, procs
+from . import archive, config, enter, procs
 from .archive import Archive
 from .config import Failure
 from .files import remove
@@ -201,7 +201,7 @@ def _is_version(version: str, relation: str, bound: str) -> bool:
 STEP = Step(
     "root",
     f"installing the Debian {SUITE} build root (about 2 min)",
-    lambda: digest(*PACKAGES),
+    lambda: digest(*PACKAGES, repr(enter.VARIABLES)),
     _build,
     ["root", "root/usr/bin/rustc"],
 )

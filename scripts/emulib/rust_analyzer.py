@@ -28,6 +28,23 @@ def _outside(text: str) -> str:
     return text
 
 
+def _sysroot() -> Path:
+    """A folder like that of a Rust installation, with programs of the build root that run on this machine.
+
+    rust-analyzer asks rustc for settings, and expands the kernel's macros by a program that has to be of the version
+    that compiled them. The root's own loader and libraries run both.
+    """
+    folder = config.scratch() / "sysroot"
+    libraries = next((root.path() / "usr/lib").glob("*-linux-gnu/ld-linux-*.so.*"))
+    for name, options in (("bin/rustc", f"--sysroot {root.path()}/usr "), ("libexec/rust-analyzer-proc-macro-srv", "")):
+        wrapper = folder / name
+        wrapper.parent.mkdir(parents=True, exist_ok=True)
+        wrapper.write_text(f"#!/bin/sh\nexec {libraries} --library-path {libraries.parent} {root.path()}/usr/{name} {options}\"$@\"\n",
+                           encoding="utf-8")
+        wrapper.chmod(0o755)
+    return folder
+
+
 def _translated(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _translated(entry) for key, entry in value.items()}
@@ -42,6 +59,7 @@ def with_module(project: dict[str, Any]) -> dict[str, Any]:
     numbers = {crate["display_name"]: number for number, crate in enumerate(project["crates"])}
     if missing := [name for name in DEPENDENCIES if name not in numbers]:
         raise Failure(f"rust-analyzer: the kernel's rust-project.json has no {', '.join(missing)}")
+    project["sysroot"] = str(_sysroot())
     kernel = project["crates"][numbers["kernel"]]
     generated = module.STEP.home() / "build/src/bindings_generated.rs"
     project["crates"].append({

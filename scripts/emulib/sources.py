@@ -138,6 +138,16 @@ def _linux_ways(log: Log) -> list[archive.Way]:
     ]
 
 
+def _override() -> str:
+    """Which tree or tarball of the user's own is to be taken, and in which state: its content would take long to read."""
+    source = config.linux_override()
+    if not source:
+        return ""
+    found = [source] if source.is_file() else [path for path in source.rglob("*") if ".git" not in path.parts]
+    states = (path.lstat() for path in found)
+    return digest(str(source), *(f"{path} {state.st_size} {state.st_mtime_ns}" for path, state in zip(found, states)))
+
+
 def _fetch_linux(log: Log) -> None:
     source = config.linux_override()
     tree = LINUX_STEP.path()
@@ -219,7 +229,7 @@ def _fetch_target(log: Log) -> None:
 LINUX_STEP = Step(
     "linux-source",
     "fetching and unpacking Linux 7.3",
-    lambda: digest(str(config.linux_override()), str(config.newest())),
+    lambda: digest(_override(), str(config.newest())),
     _fetch_linux,
     ["tree", "tree/Makefile", "tree/.git/HEAD"],
     [root.STEP],

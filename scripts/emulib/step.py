@@ -15,18 +15,21 @@ import inspect
 import os
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import ClassVar, TextIO
 
-from . import config, files
+from . import config, files, procs
 from .config import Failure
 from .log import Log, duration, say
 
 __all__ = ["Log", "Step", "digest", "duration", "ensure_all", "locked", "say"]
 
-# How many homes of a step stay: of this checkout, and of those that were used last.
-KEPT = 3
+# How many homes of a step stay: this checkout's, and what was used last of the others.
+KEPT = 2
+# How often one that waits for a lock looks again, in seconds.
+LOOK_AGAIN = 0.2
 
 
 def digest(*parts: str | bytes | Path) -> str:
@@ -49,12 +52,17 @@ def digest(*parts: str | bytes | Path) -> str:
 
 
 def _lock(handle: TextIO, how: int, what: str) -> None:
-    """flock(), which says so when it has to wait."""
-    try:
-        fcntl.flock(handle, how | fcntl.LOCK_NB)
-    except BlockingIOError:
-        say(f"{what}: waiting for another run that works on it")
-        fcntl.flock(handle, how)
+    """flock(), which says so when it has to wait, and ends when this program is to end: flock() in a thread would not."""
+    waiting = False
+    while True:
+        try:
+            fcntl.flock(handle, how | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            if not waiting:
+                say(f"{what}: waiting for another run that works on it")
+                waiting = True
+            procs.sleep(LOOK_AGAIN)
 
 
 @contextlib.contextmanager
@@ -72,9 +80,9 @@ class Step:
 
     `inputs` names the inputs by content; the file that `build` is defined in counts as one of them. `build` makes
     the product in the home and may be interrupted at any time: the stamp is written only after it returned, and what
-    is there is gone on with. `products` are paths below the home. With `seed`, a new home begins as a copy of the one
-    that was used last, if that is made of the same products of other steps; files of folders in `linked` are shared by
-    hard links then, so that they must be replaced and not written to.
+    is there is gone on with. `products` are paths below the home. A new home begins with copies of the folders `seed`
+    and `linked` of the one that was used last, if that is made of the same products of other steps; files of those in
+    `linked` are shared by hard links, so that they must be replaced and not written to.
     """
 
     all: ClassVar[list["Step"]] = []
@@ -87,7 +95,7 @@ class Step:
         build: Callable[[Log], None],
         products: Iterable[str],
         needs: Iterable["Step"] = (),
-        seed: bool = False,
+        seed: Iterable[str] = (),
         linked: Iterable[str] = (),
     ):
         self.name = name
@@ -97,12 +105,12 @@ class Step:
         self._build = build
         self._products = tuple(products)
         self.needs = tuple(needs)
-        self._seed = seed
+        self._seed = tuple(seed)
         self._linked = tuple(linked)
         self._own_key: str | None = None
         self._ready = False
-        self._turn = threading.Lock()
-        self._use: TextIO | None = None
+        self._thread_lock = threading.Lock()
+        self._lock_file: TextIO | None = None
         Step.all.append(self)
 
     @property
@@ -126,8 +134,11 @@ class Step:
     def key(self) -> str:
         """The inputs of this step and of all it needs. Its own are read once a process."""
         if self._own_key is None:
-            self._own_key = digest(self._recipe, self._inputs())
+            self._own_key = self._read_inputs()
         return digest(self._own_key, self._foundation())
+
+    def _read_inputs(self) -> str:
+        return digest(self._recipe, self._inputs())
 
     def _foundation(self) -> str:
         """What the other steps' products are made of, and which of several possible ones they are."""
@@ -148,7 +159,7 @@ class Step:
 
     def ensure(self) -> None:
         """Make the product if it is missing. It stays in place until this process ends."""
-        with self._turn:
+        with self._thread_lock:
             if self._ready:
                 return
             for step in self.needs:
@@ -157,16 +168,17 @@ class Step:
             home.parent.mkdir(parents=True, exist_ok=True)
             # Shared for as long as it is used, exclusive for as long as it is made.
             with contextlib.ExitStack() as on_failure:
-                use = on_failure.enter_context(open(home.with_suffix(".lock"), "w", encoding="utf-8"))
-                _lock(use, fcntl.LOCK_SH, self.name)
-                if not self.fresh():
-                    _lock(use, fcntl.LOCK_EX, self.name)
+                lock = on_failure.enter_context(open(home.with_suffix(".lock"), "w", encoding="utf-8"))
+                _lock(lock, fcntl.LOCK_SH, self.name)
+                # From exclusive to shared there is a moment without a lock, in which another run may remove the home.
+                while not self.fresh():
+                    _lock(lock, fcntl.LOCK_EX, self.name)
                     if not self.fresh():
                         self._make()
-                    fcntl.flock(use, fcntl.LOCK_SH)
+                    _lock(lock, fcntl.LOCK_SH, self.name)
                 os.utime(self._stamp)
                 on_failure.pop_all()
-            self._use = use
+            self._lock_file = lock
             self._ready = True
 
     def _make(self) -> None:
@@ -179,7 +191,9 @@ class Step:
         self._stamp.unlink(missing_ok=True)
         with Log(self.name, config.cache_dir() / "logs" / f"{self.name}-{home.name[:8]}.log") as log:
             self._build(log)
-        # What was chosen must not change the home, nor may an edit while this was built.
+        # The key was read before the build read the same files.
+        if self._read_inputs() != self._own_key:
+            raise Failure(f"{self.name}: its inputs were changed while it was built. Run it again.")
         missing = [product for product in self._products if not (home / product).exists()]
         if missing:
             raise Failure(f"{self.name}: did not make {', '.join(missing)}; see {log.path}")
@@ -188,21 +202,18 @@ class Step:
         self._remove_old()
 
     def _others(self) -> list[Path]:
-        """The complete homes of other inputs, the last used first."""
-        homes = (stamp.parent for stamp in self.home().parent.glob("*/.done"))
-        return sorted((home for home in homes if home != self.home()),
-                      key=lambda home: (home / ".done").stat().st_mtime, reverse=True)
+        """The homes of other inputs, also those that were not finished: the last used first."""
+        homes = [path for path in self.home().parent.glob("*") if path.is_dir() and path != self.home()]
+        return sorted(homes, key=lambda home: files.date(home / ".done") or files.date(home), reverse=True)
 
     def _start_from_another(self) -> None:
         if not self._seed:
             return
         foundation = self._foundation()
         for other in self._others():
-            if files.text(other / ".done") != foundation:
-                continue
-            with _unused(other, fcntl.LOCK_SH) as free:
-                if free:
-                    files.copy_tree(other, self.home(), self._linked)
+            with _try_lock(other, fcntl.LOCK_SH) as locked_now:
+                if locked_now and files.text(other / ".done") == foundation:
+                    files.copy_folders(other, self.home(), self._seed, self._linked)
                     return
 
     def _remove_old(self) -> None:
@@ -211,8 +222,8 @@ class Step:
 
     def _forget(self, home: Path) -> int:
         """Remove a home if nobody uses it; the bytes that this gave back, -1 if it is in use."""
-        with _unused(home, fcntl.LOCK_EX) as free:
-            if not free:
+        with _try_lock(home, fcntl.LOCK_EX) as locked_now:
+            if not locked_now:
                 return -1
             size = files.disk_usage(home)
             # Without its stamp it is nothing, should this be interrupted.
@@ -224,14 +235,14 @@ class Step:
         """Whether another run uses or makes a product of this step."""
         homes = (lock.with_suffix("") for lock in self.home().parent.glob("*.lock"))
         for home in homes:
-            with _unused(home, fcntl.LOCK_EX) as free:
-                if not free:
+            with _try_lock(home, fcntl.LOCK_EX) as locked_now:
+                if not locked_now:
                     return True
         return False
 
     def clean_others(self) -> None:
         """Remove the products of other inputs that are not in use, and say what that gives back."""
-        others = [path for path in self.home().parent.glob("*") if path.is_dir() and path != self.home()]
+        others = self._others()
         freed = [self._forget(home) for home in others]
         if others:
             say(f"{self.name}: removed {sum(size >= 0 for size in freed)} of {len(others)} that are not of this checkout, "
@@ -253,14 +264,21 @@ def ensure_all(steps: Iterable[Step]) -> dict[Step, Failure]:
     """Ensure `steps` and what they need; those that can't be done, and why.
 
     They are made side by side, though most use all cores: one that waits for the network, or for its only compiler,
-    leaves them to the others.
+    leaves them to the others. What can't be done is said at once.
     """
     tasks: dict[Step, concurrent.futures.Future] = {}
 
     def work(step: Step) -> None:
         for need in step.needs:
             tasks[need].result()
-        step.ensure()
+        try:
+            step.ensure()
+        except Failure as failure:
+            say(f"{failure}\n{step.name}: failed; what does not need it goes on")
+            raise
+        except Exception as error:
+            say(traceback.format_exc())
+            raise Failure(f"{step.name}: {error!r}, see above") from error
 
     def submit(step: Step) -> None:
         for need in step.needs:
@@ -282,8 +300,8 @@ def ensure_all(steps: Iterable[Step]) -> dict[Step, Failure]:
 
 
 @contextlib.contextmanager
-def _unused(home: Path, how: int) -> Iterator[bool]:
-    """Whether nobody makes the home (LOCK_SH), or uses it (LOCK_EX); that stays so in the meantime."""
+def _try_lock(home: Path, how: int) -> Iterator[bool]:
+    """Whether the home's lock could be had; it is held in the meantime."""
     with open(home.with_suffix(".lock"), "w", encoding="utf-8") as handle:
         try:
             fcntl.flock(handle, how | fcntl.LOCK_NB)

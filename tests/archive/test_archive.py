@@ -21,7 +21,7 @@ from unittest import mock
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "scripts"))
 
-from emulib import archive, config, enter, newest, root, sources  # noqa: E402
+from emulib import archive, cli, config, enter, newest, root, sources  # noqa: E402
 from emulib.log import Log  # noqa: E402
 
 EXACT = sources.LINUX_VERSION
@@ -358,7 +358,7 @@ class Order(unittest.TestCase):
             return "it"
 
         with (tempfile.TemporaryDirectory() as folder, Log("step", Path(folder) / "log") as log,
-              mock.patch.object(archive, "say"), mock.patch.object(archive.time, "sleep") as sleep):
+              mock.patch.object(archive, "say"), mock.patch.object(archive.procs, "sleep") as sleep):
             return archive.take(log, [archive.Way("the way", go)], "the remedy"), sleep.call_count
 
     def test_what_may_pass_is_tried_again(self) -> None:
@@ -369,6 +369,11 @@ class Order(unittest.TestCase):
     def test_what_stays_so_is_not_tried_again(self) -> None:
         with self.assertRaisesRegex(config.Unavailable, "was not found"):
             self.take(["Version '1' for 'x' was not found"])
+
+    def test_what_no_archive_says_may_be_our_fault(self) -> None:
+        with self.assertRaisesRegex(config.Failure, "syntax error") as raised:
+            self.take(["bash: syntax error"])
+        self.assertNotIsInstance(raised.exception, config.Unavailable)
 
 
 class Newest(unittest.TestCase):
@@ -386,13 +391,15 @@ class Newest(unittest.TestCase):
         """The check, where this cache has one Linux, and the archive another."""
         def said(command: list[str], env: dict[str, str]) -> subprocess.CompletedProcess[str]:
             self.ran.append((command[2:], env))
+            if command[2] == "setup":
+                for step in newest.FETCHED:
+                    home = newest.cache() / "made" / step.name / "key"
+                    write(home / "outcome", linux_there if step is sources.LINUX_STEP else "same")
+                    write(home / ".done", "")
             status = setup if command[2] == "setup" else 0
             return subprocess.CompletedProcess(command, status, "E: gone" if status else "2 passed, 0 failed\n", "")
 
         for step in newest.FETCHED:
-            home = newest.cache() / "made" / step.name / "key"
-            write(home / "outcome", linux_there if step is sources.LINUX_STEP else "same")
-            write(home / ".done", "")
             patch = mock.patch.object(step, "outcome", lambda here=linux_here if step is sources.LINUX_STEP else "same": here)
             patch.start()
             self.addCleanup(patch.stop)
@@ -401,7 +408,7 @@ class Newest(unittest.TestCase):
 
     def test_what_moved_is_built_in_the_other_cache(self) -> None:
         self.found("7.3.4\ntree", "7.3.9\ntree")
-        self.assertEqual([command[0] for command, _ in self.ran], ["clean", "setup", "selftests-1chip"])
+        self.assertEqual([command[0] for command, _ in self.ran], ["setup", "selftests-1chip"])
         for _, environment in self.ran:
             self.assertEqual((environment["NVLINK2_NEWEST"], environment["XDG_CACHE_HOME"]), ("1", str(newest.cache().parent)))
         self.assertEqual((self.result.passed, self.result.failed), (2, 0))
@@ -414,8 +421,23 @@ class Newest(unittest.TestCase):
 
     def test_what_cannot_be_fetched_is_nobodys_failure(self) -> None:
         with self.assertRaisesRegex(config.Unavailable, "E: gone"):
-            self.found("", "", setup=1)
+            self.found("", "", setup=cli.UNAVAILABLE)
         self.assertEqual(self.ran[-1][0][0], "setup")
+
+    def test_what_goes_wrong_otherwise_is_a_failure(self) -> None:
+        self.found("", "", setup=1)
+        self.assertEqual((self.result.passed, self.result.failed), (0, 1))
+        self.assertIn("E: gone", self.result.text)
+
+    def test_it_is_fetched_anew_each_time(self) -> None:
+        def said(command: list[str], env: dict[str, str]) -> subprocess.CompletedProcess[str]:
+            self.assertEqual([path.name for path in (newest.cache() / "made").iterdir()], ["kernel"])
+            return subprocess.CompletedProcess(command, cli.UNAVAILABLE, "E: gone", "")
+
+        for name in [*(step.name for step in newest.FETCHED), "kernel"]:
+            write(newest.cache() / "made" / name / "key/outcome", "old")
+        with mock.patch.object(newest.procs, "said", said):
+            self.assertRaises(config.Unavailable, newest.newest)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ import io
 import unittest
 from unittest import mock
 
-from emulib import check
+from emulib import check, mutate
 from emulib.config import Failure, Unavailable
 from emulib.report import Check, Result
 from emulib.step import Step
@@ -73,6 +73,30 @@ class Rotation(unittest.TestCase):
             late = check.time.monotonic() - (check.CI_MINUTES - check.LONG_MINUTES + 1) * 60
             self.assertEqual(check._in_turn(late).line(), "0 passed, 0 failed")
         self.assertIn("is left out", said.getvalue())
+
+    def test_what_does_not_end_is_killed_and_said_to_be_late(self) -> None:
+        said = io.StringIO()
+        with mock.patch.object(check, "TO_END", 0.3), contextlib.redirect_stdout(said):
+            result = check.limited(["sh", "-c", "trap '' TERM; echo begun; sleep 60 & wait; wait"], 0.3)
+        self.assertEqual(result.line(), "0 passed, 1 failed")
+        self.assertIn("did not end within 0.3 s", result.text)
+        self.assertEqual(said.getvalue(), "begun\n")
+
+    def test_tally_of_what_ended_counts_and_is_not_printed(self) -> None:
+        said = io.StringIO()
+        with contextlib.redirect_stdout(said):
+            results = [check.limited(["sh", "-c", f"echo {line}; exit {status}"], 10).line() for line, status in (
+                ("3 passed, 0 failed", 0), ("3 passed, 1 failed", 1), ("0 passed, 0 failed, 1 skipped", 0),
+                ("3 passed, 0 failed", 1), ("", 0))]
+        self.assertEqual(results, ["3 passed, 0 failed", "3 passed, 1 failed", "0 passed, 0 failed, 1 skipped",
+                                   "0 passed, 1 failed", "0 passed, 1 failed"])
+        self.assertEqual(said.getvalue().strip(), "")
+
+    def test_parts_of_the_mutants_have_their_turn(self) -> None:
+        self.assertEqual(mutate.TURN, len(check.ROTATION))
+        first = datetime.date(2026, 12, 1)
+        parts = {mutate.part_of(first + datetime.timedelta(turn * mutate.TURN)) for turn in range(mutate.PARTS)}
+        self.assertEqual(len(parts), mutate.PARTS)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from unittest import mock
 
-from emulib import config
+from emulib import cli, config
 from emulib.config import Failure
 from emulib.step import KEPT, Log, Step
 
@@ -112,33 +112,35 @@ class Homes(unittest.TestCase):
     def test_begins_as_a_copy(self) -> None:
         def build(home: Path) -> None:
             self.assertEqual([path.name for path in home.iterdir()], [])
-            for name in ("shared", "own"):
+            for name in ("shared", "own", "other"):
                 (home / name).mkdir()
                 (home / name / "file").touch()
             (home / "product").touch()
 
-        first = self.step("first", build, seed=True, linked=["shared"])
+        first = self.step("first", build, seed=["own"], linked=["shared"])
         first.ensure()
-        second = self.step("second", lambda _: None, seed=True, linked=["shared"])
+        second = self.step("second", lambda home: (home / "product").touch(), seed=["own"], linked=["shared"])
         second.ensure()
+        self.assertFalse((second.home() / "other").exists())
         inodes = [[(step.home() / name / "file").stat().st_ino for step in (first, second)] for name in ("shared", "own")]
         self.assertEqual(inodes[0][0], inodes[0][1])
         self.assertNotEqual(inodes[1][0], inodes[1][1])
 
     def test_begins_anew_on_another_foundation(self) -> None:
         def build(home: Path) -> None:
-            self.assertFalse((home / "product").exists())
+            self.assertFalse((home / "tree").exists())
+            (home / "tree").mkdir()
             (home / "product").touch()
 
         for need in ("one", "two"):
-            self.step("same", build, seed=True, needs=[self.step(need)]).ensure()
+            self.step("same", build, seed=["tree"], needs=[self.step(need)]).ensure()
 
     def test_old_ones_go(self) -> None:
         steps = [self.step(str(number)) for number in range(KEPT + 2)]
         for step in steps:
             step.ensure()
             # Whoever made it has ended.
-            step._use.close()  # type: ignore[union-attr]
+            step._lock_file.close()  # type: ignore[union-attr]
         self.assertEqual([step.home().exists() for step in steps], [False, False, *[True] * KEPT])
 
     def test_what_is_used_stays(self) -> None:
@@ -150,7 +152,7 @@ class Homes(unittest.TestCase):
     def test_clean_says_what_it_frees(self) -> None:
         step = self.step("same", lambda home: (home / "product").write_bytes(bytes(3 << 20)) and None)
         step.ensure()
-        step._use.close()  # type: ignore[union-attr]
+        step._lock_file.close()  # type: ignore[union-attr]
         self.step("same").clean()
         self.assertFalse(step.home().exists())
         self.assertIn("thing: removed, 3 MiB free again", self.said.getvalue())
@@ -160,6 +162,37 @@ class Homes(unittest.TestCase):
         step.ensure()
         self.assertRaisesRegex(Failure, "is used by another run", self.step("same").clean)
         self.assertTrue(step.fresh())
+
+    def test_edit_during_the_build_is_no_product(self) -> None:
+        inputs = ["old"]
+        step = Step("thing", "", lambda: inputs[0], lambda _: (inputs.append("new"), inputs.pop(0),
+                                                               (step.home() / "product").touch()) and None, ["product"])
+        self.assertRaisesRegex(Failure, "thing: its inputs were changed while it was built", step.ensure)
+        self.assertFalse(step.fresh())
+
+    def test_unfinished_ones_go(self) -> None:
+        def fails(home: Path) -> None:
+            (home / "half").touch()
+            raise Failure("no")
+
+        steps = [self.step(str(number), fails) for number in range(KEPT)]
+        for step in steps:
+            self.assertRaises(Failure, step.ensure)
+        self.step("good").ensure()
+        self.assertEqual(sum(step.home().exists() for step in steps), KEPT - 1)
+
+    def test_several_are_cleaned_though_one_tells_where_the_other_is(self) -> None:
+        need = self.step("need")
+        user = Step("user", "", lambda: "", lambda _: (user.home() / "product").touch(), ["product"], [need])
+        need.ensure()
+        (need.home() / "outcome").write_text("the second way", encoding="utf-8")
+        user.ensure()
+        homes = [step.home() for step in (need, user)]
+        for step in (need, user):
+            step._lock_file.close()  # type: ignore[union-attr]
+        with mock.patch.object(cli, "ALL_STEPS", [need, user]):
+            cli._clean(["thing", "user"], False)
+        self.assertEqual([home.exists() for home in homes], [False, False])
 
     def test_full_disk_is_said_as_such(self) -> None:
         def build(_: Path) -> None:

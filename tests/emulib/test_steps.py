@@ -32,7 +32,7 @@ class EnsureAll(unittest.TestCase):
 
         made = Step(name, name, lambda: name, build, ["product"], needs)
         # Otherwise locked until the process ends, by a file that nobody closed.
-        self.addCleanup(lambda: made._use and made._use.close())
+        self.addCleanup(lambda: made._lock_file and made._lock_file.close())
         return made
 
     def test_what_is_needed_comes_first(self):
@@ -62,6 +62,18 @@ class EnsureAll(unittest.TestCase):
         demo = self.step("demo")
         self.assertEqual(ensure_all([module, demo]), {source: failure, kernel: failure, module: failure})
         self.assertEqual((tried, self.made), (["source"], ["demo"]))
+
+    def test_what_goes_wrong_otherwise_is_a_failure_with_a_traceback(self):
+        said = []
+
+        def divide():
+            return 1 // 0
+
+        source = self.step("source", work=divide)
+        with mock.patch.object(step, "say", said.append):
+            broken = ensure_all([source])
+        self.assertRegex(str(broken[source]), "source: ZeroDivisionError")
+        self.assertIn("in divide", "".join(said))
 
 
 if __name__ == "__main__":

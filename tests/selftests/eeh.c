@@ -82,8 +82,11 @@ static int open_first(struct testbed *tb)
 /* Opens the GPU that EEH resets, and touches its RAM's first page, which holds 77 then. */
 static int open_and_touch(struct testbed *tb, char **p)
 {
-	int ret = open_first(tb);
+	int ret;
 
+	/* EEH says where it was told of an error. */
+	kmsg_own_line = "EEH: Call Trace:";
+	ret = open_first(tb);
 	if (ret)
 		return ret;
 	*p = vfio_map(tb->dev, tb->ram, 0, TOUCHER_PAGES * PAGE_64K);

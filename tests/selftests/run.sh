@@ -51,11 +51,13 @@ for choice in "$@"; do
 		continue
 	fi
 	echo "# $test"
+	start=$(cut -d. -f1 /proc/uptime)
 	# A test's name has no blanks.
 	# shellcheck disable=SC2046
 	"./$test" $(echo "$choice" | sed 's/^[^:]*//; s/:/ -t /g') >"$out" 2>&1
 	status=$?
 	cat "$out"
+	echo "# $test took $(($(cut -d. -f1 /proc/uptime) - start)) s"
 	p=$(grep -c '^ok [0-9]' "$out")
 	f=$(grep -c '^not ok [0-9]' "$out")
 	s=$(grep -c '^ok [0-9].*# SKIP' "$out")

@@ -177,12 +177,13 @@ static bool has_any_of(const char *text, const char *const *needles)
 	return false;
 }
 
+const char *kmsg_own_line;
+
 static bool is_splat(const char *text)
 {
 	unsigned int i;
 
-	/* EEH says where it was told of an error, which is no splat. */
-	if (strstr(text, "EEH: Call Trace:"))
+	if (kmsg_own_line && strstr(text, kmsg_own_line))
 		return false;
 	for (i = 0; i < splats.count; i++) {
 		if (strstr(text, splats.line[i]))

@@ -241,10 +241,10 @@ const FIELDS: &[&str] = &[
     "Mlocked",
 ];
 
-/// How often it is counted, and the seconds before each: longer than a grace period, and than debug
-/// objects wait before they are freed.
+/// How often it is counted.
 const READINGS: u32 = 5;
-const SETTLING: Duration = Duration::from_secs(2);
+/// Longer than a grace period, and than debug objects wait before they are freed.
+pub const SETTLING: Duration = Duration::from_secs(2);
 
 impl Usage {
     /// Gives up caches first, so that what is left is in use. The lowest of several readings: pools
@@ -295,7 +295,7 @@ impl Usage {
     }
 
     /// What grew by more than chance since `before`, `rounds` rounds ago: a leak of one object a round
-    /// is one.
+    /// is more than that from 128 rounds on. [`own_objects`] counts those of the module exactly.
     pub fn growth(&self, before: &Self, rounds: u64) -> Vec<String> {
         let mut grown = Vec::new();
         // Caches of files, names and page tables follow what the whole system does.
