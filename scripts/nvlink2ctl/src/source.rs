@@ -12,7 +12,7 @@ use std::{
 };
 
 /// Where recordings have what programs print.
-const OUTPUT: &str = "/output";
+pub const OUTPUT: &str = "/output";
 
 enum Backend {
     /// Files below this folder, which has no links in its own path.
