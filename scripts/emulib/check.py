@@ -207,7 +207,7 @@ def main() -> int:
     def work() -> int:
         start = time.monotonic()
         # Checks of every day are a boot or a lint each, parts of "debug" a boot. The other long ones use both cores by themselves.
-        tally = run([check for check in chosen if check in CHECKS], config.jobs())
+        tally = run([check for check in chosen if check in CHECKS], config.hosts_side_by_side())
         tally.add(run([check for check in chosen if check in debug_tests.PARTS], config.jobs()))
         for check in chosen:
             if check in LONG_CHECKS and check not in debug_tests.PARTS:

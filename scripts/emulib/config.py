@@ -59,6 +59,16 @@ def jobs() -> int:
     return len(os.sched_getaffinity(0))
 
 
+# Memory of this machine for each emulated host that runs, in bytes: it takes less than 2 GiB, and compilers want some.
+HOST_MEMORY = 4 << 30
+
+
+def hosts_side_by_side() -> int:
+    """How many checks to run side by side: emulated hosts wait for timers and for one another half of their time."""
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return max(jobs(), min(2 * jobs(), memory // HOST_MEMORY))
+
+
 def linux_override() -> Path | None:
     """NVLINK2_LINUX: a Linux 7.3 tree or tarball to use instead of Debian's."""
     value = os.environ.get("NVLINK2_LINUX")
