@@ -220,8 +220,8 @@ class Archives(unittest.TestCase):
 
     def test_everything_gone(self) -> None:
         here = self.archive("a", BACKPORTS, [OLD_DEB])
-        self.emu("setup", "linux-source", status=1, NVLINK2_DEBIAN_MIRROR=here)
-        ending = self.said[self.said.index("emu: linux-source:"):]
+        self.emu("setup", "linux-source", status=cli.UNAVAILABLE, NVLINK2_DEBIAN_MIRROR=here)
+        ending = self.said[self.said.index("linux-source: there is no way left"):]
         for number, what in enumerate(("linux-source-7.3 7", "source package", "the newest linux", "the newest 7.3.N"), 1):
             self.assertRegex(ending, rf"(?m)^  {number}\. {what}.*: \S")
         for variable in ("NVLINK2_DEBIAN_MIRROR", "NVLINK2_SNAPSHOT", "NVLINK2_LINUX"):
