@@ -43,8 +43,8 @@ impl OfNode {
     ///
     /// # Safety
     ///
-    /// `next` must take NULL to begin with, or a node of which it drops a reference to continue from
-    /// there. It must return a node with a new reference, or NULL at the end.
+    /// `next` must take NULL to begin with, or a node of which it drops a reference to continue
+    /// from there. It must return a node with a new reference, or NULL at the end.
     unsafe fn any_of(
         mut next: impl FnMut(*mut bindings::device_node) -> *mut bindings::device_node,
         f: &mut dyn FnMut(&Self) -> bool,
@@ -144,8 +144,8 @@ impl Node for OfNode {
         // SAFETY: The parent is valid; `any_of` passes NULL or a child of it with a reference.
         let next = |raw| unsafe { bindings::of_get_next_child(self.0.as_ptr(), raw) };
 
-        // SAFETY: `of_get_next_child` drops the reference to the child it continues from, and returns
-        // the next child with a reference.
+        // SAFETY: `of_get_next_child` drops the reference to the child it continues from, and
+        // returns the next child with a reference.
         unsafe { Self::any_of(next, f) }
     }
 
@@ -153,8 +153,8 @@ impl Node for OfNode {
         // SAFETY: The name is valid for the call; `any_of` passes NULL or a node with a reference.
         let next = |raw| unsafe { bindings::of_find_node_with_property(raw, name.as_char_ptr()) };
 
-        // SAFETY: `of_find_node_with_property` drops the reference to the node it continues from, and
-        // returns the next node with a reference.
+        // SAFETY: `of_find_node_with_property` drops the reference to the node it continues from,
+        // and returns the next node with a reference.
         unsafe { Self::any_of(next, f) }
     }
 }

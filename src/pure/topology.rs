@@ -11,8 +11,8 @@
 //! A GPU's `ibm,npu` lists its bridges, a bridge's `ibm,gpu` names its GPU; `memory-region` and
 //! `ibm,device-tgt-addr` exist per bridge and must agree between the bridges of one GPU.
 //!
-//! Firmware makes a bridge for each link, also for those to a socket that is empty or whose GPU does
-//! not answer. Such a bridge names no GPU, and no GPU lists it: its link is not connected.
+//! Firmware makes a bridge for each link, also for those to a socket that is empty or whose GPU
+//! does not answer. Such a bridge names no GPU, and no GPU lists it: its link is not connected.
 
 use super::{
     aperture::{

@@ -31,8 +31,8 @@ struct counts {
 int counts_take(struct counts *c);
 /*
  * Prints each slab cache that has at least @objects objects more than @before, and the pages if
- * at least @pages are missing. Returns how many times in a row that is so now for what grew longest,
- * 0 if nothing grew: give the @after of one call as the @before of the next.
+ * at least @pages are missing. Returns in how many calls, one after the other, the same of them has
+ * grown, 0 if nothing grew: give the @after of one call as the @before of the next.
  */
 unsigned int counts_grown(const struct counts *before, struct counts *after, long objects,
 			  long pages);

@@ -355,8 +355,8 @@ static void *end_resets(void *arg)
 }
 
 /*
- * "" if the RAM was closed while @a asserted the reset, and @e tried to end that. Once it is asserted
- * others may deactivate it, a moment before the thread of @a has said so.
+ * "" if the RAM was closed while @a asserted the reset, and @e tried to end that. Once it is
+ * asserted others may deactivate it, a moment before the thread of @a has said so.
  */
 static const char *kept_closed(const struct testbed *tb, struct asserter *a, struct ender *e)
 {

@@ -9,8 +9,8 @@
  *
  * The environment's NVLINK2_LOAD is the number of cycles, 50 if it is not set; of races there
  * are a tenth as many, of unbinds a twentieth, but never fewer than 20. The whole load is 1000.
- * NVLINK2_LOAD_PAGES is for a kernel with KASAN, which keeps pages for what vfree() has not unmapped
- * yet: how many of them a cycle may cost.
+ * NVLINK2_LOAD_PAGES is for a kernel with KASAN, which keeps pages for what vfree() has not
+ * unmapped yet: how many of them a cycle may cost.
  */
 #define _GNU_SOURCE
 #include <stdlib.h>
@@ -100,7 +100,7 @@ static void do_rounds(struct __test_metadata *_metadata, struct testbed *tb, con
 	}
 }
 
-static void measure(struct __test_metadata *_metadata, FIXTURE_DATA(load) *self,
+static void measure(struct __test_metadata *_metadata, struct _test_data_load *self,
 		    const struct load *l)
 {
 	unsigned int i, grew = 0;

@@ -157,7 +157,7 @@ static int read_splats(void)
 		line[strcspn(line, "\n")] = '\0';
 		/* An empty string is in every line. */
 		if (*line)
-			strcpy(splats.line[splats.count++], line);
+			memcpy(splats.line[splats.count++], line, sizeof(line));
 	}
 	if (!feof(f) || !splats.count) {
 		fprintf(stderr, "# %s: %s\n", path, splats.count ? "too long" : "empty");

@@ -39,7 +39,7 @@ int sys_beside(const char *name, char *path, size_t size);
  */
 int kmsg_open(void);
 int kmsg_count(int fd, const char *needle);
-/* Part of the lines that a test causes on purpose and that read like a splat; NULL: there are none. */
+/* Part of lines that a test causes on purpose and that read like a splat; NULL: there are none. */
 extern const char *kmsg_own_line;
 /*
  * Lines since kmsg_open() that hold one of the strings of splats.txt, which is beside the program.

@@ -55,8 +55,8 @@ void *nvlink_map_bar1(const struct nvlink_gpu *gpu, __u64 offset, size_t size);
  */
 int nvlink_attach(const struct nvlink *nv, struct engine *engines);
 /*
- * Undoes it. False if a processor touched RAM of a GPU while that did not answer, since the host was
- * switched on: no guest may.
+ * Undoes it. False if a processor touched RAM of a GPU while that did not answer, since the host
+ * was switched on: no guest may.
  */
 bool nvlink_detach(const struct nvlink *nv, struct engine *engines);
 
