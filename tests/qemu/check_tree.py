@@ -4,10 +4,14 @@
 
     check_tree.py print BOOT.dtb                  the part, as text
     check_tree.py check EXPECTED BOOT.dtb         exit status 1 if it differs
+    check_tree.py recording REAL.dts BOOT.dtb     the same, from a real machine
 
 BOOT.dtb is /sys/firmware/fdt of the emulated host.  The part is what a driver
 sees of NPUs, bridges, GPUs, their slots and their memory; phandles are shown as
 the nodes they name, as their numbers depend on the rest of the tree.
+
+REAL.dts is skiboot's recording of a Redbud, hdata/test/op920.wsp.dts in its
+source: what firmware tells OPAL, which passes it on.
 
 With --mutations the text is what mutations.py can do to that part: name, node,
 property and its new value, separated by tabs.
@@ -15,6 +19,7 @@ property and its new value, separated by tabs.
 
 import argparse
 import difflib
+import subprocess
 import sys
 
 import libfdt
@@ -88,6 +93,61 @@ def changes(tree):
         yield "\t".join([change.name, change.path, change.property, value])
 
 
+# The parts of the machine that the recording and ours have in common, by "compatible".
+RECORDED = {"ibm,power9-npu", "ibm,npu-link", "ibm,power9-nest-mmu"}
+# What a node may lack that is in the recording: phandles, and of PCIe slots what QEMU has not:
+# lanes, and that cards can be plugged in.
+UNTOLD = {"phandle", "ibm,pcie-slot", "upstream-port", "lane-mask", "ibm,pluggable"}
+
+
+def names_of(tree, path):
+    """What the node is compatible with."""
+    return set((tree.get(path, "compatible") or b"").decode().split("\0"))
+
+
+def counterparts(real, ours):
+    """Pairs of nodes, in REAL and in OURS, that have to say the same."""
+    for path in real.walk():
+        if RECORDED & names_of(real, path):
+            yield path, path
+    for path in ours.children("/ibm,pcie-slots"):
+        yield path, path
+        # Switches are of different makers, which is in the names; their ports count.
+        (theirs,), (switch,) = real.children(path), ours.children(path)
+        known = {port.rpartition("/")[2]: port for port in real.children(theirs)}
+        for port in ours.children(switch):
+            if label := known.get(port.rpartition("/")[2]):
+                yield label, port
+
+
+def differences(real, ours):
+    """What OURS, the tree of a Redbud, says otherwise than REAL, as text."""
+    count = 0
+    for there, here in counterparts(real, ours):
+        count += 1
+        try:
+            found = ours.properties(here)
+        except KeyError:
+            yield f"{here}: there is no such node"
+            continue
+        for name, wanted in sorted(real.properties(there).items()):
+            if name not in found and name not in UNTOLD:
+                yield f"{here}: no {name}"
+            elif name in found and name not in PHANDLES | {"phandle"} and found[name] != wanted:
+                yield f"{here}: {name} is {show(ours, {}, name, found[name])}, " \
+                      f"and {show(real, {}, name, wanted)} in the recording"
+    # Of each chip the NPU, its six links, the nest MMU, a host bridge and two sockets.
+    if count != 2 * 11:
+        yield f"the trees have {count} nodes in common"
+
+
+def load_source(path):
+    """The tree of a source file."""
+    done = subprocess.run(["dtc", "-q", "-I", "dts", "-O", "dtb", path],
+                          stdout=subprocess.PIPE, check=True)
+    return Tree(done.stdout)
+
+
 def load(path):
     with open(path, "rb") as file:
         return Tree(file.read())
@@ -108,8 +168,16 @@ def main():
                                    help="compare it with a file")
     checking.add_argument("expected", metavar="EXPECTED")
     checking.add_argument("tree", metavar="BOOT.dtb")
+    recording = commands.add_parser(
+        "recording", help="compare it with what a real machine's firmware says")
+    recording.add_argument("source", metavar="REAL.dts")
+    recording.add_argument("tree", metavar="BOOT.dtb")
     options = parser.parse_args()
     try:
+        if options.command == "recording":
+            found = list(differences(load_source(options.source), load(options.tree)))
+            print("\n".join(found or ["as recorded"]))
+            return 1 if found else 0
         found = list(options.lines(load(options.tree)))
         if options.command == "print":
             print("\n".join(found))
@@ -117,7 +185,7 @@ def main():
         with open(options.expected, encoding="utf-8") as file:
             expected = [line for line in file.read().splitlines()
                         if not line.startswith("#")]
-    except (OSError, libfdt.FdtException, KeyError) as error:
+    except (OSError, libfdt.FdtException, KeyError, subprocess.CalledProcessError) as error:
         sys.exit(f"check_tree.py: {error}")
     difference = list(difflib.unified_diff(expected, found, options.expected,
                                            options.tree, n=1, lineterm=""))

@@ -2,14 +2,16 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The emulated Witherspoon: QEMU's arguments and the firmware's input tree.
 
-QEMU's powernv9 machine has the processor, the PHBs and one NPU2 per chip; what
-makes it a Witherspoon ("Sequoia", three GPUs with two NVLinks each per chip) is
-the switch and the GPUs on the command line and what Hostboot would tell OPAL
-in the device tree.  Both are tables in this file.
+QEMU's powernv9-witherspoon machine has the processors, the PHBs and one NPU2 per
+chip; what makes a board of it is the switch and the GPUs on the command line and
+what Hostboot would tell OPAL in the device tree.  Both are tables in this file:
+"redbud", air-cooled, has two GPUs with three NVLinks each per chip, "sequoia",
+water-cooled, three with two.
 
-    machine.py args --gpus 3                      one argument per line
+    machine.py args --machine redbud --chips 2    one argument per line
     machine.py guest-args                         the same of a pseries guest
-    machine.py tree --gpus 3 --append TEXT [--initrd FILE] IN.dtb OUT.dtb
+    machine.py tree --machine redbud --chips 2 --append TEXT [--initrd FILE] \
+        IN.dtb OUT.dtb
 
 OPAL makes the NVLink2 nodes itself.  To show Linux bad ones, take the tree of a
 good boot (/sys/firmware/fdt), change it and give it to the kernel behind OPAL's
@@ -22,6 +24,7 @@ back:
 
 import argparse
 import sys
+from dataclasses import dataclass
 
 import libfdt
 
@@ -31,14 +34,111 @@ from devtree import U64, Tree
 
 # -- topology ----------------------------------------------------------------
 
-GPUS_PER_CHIP = 3
-LINKS_PER_GPU = 2
-LINKS_PER_CHIP = GPUS_PER_CHIP * LINKS_PER_GPU
+@dataclass(frozen=True)
+class Board:
+    """How the GPUs of a board are wired to each chip."""
+    name: str
+    gpus: int
+    # Of each link: "ibm,link-speed" in bits per second, and NVIDIA's code for it.
+    bps: int
+    speed: int
+
+    @property
+    def links(self):
+        """Links of each GPU."""
+        return len(LINKS) // self.gpus
+
+    def sockets(self, chips):
+        """Labels of the sockets, by chip."""
+        return [[f"GPU{chip * SOCKETS + index}" for index in range(self.gpus)]
+                for chip in range(chips)]
+
+
+# skiboot has a recording of a real Redbud, hdata/test/op920.wsp.dts, and test_machine.py
+# compares with it.  Of a Sequoia none is public; that its links are on the same lanes, and its
+# GPUs behind the same switches (which the recording has ports for), is assumed.
+BOARDS = {board.name: board for board in (
+    Board("redbud", gpus=2, bps=25_781_250_000, speed=8),
+    Board("sequoia", gpus=3, bps=25_000_000_000, speed=9),
+)}
+
+# Labels count three sockets for each chip, whether they are there or not.
+SOCKETS = 3
+
+# The PHYs of OBUS 0 and 3, as OPAL accesses them: by indirect SCOM.
+OBUS0, OBUS3 = 0x8000000009010c3f, 0x800000000c010c3f
+
+# Links of a chip: PHY, its lanes, and the brick as the chip's documents count.
+LINKS = (
+    (OBUS0, 0xf1e000, 0x0),
+    (OBUS0, 0x0e1870, 0x1),
+    (OBUS0, 0x00078f, 0x2),
+    (OBUS3, 0x00078f, 0x9),
+    (OBUS3, 0x0e1870, 0xa),
+    (OBUS3, 0xf1e000, 0xb),
+)
+
+
+@dataclass(frozen=True)
+class Switch:
+    """The PCIe switch that a chip's GPUs are behind."""
+    phb: int
+    # Device numbers of the ports of the sockets.
+    ports: tuple[int, ...]
+    # Of a port to something else, which takes a bus before the GPUs'.
+    other: int | None = None
+
+
+# By chip.  GPUs are on 0004:04:00.0 and on, and 0035:03:00.0 and on.
+SWITCHES = (
+    Switch(phb=4, ports=(0xa, 0xb, 0xc), other=0x9),
+    Switch(phb=5, ports=(0x4, 0x5, 0xd)),
+)
+
+
+@dataclass(frozen=True)
+class Machine:
+    """A board with one chip or two, and what its sockets hold."""
+    board: Board
+    chips: int
+    # Labels of sockets without a card, and of those whose card does not answer.
+    empty: frozenset[str] = frozenset()
+    dead: frozenset[str] = frozenset()
+    # GPU memory from 4 TiB up, and not from there down.
+    small_map: bool = False
+
+    def __post_init__(self):
+        if self.chips not in (1, 2):
+            raise ValueError(f"a {self.board.name} has 1 or 2 chips, not {self.chips}")
+        known = {label for chip in self.sockets() for label in chip}
+        for label in sorted((self.empty | self.dead) - known):
+            raise ValueError(f"there is no socket {label}; there are {', '.join(sorted(known))}")
+
+    def sockets(self):
+        """Labels of the sockets, by chip."""
+        return self.board.sockets(self.chips)
+
+    def present(self):
+        """What the OCCs know of the sockets, as QEMU's machine takes it: 4 bits for each chip."""
+        return sum(1 << (4 * chip + index)
+                   for chip, labels in enumerate(self.sockets())
+                   for index, label in enumerate(labels) if label not in self.empty)
+
+
+def by_gpus(gpus):
+    """Board and chips of the machine that has GPUS GPUs when all sockets are full."""
+    for board in BOARDS.values():
+        if gpus % board.gpus == 0 and gpus // board.gpus in (1, 2):
+            return board, gpus // board.gpus
+    raise ValueError(f"a Redbud has 2 or 4 GPUs, a Sequoia 3 or 6, not {gpus}")
+
+
+# From one chip's number to the next one's.
+CHIP_STRIDE = 8
 
 # PHBs of one powernv9 chip; QEMU numbers the root buses pcie.0, pcie.1, ...
 # through all chips.
 PHBS_PER_CHIP = 6
-GPU_PHB = 0
 SERIAL_PHB = 1
 DISK_PHBS = (2, 3)
 
@@ -61,15 +161,40 @@ XSCOM_BASE = 0x603fc00000000
 SWITCH_VENDOR, SWITCH_UPSTREAM = 0x104c, 0x8232
 
 
-def chips(gpus):
-    """Number of processor chips that GPUS (3 or 6) need."""
-    if gpus not in (GPUS_PER_CHIP, 2 * GPUS_PER_CHIP):
-        raise ValueError(f"a Sequoia has 3 or 6 GPUs, not {gpus}")
-    return gpus // GPUS_PER_CHIP
+def xscom(chip):
+    """Path of a chip's XSCOM node."""
+    return f"/xscom@{XSCOM_BASE + (chip * CHIP_STRIDE << CHIP_SHIFT):x}"
 
 
-def qemu_args(gpus, memory="4G", gpu_ram="16G", icount=False, disks=()):
-    """QEMU's arguments for GPUS GPUs, without firmware, kernel and tree.
+def switch_args(machine, chip, gpu_ram):
+    """QEMU's arguments for a chip's switch and what is behind it."""
+    switch, links = SWITCHES[chip], machine.board.links
+    args = ["-device",
+            f"x3130-upstream,id=plx{chip},bus=pcie.{chip * PHBS_PER_CHIP + switch.phb}"]
+
+    def port(name, addr):
+        # A socket has no switch of its own. Had it one, OPAL would use it for a fundamental
+        # reset, and QEMU takes a card out of a slot that is switched off.
+        return ["-device",
+                f"xio3130-downstream,id={name},bus=plx{chip},port={addr},"
+                f"chassis={SWITCH_CHASSIS + chip},slot={addr},addr={addr:#x},"
+                f"power_controller_present=off"]
+
+    if switch.other is not None:
+        args += port(f"other{chip}", switch.other)
+    for index, label in enumerate(machine.sockets()[chip]):
+        gpu = chip * machine.board.gpus + index
+        args += port(f"slot{gpu}", switch.ports[index])
+        if label not in machine.empty | machine.dead:
+            bricks = ((1 << links) - 1) << (index * links)
+            args += ["-device",
+                     f"nvlink2-v100,id=gpu{gpu},bus=slot{gpu},"
+                     f"npu=/machine/chip[{chip}]/npu,bricks={bricks:#x},ram-size={gpu_ram}"]
+    return args
+
+
+def qemu_args(machine, memory="4G", gpu_ram="16G", icount=False, disks=()):
+    """QEMU's arguments for MACHINE, without firmware, kernel and tree.
 
     With ICOUNT an instruction takes a nanosecond of the machine's time, and
     waiting takes none of ours.
@@ -79,12 +204,12 @@ def qemu_args(gpus, memory="4G", gpu_ram="16G", icount=False, disks=()):
     -device virtserialport,bus=emu-serial.0,... for each.  Consoles (-serial),
     -L, -kernel, -initrd and -dtb are the caller's too.
     """
-    count = chips(gpus)
     args = [
-        "-M", "powernv9",
+        "-M", f"powernv9-witherspoon,gpus-present={machine.present():#x}",
+        *(["-global", "pnv-npu2.small-memory-map=on"] if machine.small_map else []),
         *(["-accel", "tcg,thread=single", "-icount", "shift=0,sleep=off"]
           if icount else ["-accel", "tcg,thread=multi"]),
-        "-smp", f"2,sockets={count},cores={2 // count},threads=1",
+        "-smp", f"2,sockets={machine.chips},cores={2 // machine.chips},threads=1",
         "-m", memory,
         "-display", "none",
         "-nic", "none",
@@ -99,24 +224,8 @@ def qemu_args(gpus, memory="4G", gpu_ram="16G", icount=False, disks=()):
             "-drive", f"if=none,id=disk{number},format=raw,snapshot=on,file={name}",
             "-device", f"virtio-blk-pci,drive=disk{number},bus=pcie.{phb}",
         ]
-    for chip in range(count):
-        bus = chip * PHBS_PER_CHIP + GPU_PHB
-        args += ["-device", f"x3130-upstream,id=plx{chip},bus=pcie.{bus}"]
-        for index in range(GPUS_PER_CHIP):
-            gpu = chip * GPUS_PER_CHIP + index
-            bricks = ((1 << LINKS_PER_GPU) - 1) << (index * LINKS_PER_GPU)
-            # A socket has no switch of its own. Had it one, OPAL would use it for a fundamental
-            # reset, and QEMU takes a card out of a slot that is switched off.
-            args += [
-                "-device",
-                f"xio3130-downstream,id=slot{gpu},bus=plx{chip},port={index},"
-                f"chassis={SWITCH_CHASSIS + chip},slot={index},addr={index},"
-                f"power_controller_present=off",
-                "-device",
-                f"nvlink2-v100,id=gpu{gpu},bus=slot{gpu},"
-                f"npu=/machine/chip[{chip}]/npu,bricks={bricks:#x},"
-                f"ram-size={gpu_ram}",
-            ]
+    for chip in range(machine.chips):
+        args += switch_args(machine, chip, gpu_ram)
     return args
 
 
@@ -136,7 +245,9 @@ def guest_args(memory="2G"):
         "-vga", "none",
         "-nic", "none",
         "-device", "virtio-serial-pci,id=emu-serial",
-        "-device", "pci-testdev",
+        # In an IOMMU group of its own, so that VFIO can have it.
+        "-device", "spapr-pci-host-bridge,index=1,id=pci.1",
+        "-device", "pci-testdev,bus=pci.1.0",
     ]
 
 
@@ -149,21 +260,6 @@ CPU = {
         [0x0000000c, 0xa0000010, 0x20000015, 0x4000001e],
 }
 
-# Lane masks and OBUS chiplet of the six links of a Sequoia chip.
-LINK_PHY = [
-    (0x9010c3f, 0x0f1e000),
-    (0x9010c3f, 0xf0e1e00),
-    (0x9010c3f, 0x0001e0f),
-    (0xa010c3f, 0x0f1e000),
-    (0xa010c3f, 0x0001e0f),
-    (0xa010c3f, 0x0001e0f),
-]
-
-LINK_SPEED_BPS = 25_000_000_000
-# Encoding of the vendor's: 9 = 25 Gbit/s per lane.
-NVIDIA_LINK_SPEED = 9
-
-
 # The nest MMU, which firmware tells where the kernel's partition table is.
 NMMU = {
     "compatible": "ibm,power9-nest-mmu",
@@ -171,90 +267,100 @@ NMMU = {
 }
 
 
-def npu_node(chip):
-    """The NPU as Hostboot describes it to OPAL, six links to three GPUs."""
+def npu_node(machine, chip):
+    """The NPU as Hostboot describes it to OPAL, with six links."""
+    board, labels = machine.board, machine.sockets()[chip]
     node = {
         "compatible": "ibm,power9-npu",
-        "reg": [0x5011000, 0x2c00],
+        "reg": [0x5011000, 0x2c],
         "#address-cells": 1,
         "#size-cells": 0,
         "ibm,npu-index": chip,
-        "ibm,npu-links": LINKS_PER_CHIP,
+        "ibm,npu-links": len(LINKS),
     }
-    for link, (phy, lanes) in enumerate(LINK_PHY):
-        group = link // LINKS_PER_GPU
+    for link, (phy, lanes, brick) in enumerate(LINKS):
+        group = link // board.links
         node[f"link@{link}"] = {
             "reg": link,
             "compatible": "ibm,npu-link",
             "ibm,npu-link-index": link,
+            "ibm,workbook-link-id": 2 * link + 1,
             "ibm,npu-phy": U64(phy),
             "ibm,npu-lane-mask": lanes,
+            "ibm,npu-brick-id": brick,
             "ibm,npu-group-id": group,
-            "ibm,link-speed": U64(LINK_SPEED_BPS),
-            "nvidia,link-speed": NVIDIA_LINK_SPEED,
-            "ibm,slot-label": f"GPU{chip * GPUS_PER_CHIP + group}",
+            "ibm,slot-label": labels[group],
+            "ibm,link-speed": U64(board.bps),
+            "nvidia,link-speed": board.speed,
         }
     return node
 
 
-def slot_node(chip):
+def slot_node(machine, chip):
     """The PCIe slots behind the chip's switch; OPAL matches their labels with
     those of the links."""
+    switch = SWITCHES[chip]
+    ports = {
+        f"down-port@{port:x}": {
+            "compatible": "ibm,pcie-port",
+            "reg": port,
+            "ibm,slot-label": label,
+        }
+        for port, label in zip(switch.ports, machine.sockets()[chip])
+    }
+    if switch.other is not None:
+        # Without a label OPAL takes it for a slot, and keeps four more buses for cards.
+        ports[f"down-port@{switch.other:x}"] = {
+            "compatible": "ibm,pcie-port",
+            "reg": switch.other,
+            "ibm,slot-label": "BUILTIN",
+        }
     return {
         "compatible": ["ibm,pcie-port", "ibm,pcie-root-port"],
-        "reg": [chip, GPU_PHB],
+        "reg": [chip * CHIP_STRIDE, switch.phb],
         "#address-cells": 2,
         "#size-cells": 0,
-        "ibm,slot-label": "PLX" if chip == 0 else f"PLX{chip}",
+        "ibm,chip-id": chip * CHIP_STRIDE,
         f"switch-up@{SWITCH_VENDOR:x},{SWITCH_UPSTREAM:x}": {
             "compatible": "ibm,pcie-switch-up",
             "reg": [SWITCH_VENDOR, SWITCH_UPSTREAM],
             "#address-cells": 1,
             "#size-cells": 0,
-            **{
-                f"down-port@{port}": {
-                    "compatible": "ibm,pcie-port",
-                    "reg": port,
-                    "ibm,slot-label": f"GPU{chip * GPUS_PER_CHIP + port}",
-                }
-                for port in range(GPUS_PER_CHIP)
-            },
+            **ports,
         },
     }
 
 
-def edits(gpus):
+def edits(machine):
     """What to merge into QEMU's tree: {path: {property or child: value}}."""
-    count = chips(gpus)
     tree = {
         "/": {
             "compatible": ["ibm,witherspoon", "ibm,powernv"],
             "ibm,pcie-slots": {
                 "#address-cells": 2,
                 "#size-cells": 0,
-                **{f"root-complex@{chip:x},{GPU_PHB}": slot_node(chip)
-                   for chip in range(count)},
+                **{f"root-complex@{chip * CHIP_STRIDE:x},{SWITCHES[chip].phb}":
+                   slot_node(machine, chip) for chip in range(machine.chips)},
             },
         },
     }
-    for chip in range(count):
-        xscom = f"/xscom@{XSCOM_BASE + (chip << CHIP_SHIFT):x}"
-        tree[xscom] = {"npu@5011000": npu_node(chip), "nmmu@5012c40": NMMU}
+    for chip in range(machine.chips):
+        tree[xscom(chip)] = {"npu@5011000": npu_node(machine, chip), "nmmu@5012c40": NMMU}
         # QEMU counts I2C engines from 1, the platform code of OPAL from 0.
-        tree[f"{xscom}/i2cm@a1000/i2c-bus@4"] = {
-            "ibm,port-name": f"p8_{chip:08x}_e1p4",
+        tree[f"{xscom(chip)}/i2cm@a1000/i2c-bus@4"] = {
+            "ibm,port-name": f"p8_{chip * CHIP_STRIDE:08x}_e1p4",
         }
     return tree
 
 
-def make_tree(base_dtb, gpus, bootargs="", initrd=None):
-    """Turn QEMU's own tree (-M powernv9,dumpdtb=) into a Witherspoon's.
+def make_tree(base_dtb, machine, bootargs="", initrd=None):
+    """Turn QEMU's own tree (-M powernv9-witherspoon,dumpdtb=) into MACHINE's.
 
     BASE_DTB and the result are flattened trees (bytes).  INITRD is the range
     (first byte, byte after the last) where QEMU loads -initrd, or None.
     """
     tree = Tree(base_dtb)
-    for path, content in edits(gpus).items():
+    for path, content in edits(machine).items():
         tree.merge(path, content)
     for cpu in tree.children("/cpus"):
         tree.merge(cpu, CPU)
@@ -285,7 +391,7 @@ def make_shim(kernel, boot_dtb, names, bootargs, initrd=None):
     """A vmlinux that starts with the tree BOOT_DTB after the named mutations.
 
     KERNEL, BOOT_DTB and the result are bytes.  BOOT_DTB is what OPAL gave a
-    kernel on the same machine: same number of GPUs, memory and processors.
+    kernel on the same machine: same board, sockets, memory and processors.
     """
     tree = Tree(boot_dtb)
     mutations.mutate(tree, names)
@@ -295,8 +401,17 @@ def make_shim(kernel, boot_dtb, names, bootargs, initrd=None):
 
 # -- command line ------------------------------------------------------------
 
+def machine_of(options):
+    """The machine that the command line says."""
+    board, chips = BOARDS[options.machine], options.chips
+    if options.gpus:
+        board, chips = by_gpus(options.gpus)
+    return Machine(board, chips, frozenset(options.empty), frozenset(options.dead),
+                   options.small_memory_map)
+
+
 def cmd_args(options):
-    print("\n".join(qemu_args(options.gpus, gpu_ram=options.gpu_ram,
+    print("\n".join(qemu_args(machine_of(options), gpu_ram=options.gpu_ram,
                               icount=options.icount, disks=options.disk)))
 
 
@@ -316,7 +431,7 @@ def write(path, data):
 
 def cmd_tree(options):
     initrd = initrd_range(options.initrd) if options.initrd else None
-    write(options.output, make_tree(read(options.input), options.gpus,
+    write(options.output, make_tree(read(options.input), machine_of(options),
                                     options.append, initrd))
 
 
@@ -338,12 +453,22 @@ def parser():
     top = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
     commands = top.add_subparsers(required=True, metavar="COMMAND")
 
-    gpus = argparse.ArgumentParser(add_help=False)
-    gpus.add_argument("--gpus", type=int, default=GPUS_PER_CHIP,
-                      choices=(GPUS_PER_CHIP, 2 * GPUS_PER_CHIP),
-                      help="number of GPUs, three per chip (default: 3)")
+    which = argparse.ArgumentParser(add_help=False)
+    which.add_argument("--machine", choices=BOARDS, default="redbud",
+                       help="the board (default: redbud)")
+    which.add_argument("--chips", type=int, choices=(1, 2), default=2,
+                       help="processor chips (default: 2)")
+    which.add_argument("--gpus", type=int, choices=(2, 3, 4, 6),
+                       help="instead of both: 2 or 4 is a Redbud with one chip or two, "
+                       "3 or 6 a Sequoia")
+    which.add_argument("--empty", action="append", default=[], metavar="LABEL",
+                       help="the socket has no card; may be repeated")
+    which.add_argument("--dead", action="append", default=[], metavar="LABEL",
+                       help="the card in the socket does not answer; may be repeated")
+    which.add_argument("--small-memory-map", action="store_true",
+                       help="GPU memory is from 4 TiB up, and not from there down")
 
-    args = commands.add_parser("args", parents=[gpus],
+    args = commands.add_parser("args", parents=[which],
                                help="print QEMU's arguments, one per line")
     args.add_argument("--disk", action="append", default=[], metavar="FILE",
                       help="a raw disk image; may be repeated")
@@ -363,10 +488,10 @@ def parser():
     chosen.add_argument("--initrd", metavar="FILE",
                         help="the file QEMU is given with -initrd")
 
-    tree = commands.add_parser("tree", parents=[gpus, chosen],
+    tree = commands.add_parser("tree", parents=[which, chosen],
                                help="make the firmware's input tree")
     tree.add_argument("input", metavar="IN.dtb",
-                      help="dumped by -M powernv9,dumpdtb=IN.dtb")
+                      help="dumped by -M ...,dumpdtb=IN.dtb")
     tree.add_argument("output", metavar="OUT.dtb", help="for -dtb")
     tree.set_defaults(run=cmd_tree)
 

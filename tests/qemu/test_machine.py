@@ -7,6 +7,7 @@ import unittest
 
 import libfdt
 
+import check_tree
 import machine
 import mutations
 import shim
@@ -21,6 +22,16 @@ def empty():
     return Tree(bytes(blob))
 
 
+def redbud(chips=2, **sockets):
+    """A Redbud."""
+    return machine.Machine(machine.BOARDS["redbud"], chips, **sockets)
+
+
+def all_machines():
+    """Both boards with one chip and with two."""
+    return [machine.Machine(board, chips) for board in machine.BOARDS.values() for chips in (1, 2)]
+
+
 def base(chips=1):
     """What machine.make_tree() needs of QEMU's tree."""
     tree = empty()
@@ -31,7 +42,7 @@ def base(chips=1):
     })
     for chip in range(chips):
         tree.merge("/", {
-            f"xscom@{machine.XSCOM_BASE + (chip << 42):x}": {
+            machine.xscom(chip).lstrip("/"): {
                 "i2cm@a1000": {"i2c-bus@4": {"ibm,port-name": "wrong"}},
             },
         })
@@ -81,23 +92,51 @@ class Machine(unittest.TestCase):
     """The arguments and the input tree."""
 
     def test_gpus_have_their_own_bricks(self):
-        for count in (3, 6):
-            devices = [arg for arg in machine.qemu_args(count)
-                       if arg.startswith("nvlink2-v100")]
-            self.assertEqual(len(devices), count)
-            wired = {(dict(item.split("=") for item in arg.split(",")[1:])
-                      ["npu"],
-                      dict(item.split("=") for item in arg.split(",")[1:])
-                      ["bricks"]) for arg in devices}
-            self.assertEqual(len(wired), count)
+        for which in all_machines():
+            devices = [dict(item.split("=") for item in arg.split(",")[1:])
+                       for arg in machine.qemu_args(which) if arg.startswith("nvlink2-v100")]
+            self.assertEqual(len(devices), which.board.gpus * which.chips)
+            for chip in range(which.chips):
+                bricks = [int(device["bricks"], 16) for device in devices
+                          if device["npu"] == f"/machine/chip[{chip}]/npu"]
+                # Each of the six has one GPU.
+                self.assertEqual(sum(bricks), 0x3f)
+                self.assertEqual({brick.bit_count() for brick in bricks}, {which.board.links})
 
-    def test_other_numbers_of_gpus(self):
-        for count in (0, 1, 4, 7):
+    def test_short_form(self):
+        self.assertEqual([(board.name, chips) for board, chips in map(machine.by_gpus, (2, 4, 3, 6))],
+                         [("redbud", 1), ("redbud", 2), ("sequoia", 1), ("sequoia", 2)])
+        for count in (0, 1, 5, 7, 8, 12):
             with self.assertRaises(ValueError):
-                machine.qemu_args(count)
+                machine.by_gpus(count)
+        with self.assertRaises(ValueError):
+            redbud(chips=3)
+
+    def test_empty_and_dead_sockets(self):
+        whole = redbud()
+        self.assertEqual(whole.sockets(), [["GPU0", "GPU1"], ["GPU3", "GPU4"]])
+        self.assertEqual(whole.present(), 0x33)
+        for how, present in (("empty", 0x31), ("dead", 0x33)):
+            which = redbud(**{how: frozenset(["GPU1"])})
+            self.assertEqual(which.present(), present)
+            args = machine.qemu_args(which)
+            self.assertIn(f"powernv9-witherspoon,gpus-present={present:#x}", args)
+            gpus = [arg.partition("id=")[2].partition(",")[0] for arg in args
+                    if arg.startswith("nvlink2-v100")]
+            self.assertEqual(gpus, ["gpu0", "gpu2", "gpu3"])
+            # The board and what firmware says of it are the same.
+            self.assertEqual(machine.edits(which), machine.edits(whole))
+        for label in ("GPU2", "GPU5", "gpu0", ""):
+            with self.assertRaises(ValueError):
+                redbud(empty=frozenset([label]))
+
+    def test_memory_map(self):
+        wanted = "pnv-npu2.small-memory-map=on"
+        self.assertNotIn(wanted, machine.qemu_args(redbud()))
+        self.assertIn(wanted, machine.qemu_args(redbud(small_map=True)))
 
     def test_instructions_are_counted_by_one_thread(self):
-        plain, counting = (machine.qemu_args(3, icount=icount)
+        plain, counting = (machine.qemu_args(redbud(), icount=icount)
                            for icount in (False, True))
         self.assertNotIn("-icount", plain)
         self.assertIn("-icount", counting)
@@ -111,7 +150,7 @@ class Machine(unittest.TestCase):
         self.assertNotIn("-dtb", args)
 
     def test_disks(self):
-        args = machine.qemu_args(3, disks=["/a", "/b,c"])
+        args = machine.qemu_args(redbud(), disks=["/a", "/b,c"])
         drives = [arg for arg in args if arg.startswith("if=none")]
         self.assertEqual([arg.partition("file=")[2] for arg in drives],
                          ["/a", "/b,,c"])
@@ -119,13 +158,13 @@ class Machine(unittest.TestCase):
         self.assertTrue(all("snapshot=on" in arg for arg in drives))
         buses = [arg.partition("bus=")[2] for arg in args
                  if arg.startswith(("virtio-", "x3130"))]
-        self.assertEqual(len(set(buses)), 4)
+        self.assertEqual(len(set(buses)), 5)
         with self.assertRaises(ValueError):
-            machine.qemu_args(3, disks=["/a"] * 3)
+            machine.qemu_args(redbud(), disks=["/a"] * 3)
 
     def test_tree(self):
-        for count in (3, 6):
-            tree = Tree(machine.make_tree(base(count // 3), count, "quiet",
+        for which in all_machines():
+            tree = Tree(machine.make_tree(base(which.chips), which, "quiet",
                                           (0x28000000, 0x28000123)))
             self.assertEqual(tree.get("/", "compatible"),
                              b"ibm,witherspoon\0ibm,powernv\0")
@@ -137,21 +176,22 @@ class Machine(unittest.TestCase):
                                "ibm,processor-radix-AP-encodings")),
                 [0x0c, 0xa0000010, 0x20000015, 0x4000001e])
             # A link has the label of the slot its GPU sits in.
-            slots = {tree.get(path, "ibm,slot-label"): path
+            slots = [tree.get(path, "ibm,slot-label")
                      for path in tree.walk("/ibm,pcie-slots")
-                     if "down-port" in path}
-            links = [path for path in tree.walk() if "/link@" in path]
-            self.assertEqual(len(slots), count)
-            self.assertEqual(len(links), 2 * count)
-            labels = [tree.get(path, "ibm,slot-label") for path in links]
-            for label in slots:
-                self.assertEqual(labels.count(label), 2)
-            for chip in range(count // 3):
-                xscom = f"/xscom@{machine.XSCOM_BASE + (chip << 42):x}"
+                     if "down-port" in path]
+            links = [tree.get(path, "ibm,slot-label")
+                     for path in tree.walk() if "/link@" in path]
+            sockets = {label.encode() + b"\0" for chip in which.sockets() for label in chip}
+            self.assertEqual(set(slots) - {b"BUILTIN\0"}, sockets)
+            self.assertEqual(len(links), 6 * which.chips)
+            for label in sockets:
+                self.assertEqual(links.count(label), which.board.links)
+            for chip in range(which.chips):
+                xscom = machine.xscom(chip)
                 self.assertEqual(
                     tree.get(f"{xscom}/i2cm@a1000/i2c-bus@4",
                              "ibm,port-name"),
-                    f"p8_{chip:08x}_e1p4\0".encode())
+                    f"p8_{8 * chip:08x}_e1p4\0".encode())
                 # Without it OPAL does not know the nest MMU of the chip.
                 self.assertEqual(
                     tree.get(f"{xscom}/nmmu@5012c40", "compatible"),
@@ -165,6 +205,40 @@ class Machine(unittest.TestCase):
         tree.merge("/", {"b": {}, "a": {"x": 1, "w": 2}})
         self.assertEqual(tree.children("/"), ["/b", "/a"])
         self.assertEqual(list(tree.properties("/a")), ["x", "w"])
+
+
+# What skiboot's parser made of the HDAT of a real Redbud; the root has QEMU's source.
+RECORDING = "/made/qemu/source/roms/skiboot/hdata/test/op920.wsp.dts"
+
+
+class Recording(unittest.TestCase):
+    """What OPAL is told of a Redbud is what a real one's firmware says, wherever that says it."""
+
+    def test_redbud(self):
+        real = check_tree.load_source(RECORDING)
+        ours = Tree(machine.make_tree(base(2), redbud()))
+        self.assertEqual(list(check_tree.differences(real, ours)), [])
+
+    def test_each_difference_is_seen(self):
+        real = check_tree.load_source(RECORDING)
+        blob = machine.make_tree(base(2), redbud())
+        link = f"{machine.xscom(1)}/npu@5011000/link@4"
+        for name in ("ibm,npu-phy", "ibm,npu-lane-mask", "ibm,link-speed", "ibm,slot-label"):
+            for value in (None, b"\0\0\0\x2a"):
+                ours = Tree(blob)
+                if value is None:
+                    ours.delete(link, name)
+                else:
+                    ours.set(link, name, value)
+                (said,) = check_tree.differences(real, ours)
+                self.assertTrue(said.startswith(f"{link}: ") and name in said, said)
+        ours = Tree(blob)
+        ours.set("/ibm,pcie-slots/root-complex@8,5/switch-up@104c,8232/down-port@4",
+                 "ibm,slot-label", "GPU4")
+        self.assertEqual(len(list(check_tree.differences(real, ours))), 1)
+        sequoia = machine.Machine(machine.BOARDS["sequoia"], 2)
+        ours = Tree(machine.make_tree(base(2), sequoia))
+        self.assertLess(12, len(list(check_tree.differences(real, ours))))
 
 
 class Mutations(unittest.TestCase):

@@ -301,6 +301,9 @@ static void v100_realize(PCIDevice *pdev, Error **errp)
         return;
     }
 
+    if (s->ram_size >= V100_32G_RAM_SIZE) {
+        pci_config_set_device_id(pdev->config, V100_32G_PCI_DEVICE_ID);
+    }
     memory_region_init_io(&s->regs, obj, &v100_regs_ops, s,
                           "nvlink2-v100-regs", V100_BAR0_SIZE);
     memory_region_init_io(&s->bar3, obj, &v100_bar3_ops, s,

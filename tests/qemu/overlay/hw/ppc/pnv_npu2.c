@@ -224,21 +224,30 @@ static void npu2_unanswered(PnvNpu2Brick *brick, hwaddr offset, bool write)
     npu2_fence_brick(brick);
 }
 
-static uint64_t npu2_nothing_read(void *opaque, hwaddr addr, unsigned size)
+/* An error is a machine check for the CPU */
+static MemTxResult npu2_nothing_result(const PnvNpu2Brick *brick)
 {
-    npu2_unanswered(opaque, addr, false);
-    return MAKE_64BIT_MASK(0, size * 8);
+    return brick->npu->machine_checks ? MEMTX_ERROR : MEMTX_OK;
 }
 
-static void npu2_nothing_write(void *opaque, hwaddr addr, uint64_t val,
-                               unsigned size)
+static MemTxResult npu2_nothing_read(void *opaque, hwaddr addr, uint64_t *val,
+                                     unsigned size, MemTxAttrs attrs)
+{
+    npu2_unanswered(opaque, addr, false);
+    *val = MAKE_64BIT_MASK(0, size * 8);
+    return npu2_nothing_result(opaque);
+}
+
+static MemTxResult npu2_nothing_write(void *opaque, hwaddr addr, uint64_t val,
+                                      unsigned size, MemTxAttrs attrs)
 {
     npu2_unanswered(opaque, addr, true);
+    return npu2_nothing_result(opaque);
 }
 
 static const MemoryRegionOps npu2_nothing_ops = {
-    .read = npu2_nothing_read,
-    .write = npu2_nothing_write,
+    .read_with_attrs = npu2_nothing_read,
+    .write_with_attrs = npu2_nothing_write,
     .valid.min_access_size = 1,
     .valid.max_access_size = 8,
     .valid.unaligned = true,
@@ -1102,16 +1111,19 @@ static const MemoryRegionOps npu2_xscom_ops = {
 
 /*
  * The PowerBus centre registers tell firmware how the memory map was set up:
- * zero selects the large map, with GPU memory below 4 TiB.
+ * the large map has GPU memory below 4 TiB, the small one above.
  */
 static uint64_t npu2_pb_cent_read(void *opaque, hwaddr addr, unsigned width)
 {
+    PnvNpu2 *npu = opaque;
     uint32_t reg = addr >> 3;
 
     switch (reg) {
     case NPU2_PB_CENT_MODE:
+        return npu->small_map ?
+            SETFIELD(NPU2_PB_CENT_EXTENSION_MASK, 0ull, 7) : 0;
     case NPU2_PB_CENT_HP_MODE_CURR:
-        break;
+        return npu->small_map ? NPU2_PB_CENT_GP_MASTER : 0;
     default:
         qemu_log_mask(LOG_UNIMP, "npu2: SCOM read of PB centre 0x%x\n", reg);
     }
@@ -1490,6 +1502,16 @@ static void npu2_set_xts_full(Object *obj, bool full, Error **errp)
     PNV_NPU2(obj)->xts_full = full;
 }
 
+static bool npu2_get_machine_checks(Object *obj, Error **errp)
+{
+    return PNV_NPU2(obj)->machine_checks;
+}
+
+static void npu2_set_machine_checks(Object *obj, bool on, Error **errp)
+{
+    PNV_NPU2(obj)->machine_checks = on;
+}
+
 static void npu2_get_scom_errors(Object *obj, Visitor *v, const char *name,
                                  void *opaque, Error **errp)
 {
@@ -1633,6 +1655,7 @@ static void npu2_realize(DeviceState *dev, Error **errp)
 static const Property npu2_properties[] = {
     DEFINE_PROP_UINT32("chip-id", PnvNpu2, chip_id, 0),
     DEFINE_PROP_LINK("nmmu", PnvNpu2, nmmu, TYPE_PNV_NMMU, PnvNmmu *),
+    DEFINE_PROP_BOOL("small-memory-map", PnvNpu2, small_map, false),
 };
 
 static void npu2_class_init(ObjectClass *klass, void *data)
@@ -1662,6 +1685,11 @@ static void npu2_class_init(ObjectClass *klass, void *data)
                                    npu2_set_xts_full);
     object_class_property_set_description(klass, "inject-xts-full",
         "Let entries of the XTS BDF map that aren't VALID read as taken");
+    object_class_property_add_bool(klass, "inject-machine-check",
+                                   npu2_get_machine_checks,
+                                   npu2_set_machine_checks);
+    object_class_property_set_description(klass, "inject-machine-check",
+        "Let accesses of GPU memory that nobody answers end in machine checks");
     object_class_property_add(klass, "inject-scom-error", "uint32",
                               npu2_get_scom_errors, npu2_set_scom_errors, NULL,
                               NULL);

@@ -13,6 +13,16 @@ static QTestState *start(void)
     return v100_start(V100_ONE_GPU);
 }
 
+static void test_identity_32g(void)
+{
+    QTestState *qts = v100_start("-smp 1 -device nvlink2-v100,id=gpu0,bus=pcie.0,"
+                                 "npu=/machine/chip[0]/npu,bricks=0x7,"
+                                 "ram-size=32G");
+
+    g_assert_cmphex(config_readl(qts, PCI_VENDOR_ID), ==, 0x1db510de);
+    qtest_quit(qts);
+}
+
 static void test_identity(void)
 {
     QTestState *qts = start();
@@ -260,6 +270,7 @@ int main(int argc, char **argv)
     g_test_init(&argc, &argv, NULL);
 
     qtest_add_func("nvlink2-v100/identity", test_identity);
+    qtest_add_func("nvlink2-v100/identity-32g", test_identity_32g);
     qtest_add_func("nvlink2-v100/untrained", test_untrained);
     qtest_add_func("nvlink2-v100/trained", test_trained);
     qtest_add_func("nvlink2-v100/reset/function", test_function_reset);

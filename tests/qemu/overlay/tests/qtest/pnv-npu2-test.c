@@ -364,7 +364,7 @@ static void test_irq(void)
     qtest_quit(qts);
 }
 
-#define PHY(n)          (0x9010c3f + ((n) << 24))
+#define PHY(n)          ((n) ? 0xc010c3f : 0x9010c3f)
 
 static void phy_write(QTestState *qts, unsigned n, unsigned reg, unsigned lane,
                       uint16_t val)
@@ -419,8 +419,8 @@ static void test_phy(void)
     g_assert_cmpint(phy_read(qts, 0, 0x3c3, 0) >> 7, ==, 200);
 
     /* IOVALID */
-    xscom_write(qts, 0, 0xa000009, BIT_(7));
-    g_assert_cmphex(xscom_read(qts, 0, 0xa000009), ==, BIT_(7));
+    xscom_write(qts, 0, 0xc000009, BIT_(7));
+    g_assert_cmphex(xscom_read(qts, 0, 0xc000009), ==, BIT_(7));
     g_assert_cmphex(xscom_read(qts, 0, 0x9000009), ==, 0);
     qtest_quit(qts);
 }
@@ -524,6 +524,63 @@ static void test_two_chips(void)
     qtest_quit(qts);
 }
 
+/* How the memory map was set up, which tells firmware where GPU memory is */
+static void test_memory_map(void)
+{
+    const uint32_t mode = 0x5011c0a, hp_mode = 0x5011c0c;
+    QTestState *qts = npu_start(ONE_CHIP);
+
+    g_assert_cmphex(xscom_read(qts, 0, hp_mode) & BIT_(2), ==, 0);
+    g_assert_cmphex(xscom_read(qts, 0, mode) & FIELD_(42, 48, 0x7f), ==, 0);
+    qtest_quit(qts);
+
+    qts = npu_start(ONE_CHIP " -global pnv-npu2.small-memory-map=on");
+    g_assert_cmphex(xscom_read(qts, 0, hp_mode) & BIT_(2), ==, BIT_(2));
+    g_assert_cmphex(xscom_read(qts, 0, mode) & FIELD_(42, 48, 0x7f), ==,
+                    FIELD_(42, 48, 7));
+    qtest_quit(qts);
+}
+
+/* What the expander of a chip's SXM2 sockets says of its pins */
+static uint8_t sxm2_pins(QTestState *qts, unsigned chip)
+{
+    /* Engine 1, port 4, address 0x20: one byte of register 0 */
+    const uint32_t engine = 0xa1000, fifo = 4, cmd = 5, mode = 6;
+
+    xscom_write(qts, chip, engine + mode, FIELD_(16, 21, 4));
+    xscom_write(qts, chip, engine + cmd,
+                BIT_(0) | BIT_(1) | BIT_(3) | FIELD_(8, 14, 0x20) | BIT_(15) |
+                FIELD_(16, 31, 1));
+    return xscom_read(qts, chip, engine + fifo) >> 56;
+}
+
+/* What the board adds: numbers of the chips, and what their sockets hold */
+static void test_witherspoon(void)
+{
+    /* The OCC's dynamic data: state, version 0.1, and the sockets' bits */
+    const uint64_t dynamic = 0x203ffd800000ull + 0xe2000 + 0xb80;
+    const uint64_t homer_size = 4 << 20;
+    QTestState *qts = npu_start("-smp 2,sockets=2,cores=1,threads=1 "
+                                "-M powernv9-witherspoon,gpus-present=0x13");
+
+    ring_write_chip(qts, 0, SCRATCH, 0x10);
+    ring_write_chip(qts, 8, SCRATCH, 0x20);
+    g_assert_cmphex(ring_read_chip(qts, 0, SCRATCH), ==, 0x10);
+    g_assert_cmphex(ring_read_chip(qts, 8, SCRATCH), ==, 0x20);
+
+    for (unsigned i = 0; i < 2; i++) {
+        g_assert_cmphex(qtest_readb(qts, dynamic + 1), ==, 0);
+        g_assert_cmphex(qtest_readb(qts, dynamic + 2), ==, 1);
+        g_assert_cmphex(qtest_readb(qts, dynamic + 3), ==, 3);
+        g_assert_cmphex(qtest_readb(qts, dynamic + homer_size + 3), ==, 1);
+        /* Low is NVLink */
+        g_assert_cmphex(sxm2_pins(qts, 0) & 3, ==, 0);
+        g_assert_cmphex(sxm2_pins(qts, 8) & 3, ==, 2);
+        qtest_system_reset(qts);
+    }
+    qtest_quit(qts);
+}
+
 /* The nest MMU's PTCR, which firmware writes per chip */
 static void test_nmmu(void)
 {
@@ -581,6 +638,24 @@ static void test_inject_xts_full(void)
     npu_set_bool(qts, "inject-xts-full", false);
     g_assert_cmphex(ring_read(qts, XTS(0x4000)), ==, 0);
     g_assert_cmphex(ring_read(qts, XTS(0x4000 + 8 * 4)), ==, BIT_(1) | 0x124);
+    qtest_quit(qts);
+}
+
+static void test_inject_machine_check(void)
+{
+    QTestState *qts = npu_start(ONE_CHIP);
+    uint64_t base = 0x3e000000000ull;
+
+    gpu_bar(qts, 0, base, 7);
+    for (unsigned i = 0; i < 2; i++) {
+        g_autofree char *seen = NULL;
+
+        npu_set_bool(qts, "inject-machine-check", i);
+        seen = qtest_hmp(qts, "xp /1gx 0x%" PRIx64, base);
+        g_assert(!!strstr(seen, "Cannot access memory") == i);
+        g_assert(!strstr(seen, "0xffffffffffffffff") == i);
+        g_assert_cmphex(npu_table(qts, 0, "unanswered", 0), ==, i + 1);
+    }
     qtest_quit(qts);
 }
 
@@ -661,8 +736,12 @@ int main(int argc, char **argv)
     qtest_add_func("pnv-npu2/purge", test_purge);
     qtest_add_func("pnv-npu2/gpio", test_gpio);
     qtest_add_func("pnv-npu2/two-chips", test_two_chips);
+    qtest_add_func("pnv-npu2/memory-map", test_memory_map);
+    qtest_add_func("pnv-npu2/witherspoon", test_witherspoon);
     qtest_add_func("pnv-npu2/nmmu", test_nmmu);
     qtest_add_func("pnv-npu2/inject/xts-full", test_inject_xts_full);
+    qtest_add_func("pnv-npu2/inject/machine-check",
+                   test_inject_machine_check);
     qtest_add_func("pnv-npu2/inject/scom-error", test_inject_scom_error);
     qtest_add_func("pnv-npu2/reset", test_reset);
     return g_test_run();

@@ -17,9 +17,11 @@
 #ifndef NVLINK2_V100_REGS_H
 #define NVLINK2_V100_REGS_H
 
-/* PCI identity: Tesla V100-SXM2-16GB, 3D controller */
+/* PCI identity: Tesla V100-SXM2-16GB (or 32GB, by its RAM), 3D controller */
 #define V100_PCI_VENDOR_ID              0x10de
 #define V100_PCI_DEVICE_ID              0x1db1
+#define V100_32G_PCI_DEVICE_ID          0x1db5
+#define V100_32G_RAM_SIZE               (32ULL << 30)
 #define V100_PCI_REVISION               0xa1
 #define V100_PCI_SUBSYSTEM_ID           0x1212
 #define V100_PCI_CLASS                  0x0302

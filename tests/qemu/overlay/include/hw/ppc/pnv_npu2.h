@@ -105,9 +105,11 @@ struct PnvNpu2 {
 
     uint32_t chip_id;
     PnvNmmu *nmmu;              /* of the same chip */
+    bool small_map;             /* GPU memory from 4 TiB up */
 
     /* Injected faults */
     bool xts_full;
+    bool machine_checks;
     uint32_t scom_errors;
 
     /* SCOM */

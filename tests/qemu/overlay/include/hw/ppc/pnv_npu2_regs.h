@@ -199,7 +199,9 @@
 
 /* PowerBus centre: how the chip's memory map was set up */
 #define NPU2_PB_CENT_MODE           0xa
+#define   NPU2_PB_CENT_EXTENSION_MASK   PPC_BITMASK(42, 48)
 #define NPU2_PB_CENT_HP_MODE_CURR   0xc
+#define   NPU2_PB_CENT_GP_MASTER        PPC_BIT(2)
 
 /*
  * OBUS PHY, one indirect register per chiplet: a write with IND_READ selects

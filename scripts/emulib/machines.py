@@ -1,0 +1,85 @@
+# SPDX-License-Identifier: GPL-2.0
+"""Which emulated machines there are; what makes one is in tests/qemu/machine.py."""
+
+import argparse
+from dataclasses import dataclass
+
+from .config import Failure
+
+# GPUs of each chip, by board.
+BOARDS = {"redbud": 2, "sequoia": 3}
+CHIPS = (1, 2)
+# With how many GPUs, all sockets full, there is a machine.
+COUNTS = tuple(sorted(gpus * chips for gpus in BOARDS.values() for chips in CHIPS))
+
+
+@dataclass(frozen=True)
+class Machine:
+    """A board with one chip or two, and what its sockets hold."""
+
+    board: str
+    chips: int
+    # Labels of sockets without a card, and of those whose card does not answer.
+    empty: tuple[str, ...] = ()
+    dead: tuple[str, ...] = ()
+    # GPU memory is from 4 TiB up, and not from there down.
+    small_map: bool = False
+
+    @property
+    def name(self) -> str:
+        """Board and chips, as files and steps have it."""
+        return f"{self.board}-{self.chips}"
+
+    @property
+    def sockets(self) -> int:
+        """How many GPUs there is room for."""
+        return BOARDS[self.board] * self.chips
+
+    def plain(self) -> bool:
+        """Whether it is one that has a name: all sockets full, firmware's usual map of memory."""
+        return self == of_gpus(self.sockets)
+
+    def options(self) -> list[str]:
+        """What machine.py, and scripts/emu, take to mean it."""
+        return [
+            "--machine", self.board, "--chips", str(self.chips),
+            *(word for label in self.empty for word in ("--empty", label)),
+            *(word for label in self.dead for word in ("--dead", label)),
+            *(["--small-memory-map"] if self.small_map else []),
+        ]
+
+
+def of_gpus(gpus: int) -> Machine:
+    """The machine with so many GPUs."""
+    (found,) = (Machine(board, chips) for board, each in BOARDS.items() for chips in CHIPS if each * chips == gpus)
+    return found
+
+
+# The one of demo, shell and documents, and its half with one chip, which suffices where chips do not matter.
+REDBUD = of_gpus(4)
+REDBUD_HALF = of_gpus(2)
+SEQUOIA = of_gpus(6)
+SEQUOIA_HALF = of_gpus(3)
+ALL = (REDBUD_HALF, REDBUD, SEQUOIA_HALF, SEQUOIA)
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """The options that say which machine."""
+    parser.add_argument("--machine", choices=BOARDS, help=f"the board (default {REDBUD.board})")
+    parser.add_argument("--chips", type=int, choices=CHIPS, help=f"its chips (default {REDBUD.chips})")
+    parser.add_argument("--gpus", type=int, choices=COUNTS, metavar="N",
+                        help="short for both: 2 and 4 are a redbud with one chip and two, 3 and 6 a sequoia")
+    parser.add_argument("--empty", action="append", default=[], metavar="LABEL",
+                        help="no card is in this socket (GPU0, GPU1; on the second chip GPU3, ...); may be repeated")
+    parser.add_argument("--dead", action="append", default=[], metavar="LABEL",
+                        help="the card in this socket does not answer; may be repeated")
+    parser.add_argument("--small-memory-map", action="store_true",
+                        help="GPU memory is from 4 TiB up, and not from there down")
+
+
+def chosen(options: argparse.Namespace) -> Machine:
+    """The machine of these options."""
+    if options.gpus and (options.machine or options.chips):
+        raise Failure("--gpus stands for --machine and --chips: give it alone, or both of them")
+    plain = of_gpus(options.gpus) if options.gpus else Machine(options.machine or REDBUD.board, options.chips or REDBUD.chips)
+    return Machine(plain.board, plain.chips, tuple(options.empty), tuple(options.dead), options.small_memory_map)
