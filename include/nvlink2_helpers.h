@@ -7,11 +7,18 @@
 #include <linux/mm.h>
 #include <linux/pci.h>
 #include <linux/rwsem.h>
+#include <linux/sched.h>
+#include <linux/tracepoint-defs.h>
 #include <linux/workqueue.h>
 #include <asm/reg.h>
 
 struct kvm;
+struct task_struct;
 struct vfio_info_cap;
+
+enum {
+	NVLINK2_COMM_LEN = TASK_COMM_LEN,
+};
 
 /* MSR bits of translation requests for pnv_npu2_map_lpar(). */
 enum {
@@ -19,13 +26,19 @@ enum {
 	NVLINK2_MSR_PR = MSR_PR,
 };
 
+bool nvlink2_module_get(void);
+void nvlink2_module_put(void);
+void nvlink2_task_name(struct task_struct *task, char *name);
+bool nvlink2_task_has_ended(struct task_struct *task);
+
 bool nvlink2_platform_is_powernv(void);
 struct device_node *nvlink2_pci_of_node(struct pci_dev *pdev);
 struct device_node *nvlink2_of_node_get(struct device_node *node);
 void nvlink2_of_node_put(struct device_node *node);
 struct pci_dev *nvlink2_pci_of_node_find(struct device_node *node);
 
-void nvlink2_info_cap_reserve(struct vfio_info_cap *caps, size_t size);
+void nvlink2_pm_get(struct device *dev);
+void nvlink2_pm_put(struct device *dev);
 
 void nvlink2_init_delayed_work(struct delayed_work *work, work_func_t func);
 bool nvlink2_queue_delayed_work(struct delayed_work *work, unsigned int msecs);
@@ -38,10 +51,26 @@ void nvlink2_vma_set_uncached(struct vm_area_struct *vma);
 
 unsigned int nvlink2_pmd_order(void);
 unsigned int nvlink2_pud_order(void);
-vm_fault_t nvlink2_vmf_insert_pfn(struct vm_fault *vmf, unsigned long pfn, unsigned int order);
+struct file *nvlink2_get_file(struct file *file);
+void nvlink2_release_fault_lock(struct vm_fault *vmf);
+
+s64 nvlink2_fetch_inc_acquire(s64 *word);
+s64 nvlink2_fetch_dec_release(s64 *word);
+void nvlink2_wake_up(s64 *word);
+void nvlink2_wait_for_readers(s64 *word);
+void nvlink2_wait_while_killable(s64 *word, s32 number);
+void nvlink2_wait_while_interruptible(s64 *word, s32 number);
+
+u64 nvlink2_memory_block_size(void);
+bool nvlink2_memory_is_online(u64 address);
+int nvlink2_remove_memory(u64 start, u64 size);
 
 unsigned long nvlink2_copy_from_device(void *dst, const void *src, size_t len);
 void nvlink2_copy_to_device(void *dst, const void *src, size_t len);
+unsigned long nvlink2_copy_device_to_user(void __user *dst, const void *src, size_t len);
+unsigned long nvlink2_copy_user_to_device(void *dst, const void __user *src, size_t len);
+void nvlink2_unmap_device(void *address);
+
 bool nvlink2_kvm_get(struct kvm *kvm);
 void nvlink2_kvm_put(struct kvm *kvm);
 void nvlink2_kvm_pin_mmu(struct kvm *kvm);
@@ -50,6 +79,8 @@ bool nvlink2_kvm_is_hv(struct kvm *kvm);
 bool nvlink2_kvm_is_radix(struct kvm *kvm);
 u64 nvlink2_kvm_lpid(struct kvm *kvm);
 struct mm_struct *nvlink2_kvm_mm(struct kvm *kvm);
+
+extern struct tracepoint __tracepoint_vfio_pci_nvgpu_mmap_fault;
 
 void nvlink2_trace_gpu_fault(struct pci_dev *pdev, unsigned long hpa, unsigned long ua,
 			     unsigned int ret);

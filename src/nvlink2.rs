@@ -3,24 +3,18 @@
 //! VFIO access to NVIDIA GPUs that POWER9 attaches over NVLink2.
 //!
 //! Data flow: device tree -> [`pure::topology`] (parsed once, validated) -> [`function`] (the life
-//! of one PCI function) -> [`gpu_ram`] or [`atsd`], a region -> vfio-pci-core.
-//! [`lpar`] binds a GPU to the virtual machine that it and its bridges are open for.
+//! of one PCI function) -> [`regions`] -> vfio-pci-core. [`binding`] binds a GPU to the virtual
+//! machine that it and its bridges are open for.
 
-mod atsd;
-mod debug;
-mod driver;
+mod binding;
 mod function;
-mod gate;
-mod gpu_ram;
-mod ledger;
 mod linux;
-mod lpar;
-mod per_gpu;
+mod module;
 mod pure;
-mod tenant;
+mod regions;
 
 kernel::prelude::module! {
-    type: driver::Module,
+    type: module::Module,
     name: "nvlink2_vfio_pci",
     authors: ["The nvlink2-vfio authors"],
     description: "VFIO PCI driver for NVIDIA GPUs with NVLink2 on POWER9",

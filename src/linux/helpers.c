@@ -4,15 +4,44 @@
  *
  * One call each and no policy: whatever decides something is Rust.
  */
+#include <linux/io.h>
 #include <linux/kvm_host.h>
+#include <linux/memory.h>
+#include <linux/memory_hotplug.h>
 #include <linux/module.h>
+#include <linux/pm_runtime.h>
+#include <linux/sched/signal.h>
 #include <linux/slab.h>
 #include <linux/uaccess.h>
 #include <linux/vfio.h>
+#include <linux/vmalloc.h>
+#include <linux/wait_bit.h>
 #include <asm/firmware.h>
 #include <asm/kvm_ppc.h>
 
 #include "nvlink2_helpers.h"
+
+bool nvlink2_module_get(void)
+{
+	return try_module_get(THIS_MODULE);
+}
+
+void nvlink2_module_put(void)
+{
+	module_put(THIS_MODULE);
+}
+
+/* @name has TASK_COMM_LEN bytes. */
+void nvlink2_task_name(struct task_struct *task, char *name)
+{
+	strscpy_pad(name, task->comm, TASK_COMM_LEN);
+}
+
+/* A task keeps its signal_struct for as long as it exists itself. */
+bool nvlink2_task_has_ended(struct task_struct *task)
+{
+	return !atomic_read(&task->signal->live);
+}
 
 bool nvlink2_platform_is_powernv(void)
 {
@@ -41,10 +70,14 @@ struct pci_dev *nvlink2_pci_of_node_find(struct device_node *node)
 	return dev ? to_pci_dev(dev) : NULL;
 }
 
-/* Without memory for it the chain is as it was, and grows by each capability. */
-void nvlink2_info_cap_reserve(struct vfio_info_cap *caps, size_t size)
+void nvlink2_pm_get(struct device *dev)
 {
-	caps->buf = kmalloc(size, GFP_KERNEL);
+	pm_runtime_get_noresume(dev);
+}
+
+void nvlink2_pm_put(struct device *dev)
+{
+	pm_runtime_put(dev);
 }
 
 void nvlink2_init_delayed_work(struct delayed_work *work, work_func_t func)
@@ -88,16 +121,69 @@ unsigned int nvlink2_pud_order(void)
 	return radix_enabled() && has_transparent_pud_hugepage() ? PUD_ORDER : 0;
 }
 
-/* The entry is made for reading; a store sets the rest. */
-vm_fault_t nvlink2_vmf_insert_pfn(struct vm_fault *vmf, unsigned long pfn, unsigned int order)
+struct file *nvlink2_get_file(struct file *file)
 {
-	if (!order)
-		return vmf_insert_pfn(vmf->vma, vmf->address, pfn);
-	if (IS_ENABLED(CONFIG_ARCH_SUPPORTS_PMD_PFNMAP) && order == PMD_ORDER)
-		return vmf_insert_pfn_pmd(vmf, pfn, false);
-	if (IS_ENABLED(CONFIG_ARCH_SUPPORTS_PUD_PFNMAP) && order == PUD_ORDER)
-		return vmf_insert_pfn_pud(vmf, pfn, false);
-	return VM_FAULT_FALLBACK;
+	return get_file(file);
+}
+
+void nvlink2_release_fault_lock(struct vm_fault *vmf)
+{
+	release_fault_lock(vmf);
+}
+
+/* Of src/linux/published.rs: a number in the upper half, and a count in the lower. */
+s64 nvlink2_fetch_inc_acquire(s64 *word)
+{
+	return atomic64_fetch_inc_acquire((atomic64_t *)word);
+}
+
+s64 nvlink2_fetch_dec_release(s64 *word)
+{
+	return atomic64_fetch_dec_release((atomic64_t *)word);
+}
+
+void nvlink2_wake_up(s64 *word)
+{
+	/* Between the change and the look at who waits, as wake_up_var() wants it. */
+	smp_mb();
+	wake_up_var(word);
+}
+
+static s64 nvlink2_read(s64 *word)
+{
+	/* What others did before they changed it is seen by who goes on then. */
+	return smp_load_acquire(word);
+}
+
+void nvlink2_wait_for_readers(s64 *word)
+{
+	wait_var_event(word, !lower_32_bits(nvlink2_read(word)));
+}
+
+void nvlink2_wait_while_killable(s64 *word, s32 number)
+{
+	wait_var_event_killable(word, nvlink2_read(word) >> 32 != number);
+}
+
+void nvlink2_wait_while_interruptible(s64 *word, s32 number)
+{
+	wait_var_event_interruptible(word, nvlink2_read(word) >> 32 != number);
+}
+
+/* 0: the kernel has no blocks. */
+u64 nvlink2_memory_block_size(void)
+{
+	return IS_ENABLED(CONFIG_MEMORY_HOTPLUG) ? memory_block_size_bytes() : 0;
+}
+
+bool nvlink2_memory_is_online(u64 address)
+{
+	return pfn_to_online_page(PHYS_PFN(address));
+}
+
+int nvlink2_remove_memory(u64 start, u64 size)
+{
+	return remove_memory(start, size);
 }
 
 /* Returns the number of bytes not copied: a load from a dead link ends in a machine check. */
@@ -109,6 +195,36 @@ unsigned long nvlink2_copy_from_device(void *dst, const void *src, size_t len)
 void nvlink2_copy_to_device(void *dst, const void *src, size_t len)
 {
 	memcpy(dst, src, len);
+}
+
+/* Returns the number of bytes not copied, without a page fault. */
+unsigned long nvlink2_copy_device_to_user(void __user *dst, const void *src, size_t len)
+{
+	unsigned long left;
+
+	pagefault_disable();
+	left = copy_mc_to_user(dst, src, len);
+	pagefault_enable();
+	return left;
+}
+
+/* The same. What was not copied keeps its value, which copy_from_user() would set to 0. */
+unsigned long nvlink2_copy_user_to_device(void *dst, const void __user *src, size_t len)
+{
+	unsigned long left = len;
+
+	pagefault_disable();
+	if (access_ok(src, len))
+		left = __copy_from_user_inatomic(dst, src, len);
+	pagefault_enable();
+	return left;
+}
+
+/* Processors forget it now, and not when that suits them: there must be no speculation. */
+void nvlink2_unmap_device(void *address)
+{
+	memunmap(address);
+	vm_unmap_aliases();
 }
 
 #ifdef CONFIG_KVM

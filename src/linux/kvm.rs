@@ -7,11 +7,13 @@
 //!
 //! C header: `include/linux/kvm_host.h`
 
-use super::{
-    bindings,
-    vfio::Core, //
+use crate::{
+    linux::{
+        bindings,
+        vfio::core::Core, //
+    },
+    pure::lpid::Guest, //
 };
-use crate::pure::lpar::Guest;
 use core::ptr::NonNull;
 use kernel::{
     mm::{

@@ -4,11 +4,13 @@
 //!
 //! C header: `arch/powerpc/include/asm/pnv-npu2.h`
 
-use super::{
-    bindings,
-    of::OfNode, //
+use crate::{
+    linux::{
+        bindings,
+        of::OfNode, //
+    },
+    pure::lpid::Lpid, //
 };
-use crate::pure::lpar::Lpid;
 use core::{
     ffi::CStr,
     ptr::NonNull, //
@@ -49,7 +51,7 @@ impl GpuFunction {
         unsafe { Device::from_raw(&raw mut (*self.0.as_ptr()).dev) }
     }
 
-    /// Returns the function's name, such as `0000:03:00.0`.
+    /// Returns the function's name, such as `0004:04:00.0`.
     pub(crate) fn name(&self) -> &CStr {
         self.device().name()
     }

@@ -4,14 +4,29 @@
 //!
 //! C header: `include/linux/of.h`
 
-use super::{
-    bindings,
-    pci::Function, //
+use crate::{
+    linux::{
+        bindings,
+        pci::Function, //
+    },
+    pure::{
+        aperture::Aperture,
+        atsd_registers::Atsd,
+        devicetree::{
+            FirmwareFault,
+            Node, //
+        },
+        topology::{
+            self,
+            Bridge,
+            Gpu, //
+        },
+    },
 };
-use crate::pure::devicetree::Node;
 use core::{
     ffi::CStr,
     fmt,
+    ops::Deref,
     ptr::NonNull,
     slice, //
 };
@@ -37,6 +52,24 @@ impl OfNode {
 
         // INVARIANT: The reference that the helper took is ours now.
         NonNull::new(node).map(Self)
+    }
+
+    /// Reads what the node says as a GPU; `None` if it is not on NVLink2.
+    pub(crate) fn gpu(&self) -> Result<Option<Described<Gpu>>, FirmwareFault<Self>> {
+        // INVARIANT: The node is one of firmware's tree.
+        topology::gpu(self).map(|gpu| gpu.map(Described))
+    }
+
+    /// Reads what the node says as a bridge; `None` if it is none, or if its link is not connected.
+    ///
+    /// The second fault is what is wrong with the ATSD registers: the bridge works without.
+    #[expect(clippy::type_complexity)]
+    pub(crate) fn bridge(
+        &self,
+    ) -> Result<Option<(Described<Bridge>, Option<FirmwareFault<Self>>)>, FirmwareFault<Self>> {
+        // INVARIANT: As in `gpu`.
+        topology::bridge(self)
+            .map(|bridge| bridge.map(|(bridge, fault)| (Described(bridge), fault)))
     }
 
     /// Calls `f` for each node that `next` returns until it returns `true`; returns whether it did.
@@ -74,6 +107,45 @@ impl OfNode {
 unsafe impl Send for OfNode {}
 // SAFETY: There are no methods that change `self`; see above.
 unsafe impl Sync for OfNode {}
+
+/// What firmware's device tree says, decoded and found to be consistent. Nobody else can say it, so
+/// that it is where physical addresses come from ([`super::claim`]).
+///
+/// # Invariants
+///
+/// Made by [`topology`] of nodes of the tree that the kernel got from firmware, or a part of that.
+#[derive(Clone, Copy)]
+pub(crate) struct Described<T>(T);
+
+impl<T> Deref for Described<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.0
+    }
+}
+
+impl Described<Gpu> {
+    /// Returns where the GPU's RAM is.
+    pub(crate) fn aperture(self) -> Described<Aperture> {
+        // INVARIANT: A part of what is described.
+        Described(self.0.aperture)
+    }
+}
+
+impl Described<Bridge> {
+    /// Returns where the RAM of the GPU behind the link is.
+    pub(crate) fn aperture(self) -> Described<Aperture> {
+        // INVARIANT: A part of what is described.
+        Described(self.0.aperture)
+    }
+
+    /// Returns where the ATSD registers of the link are, if it has some.
+    pub(crate) fn atsd(self) -> Option<Described<Atsd>> {
+        // INVARIANT: A part of what is described.
+        self.0.atsd.map(Described)
+    }
+}
 
 impl Clone for OfNode {
     fn clone(&self) -> Self {

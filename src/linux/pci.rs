@@ -4,7 +4,7 @@
 //!
 //! C header: `include/linux/pci.h`
 
-use super::bindings;
+use crate::linux::bindings;
 use core::ffi::CStr;
 use kernel::{
     device::Device,
@@ -13,6 +13,7 @@ use kernel::{
         self,
         Vendor, //
     },
+    sync::aref::ARef, //
 };
 
 /// A PCI function that is being probed.
@@ -42,21 +43,48 @@ impl Function {
     }
 }
 
+/// A function that is awake does not fall asleep, as long as this exists.
+///
+/// # Invariants
+///
+/// Owns one use of the device, which its runtime power management counts.
+pub(crate) struct Awake(ARef<Device>);
+
+impl Awake {
+    /// Has a function that is being probed, and so is awake, stay that.
+    pub(crate) fn new(function: &Function) -> Self {
+        // SAFETY: The device is valid as long as `function`.
+        unsafe { bindings::nvlink2_pm_get(&raw mut (*function.as_raw()).dev) };
+        // INVARIANT: Its use was just counted.
+        Self(function.device().into())
+    }
+}
+
+impl Drop for Awake {
+    fn drop(&mut self) {
+        let device: *const Device = &*self.0;
+
+        // SAFETY: The reference keeps the device, of which `Device` is a transparent wrapper. Gives
+        // up the use that the type invariant says we own.
+        unsafe { bindings::nvlink2_pm_put(device.cast_mut().cast()) };
+    }
+}
+
 /// An entry of a driver's id table, which matches only if the driver was chosen by name
-/// (`driver_override`).
+/// (`driver_override`). A driver that was chosen so is probed for functions without an entry, too.
 #[repr(transparent)]
 #[derive(Clone, Copy)]
 pub(crate) struct OverrideId(bindings::pci_device_id);
 
 impl OverrideId {
-    /// Any device of a vendor.
-    pub(crate) const fn vendor(vendor: Vendor) -> Self {
+    /// A device of a vendor, whatever subsystem and class it has.
+    pub(crate) const fn new(vendor: Vendor, device: u16) -> Self {
         const ANY: u32 = !0;
 
         Self(bindings::pci_device_id {
-            // CAST: Widens.
+            // CAST: Both widen.
             vendor: vendor.as_raw() as u32,
-            device: ANY,
+            device: device as u32,
             subvendor: ANY,
             subdevice: ANY,
             class: 0,

@@ -2,12 +2,14 @@
 
 //! Tracepoints, see `include/nvlink2_trace.h`.
 
-use super::{
-    bindings,
-    vfio::Core,
-    vma::Outcome, //
+use crate::{
+    linux::{
+        bindings,
+        mm::vma::Outcome,
+        vfio::core::Core, //
+    },
+    pure::lpid::Lpid, //
 };
-use crate::pure::lpar::Lpid;
 use core::ffi::CStr;
 use kernel::{
     prelude::*,
@@ -15,7 +17,26 @@ use kernel::{
 };
 
 /// A page of GPU RAM at `physical` was asked for at user address `user`.
+#[inline(always)]
 pub(crate) fn gpu_fault(core: &Core, physical: u64, user: u64, outcome: Outcome) {
+    // SAFETY: The counter of a tracepoint of this module, which others change in one access.
+    let users = unsafe {
+        (&raw const bindings::__tracepoint_vfio_pci_nvgpu_mmap_fault
+            .key
+            .key
+            .enabled
+            .counter)
+            .read_volatile()
+    };
+
+    if users != 0 {
+        traced_gpu_fault(core, physical, user, outcome);
+    }
+}
+
+#[cold]
+#[inline(never)]
+fn traced_gpu_fault(core: &Core, physical: u64, user: u64, outcome: Outcome) {
     // SAFETY: The PCI device exists as long as its core device.
     // CAST: `unsigned long` has 64 bits on every machine with this driver.
     unsafe {

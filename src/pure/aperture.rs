@@ -2,10 +2,7 @@
 
 //! The window of host physical address space behind which a GPU's memory lies.
 
-use super::range::{
-    RegionRange,
-    MAX_REGION_SIZE, //
-};
+use crate::pure::range::MAX_REGION_SIZE;
 
 /// What apertures, ATSD registers and mappings of them are aligned to: the largest page of the
 /// kernels that run here, and the size of an ATSD register block.
@@ -67,14 +64,6 @@ impl Aperture {
         self.size
     }
 
-    /// Returns the first physical address of `range`, which must be one of this aperture's.
-    pub(crate) fn physical(self, range: RegionRange) -> Option<u64> {
-        if range.end() > self.size {
-            return None;
-        }
-        self.base.checked_add(range.start())
-    }
-
     /// Whether the `size` bytes from `base` have an address in common with this aperture.
     pub(crate) fn overlaps(self, base: u64, size: u64) -> bool {
         let end = base.saturating_add(size);
@@ -89,7 +78,6 @@ impl Aperture {
 #[cfg_attr(not(test), kernel::macros::kunit_tests(nvlink2_aperture))]
 mod tests {
     use super::*;
-    use crate::pure::range::RegionOffset;
 
     #[test]
     fn defect_21_refuses_what_cannot_be_mapped() {
@@ -111,19 +99,6 @@ mod tests {
     fn accepts_the_largest() {
         assert!(Aperture::new(GRANULE, MAX_REGION_SIZE).is_ok());
         assert!(Aperture::new(u64::MAX - 2 * GRANULE + 1, GRANULE).is_ok());
-    }
-
-    #[test]
-    fn adds_the_offset_once() {
-        let aperture = Aperture::new(0x3e0_0000_0000, 0x20_0000_0000).ok();
-        let range = RegionRange::new(RegionOffset::new(0x3_0000), GRANULE, 0x20_0000_0000);
-        let beyond = RegionRange::new(RegionOffset::new(0x20_0000_0000), GRANULE, u64::MAX);
-
-        assert_eq!(
-            aperture.zip(range).and_then(|(a, r)| a.physical(r)),
-            Some(0x3e0_0003_0000)
-        );
-        assert_eq!(aperture.zip(beyond).and_then(|(a, r)| a.physical(r)), None);
     }
 
     #[test]

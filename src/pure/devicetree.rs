@@ -78,7 +78,7 @@ impl fmt::Display for Problem {
 
 /// A property that firmware got wrong.
 #[derive(Debug)]
-pub(crate) struct Fault<N> {
+pub(crate) struct FirmwareFault<N> {
     /// Where it is.
     pub(crate) node: N,
     /// Its name, or that of the property that is missing.
@@ -87,7 +87,7 @@ pub(crate) struct Fault<N> {
     pub(crate) problem: Problem,
 }
 
-impl<N: Node> fmt::Display for Fault<N> {
+impl<N: Node> fmt::Display for FirmwareFault<N> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let property = self.property.to_str().unwrap_or_default();
 
@@ -100,8 +100,12 @@ impl<N: Node> fmt::Display for Fault<N> {
 }
 
 /// Blames `property` of `node`.
-pub(crate) fn fault<N: Node>(node: &N, property: &'static CStr, problem: Problem) -> Fault<N> {
-    Fault {
+pub(crate) fn fault<N: Node>(
+    node: &N,
+    property: &'static CStr,
+    problem: Problem,
+) -> FirmwareFault<N> {
+    FirmwareFault {
         node: node.clone(),
         property,
         problem,

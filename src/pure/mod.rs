@@ -7,12 +7,13 @@
 
 pub(crate) mod alignment;
 pub(crate) mod aperture;
-pub(crate) mod atsd;
+pub(crate) mod atsd_registers;
+pub(crate) mod blocks;
 pub(crate) mod capability;
+pub(crate) mod causes;
 pub(crate) mod cells;
-pub(crate) mod config;
 pub(crate) mod devicetree;
-pub(crate) mod gate;
-pub(crate) mod lpar;
+pub(crate) mod lpid;
 pub(crate) mod range;
+pub(crate) mod shared_value;
 pub(crate) mod topology;

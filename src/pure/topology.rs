@@ -14,16 +14,16 @@
 //! Firmware makes a bridge for each link, also for those to a socket that is empty or whose GPU
 //! does not answer. Such a bridge names no GPU, and no GPU lists it: its link is not connected.
 
-use super::{
+use crate::pure::{
     aperture::{
         Aperture,
         ApertureError, //
     },
-    atsd::Atsd,
+    atsd_registers::Atsd,
     cells,
     devicetree::{
         fault,
-        Fault,
+        FirmwareFault,
         Node,
         Problem, //
     },
@@ -68,7 +68,8 @@ pub(crate) struct Bridge {
     pub(crate) link: u32,
     /// `ibm,nvlink-speed`, a code.
     pub(crate) speed: u32,
-    /// Its ATSD register, if the NPU has one for the link.
+    /// The ATSD registers of the link, or those of another link of its GPU, if firmware tells of
+    /// any. All of them work for the machine that the GPU is bound to.
     pub(crate) atsd: Option<Atsd>,
 }
 
@@ -81,7 +82,7 @@ struct Link<N> {
 }
 
 /// Reads what `node` says as a GPU; `None` if it is not on NVLink2.
-pub(crate) fn gpu<N: Node>(node: &N) -> Result<Option<Gpu>, Fault<N>> {
+pub(crate) fn gpu<N: Node>(node: &N) -> Result<Option<Gpu>, FirmwareFault<N>> {
     let Some(bytes) = node.property(NPU) else {
         return Ok(None);
     };
@@ -125,9 +126,12 @@ pub(crate) fn gpu<N: Node>(node: &N) -> Result<Option<Gpu>, Fault<N>> {
 
 /// Reads what `node` says as a bridge; `None` if it is none, or if its link is not connected.
 ///
-/// The second fault is what is wrong with the ATSD registers: the bridge works without.
+/// The second fault is what is wrong with the link's own ATSD registers: the bridge works with
+/// those of another link of its GPU, or without.
 #[expect(clippy::type_complexity)]
-pub(crate) fn bridge<N: Node>(node: &N) -> Result<Option<(Bridge, Option<Fault<N>>)>, Fault<N>> {
+pub(crate) fn bridge<N: Node>(
+    node: &N,
+) -> Result<Option<(Bridge, Option<FirmwareFault<N>>)>, FirmwareFault<N>> {
     if !is_bridge(node) || is_unconnected(node) {
         return Ok(None);
     }
@@ -144,12 +148,12 @@ pub(crate) fn bridge<N: Node>(node: &N) -> Result<Option<(Bridge, Option<Fault<N
         return Err(disagrees());
     }
     // The platform takes all links of a GPU off NVLink2 when it can't find one of them.
-    for phandle in list {
+    for phandle in list.clone() {
         listed_bridge(&link.gpu, phandle)?;
     }
     let (atsd, atsd_fault) = match node.parent().map(|npu| atsd(&npu, link.index)) {
         Some(Ok(atsd)) => (Some(atsd), None),
-        Some(Err(fault)) => (None, Some(fault)),
+        Some(Err(fault)) => (atsd_of_any(&link.gpu, list), Some(fault)),
         None => (None, None),
     };
     let bridge = Bridge {
@@ -164,7 +168,7 @@ pub(crate) fn bridge<N: Node>(node: &N) -> Result<Option<(Bridge, Option<Fault<N
 }
 
 /// Finds a bridge that a GPU lists.
-fn listed_bridge<N: Node>(gpu: &N, phandle: u32) -> Result<N, Fault<N>> {
+fn listed_bridge<N: Node>(gpu: &N, phandle: u32) -> Result<N, FirmwareFault<N>> {
     let bridge = gpu
         .find(phandle)
         .ok_or_else(|| fault(gpu, NPU, Problem::Dangling))?;
@@ -176,7 +180,7 @@ fn listed_bridge<N: Node>(gpu: &N, phandle: u32) -> Result<N, Fault<N>> {
 }
 
 /// Returns the node of the GPU behind a bridge.
-pub(crate) fn gpu_of<N: Node>(bridge: &N) -> Result<N, Fault<N>> {
+pub(crate) fn gpu_of<N: Node>(bridge: &N) -> Result<N, FirmwareFault<N>> {
     referred(bridge, GPU)
 }
 
@@ -201,7 +205,7 @@ pub(crate) fn is_unconnected<N: Node>(node: &N) -> bool {
 }
 
 /// Reads the properties of a bridge that make it a link.
-fn link<N: Node>(bridge: &N) -> Result<Link<N>, Fault<N>> {
+fn link<N: Node>(bridge: &N) -> Result<Link<N>, FirmwareFault<N>> {
     Ok(Link {
         gpu: referred(bridge, GPU)?,
         tgt: number(bridge, TGT, cells::wide)?,
@@ -215,7 +219,7 @@ fn read<N: Node, T>(
     node: &N,
     name: &'static CStr,
     decode: fn(&[u8]) -> Option<T>,
-) -> Result<T, Fault<N>> {
+) -> Result<T, FirmwareFault<N>> {
     let bytes = node
         .property(name)
         .ok_or_else(|| fault(node, name, Problem::Missing))?;
@@ -228,7 +232,7 @@ fn number<N: Node, T: Default + PartialEq>(
     node: &N,
     name: &'static CStr,
     decode: fn(&[u8]) -> Option<T>,
-) -> Result<T, Fault<N>> {
+) -> Result<T, FirmwareFault<N>> {
     let value = read(node, name, decode)?;
 
     if value == T::default() {
@@ -238,7 +242,7 @@ fn number<N: Node, T: Default + PartialEq>(
 }
 
 /// Follows a phandle.
-fn referred<N: Node>(node: &N, name: &'static CStr) -> Result<N, Fault<N>> {
+fn referred<N: Node>(node: &N, name: &'static CStr) -> Result<N, FirmwareFault<N>> {
     let phandle = read(node, name, cells::cell)?;
 
     node.find(phandle)
@@ -246,13 +250,13 @@ fn referred<N: Node>(node: &N, name: &'static CStr) -> Result<N, Fault<N>> {
 }
 
 /// Reads a link's index, of which 0 is one.
-fn index<N: Node>(nvlink: &N) -> Result<u32, Fault<N>> {
+fn index<N: Node>(nvlink: &N) -> Result<u32, FirmwareFault<N>> {
     read(nvlink, c"ibm,npu-link-index", cells::cell)
 }
 
 /// Reads and validates the `reg` of a memory node. Nothing else may be mapped to user space than
 /// what passes here.
-fn aperture<N: Node>(memory: &N) -> Result<Aperture, Fault<N>> {
+fn aperture<N: Node>(memory: &N) -> Result<Aperture, FirmwareFault<N>> {
     let (base, size) = read(memory, REG, cells::wide_pair)?;
     let aperture = Aperture::new(base, size).map_err(|error| {
         let problem = match error {
@@ -288,8 +292,20 @@ fn overlaps_other_memory<N: Node>(memory: &N, aperture: Aperture) -> bool {
         .is_some_and(|root| root.any_child(&mut overlaps))
 }
 
+/// Returns the first ATSD register block that one of the bridges that `gpu` lists has, as its NPU
+/// says.
+fn atsd_of_any<N: Node>(gpu: &N, mut bridges: impl Iterator<Item = u32>) -> Option<Atsd> {
+    bridges.find_map(|phandle| {
+        let bridge = gpu.find(phandle)?;
+        let link = link(&bridge).ok()?;
+
+        (link.gpu.phandle() == gpu.phandle()).then_some(())?;
+        atsd(&bridge.parent()?, link.index).ok()
+    })
+}
+
 /// Reads the address of a link's ATSD register block from the NPU's node.
-fn atsd<N: Node>(npu: &N, link: u32) -> Result<Atsd, Fault<N>> {
+fn atsd<N: Node>(npu: &N, link: u32) -> Result<Atsd, FirmwareFault<N>> {
     const ATSD: &CStr = c"ibm,mmio-atsd";
 
     let (window, size) = read(npu, REG, cells::wide_pair)?;

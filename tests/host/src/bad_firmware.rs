@@ -12,11 +12,11 @@ use crate::{
 };
 use std::{collections::BTreeSet, ffi::CString, rc::Rc};
 
-const GPUS: usize = 3;
-const LINKS_PER_GPU: usize = 2;
+const GPUS: usize = 2;
+const LINKS_PER_GPU: usize = 3;
 
-const TREE: &str = include_str!("../../qemu/expected/3-gpus.txt");
-const MUTATIONS: &str = include_str!("../../qemu/expected/3-gpus-mutations.tsv");
+const TREE: &str = include_str!("../../qemu/expected/2-gpus.txt");
+const MUTATIONS: &str = include_str!("../../qemu/expected/2-gpus-mutations.tsv");
 const EXPECTED: &str = include_str!("../../selftests/bad_firmware.tsv");
 
 /// One line of what check_tree.py prints of mutations.py.
@@ -117,7 +117,11 @@ impl Function {
 
     fn node(self, tree: &Rc<Tree>) -> TestNode {
         tree.node(&match self {
-            Self::Gpu(gpu) => format!("/pciex@600c3c0000000/pci@0/pci@0/pci@{gpu}/3d-controller@0"),
+            Self::Gpu(gpu) => {
+                let port = gpu + 0xa;
+
+                format!("/pciex@600c3c0400000/pci@0/pci@0/pci@{port:x}/3d-controller@0")
+            }
             Self::Bridge(gpu, 0) => format!("/pciex@6030200000000/unknown-bridge@{gpu}"),
             Self::Bridge(gpu, link) => format!("/pciex@6030200000000/unknown-bridge@{gpu},{link}"),
         })
@@ -190,6 +194,14 @@ enum Found {
 }
 
 impl Found {
+    /// Returns the ATSD registers of a bridge.
+    fn atsd(&self) -> Option<u64> {
+        match self {
+            Self::Bridge(bridge) => bridge.atsd.map(|atsd| atsd.address()),
+            Self::Nothing | Self::Gpu(_) => None,
+        }
+    }
+
     /// Whether the driver has a region for it.
     fn has_region(&self) -> bool {
         match self {
@@ -235,6 +247,23 @@ fn check(mutation: &Mutation) {
         match expected.outcome {
             "unharmed" => assert_eq!(found, before, "{what}"),
             "plain" => assert!(!found.has_region(), "{what}"),
+            // That of the GPU's first link that has registers, which the good tree gives to that one.
+            "shared" => {
+                let Function::Bridge(gpu, _) = function else {
+                    panic!("{what}");
+                };
+                let other = (0..LINKS_PER_GPU)
+                    .map(|link| Function::Bridge(gpu, link))
+                    .find(|other| expectation(mutation, *other).outcome == "unharmed")
+                    .expect(&what);
+                let (other, _) = read(&good, other);
+
+                assert_eq!(found.atsd(), other.atsd(), "{what}");
+                assert!(
+                    found.has_region() && found.atsd() != before.atsd(),
+                    "{what}"
+                );
+            }
             // A virtual machine is refused by the platform, which has no register of its own for
             // the NPU; the driver just lacks that of a link.
             "no-lpar" => match found {

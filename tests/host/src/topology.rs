@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The topology of an emulated Witherspoon, and what is said about broken ones.
+//! The topology of emulated Witherspoons, and what is said about broken ones.
 
 use crate::{
     pure::{
@@ -16,17 +16,27 @@ const APERTURE: u64 = 0x20_0000_0000;
 const NPU: &str = "/pciex@6030200000000";
 
 fn tree() -> Rc<Tree> {
-    Tree::parse(include_str!("../../qemu/expected/3-gpus.txt"))
+    Tree::parse(include_str!("../../qemu/expected/2-gpus.txt"))
 }
 
+/// Of each GPU of a Redbud.
+const LINKS: usize = 3;
+
 fn gpu_path(number: usize) -> String {
-    format!("/pciex@600c3c0000000/pci@0/pci@0/pci@{number}/3d-controller@0")
+    let port = 0xa + number;
+
+    format!("/pciex@600c3c0400000/pci@0/pci@0/pci@{port:x}/3d-controller@0")
+}
+
+fn path_of_bridge(npu: &str, gpu: usize, link: usize) -> String {
+    match link {
+        0 => format!("{npu}/unknown-bridge@{gpu}"),
+        _ => format!("{npu}/unknown-bridge@{gpu},{link}"),
+    }
 }
 
 fn bridge_path(link: usize) -> String {
-    let function = if link % 2 == 0 { "" } else { ",1" };
-
-    format!("{NPU}/unknown-bridge@{}{function}", link / 2)
+    path_of_bridge(NPU, link / LINKS, link % LINKS)
 }
 
 fn base(number: usize) -> u64 {
@@ -34,8 +44,8 @@ fn base(number: usize) -> u64 {
 }
 
 #[test]
-fn every_gpu_has_its_two_links() {
-    for number in 0..3 {
+fn every_gpu_has_its_three_links() {
+    for number in 0..2 {
         let found = gpu(&tree().node(&gpu_path(number))).unwrap().unwrap();
 
         assert_eq!(
@@ -43,7 +53,10 @@ fn every_gpu_has_its_two_links() {
             Aperture::new(base(number), APERTURE).unwrap()
         );
         assert_eq!(found.tgt, base(number));
-        assert_eq!(found.links(), [number as u32 * 2, number as u32 * 2 + 1]);
+        assert_eq!(
+            found.links(),
+            [0, 1, 2].map(|link| (number * LINKS) as u32 + link)
+        );
     }
 }
 
@@ -54,16 +67,73 @@ fn every_bridge_has_its_gpu_and_register() {
         let (found, fault) = bridge(&node).unwrap().unwrap();
 
         assert!(fault.is_none());
-        assert_eq!(gpu_of(&node).unwrap().to_string(), gpu_path(link / 2));
-        assert_eq!(found.aperture.base(), base(link / 2));
+        assert_eq!(gpu_of(&node).unwrap().to_string(), gpu_path(link / LINKS));
+        assert_eq!(found.aperture.base(), base(link / LINKS));
         assert_eq!(found.aperture.size(), APERTURE);
-        assert_eq!(found.tgt, base(link / 2));
+        assert_eq!(found.tgt, base(link / LINKS));
         assert_eq!(found.link, link as u32);
-        assert_eq!(found.speed, 9);
+        assert_eq!(found.speed, 8);
         assert_eq!(
             found.atsd.map(|atsd| atsd.address()),
             Some(0x6_0302_0080_0000 + 0x1_0000 * link as u64)
         );
+    }
+}
+
+/// As OPAL before 6.2 has it: the registers of the first link only.
+#[test]
+fn a_link_without_registers_shares_those_of_its_gpu() {
+    let tree = tree();
+    let first = 0x6_0302_0080_0000_u64;
+
+    tree.node(NPU)
+        .set(c"ibm,mmio-atsd", first.to_be_bytes().to_vec());
+    for link in 0..6 {
+        let (found, fault) = bridge(&tree.node(&bridge_path(link))).unwrap().unwrap();
+        let of_gpu_0 = link < LINKS;
+
+        assert_eq!(fault.is_some(), link != 0);
+        assert_eq!(
+            found.atsd.map(|atsd| atsd.address()),
+            of_gpu_0.then_some(first)
+        );
+    }
+}
+
+/// Both chips of both boards. The NPU knows the memory of chip 8 under another address, as it drops
+/// address bits.
+#[test]
+fn every_gpu_of_both_boards() {
+    for (text, links, speed) in [
+        (include_str!("../../qemu/expected/4-gpus.txt"), 3, 8),
+        (include_str!("../../qemu/expected/6-gpus.txt"), 2, 9),
+    ] {
+        let tree = Tree::parse(text);
+
+        for (chip, ports, switch) in [
+            (0, [0xa, 0xb, 0xc], "/pciex@600c3c0400000/pci@0/pci@0"),
+            (8, [0x4, 0x5, 0xd], "/pciex@620c3c0500000/pci@0/pci@0"),
+        ] {
+            let npu = format!("/pciex@{:x}", 0x6_0302_0000_0000_u64 + (chip << 42));
+
+            for (number, port) in ports.iter().enumerate().take(6 / links) {
+                let path = format!("{switch}/pci@{port:x}/3d-controller@0");
+                let found = gpu(&tree.node(&path)).unwrap().unwrap();
+                let tgt = base(number) + (chip << 40);
+
+                assert_eq!(found.aperture.base(), base(number) + (chip << 42));
+                assert_eq!(found.tgt, tgt, "{path}");
+                assert_eq!(found.links().len(), links);
+                for (link, index) in found.links().iter().enumerate() {
+                    let node = tree.node(&path_of_bridge(&npu, number, link));
+                    let (found, fault) = bridge(&node).unwrap().unwrap();
+
+                    assert!(fault.is_none() && found.atsd.is_some());
+                    assert_eq!(gpu_of(&node).unwrap().to_string(), path);
+                    assert_eq!((found.tgt, found.link, found.speed), (tgt, *index, speed));
+                }
+            }
+        }
     }
 }
 
@@ -81,17 +151,15 @@ fn links_to_an_empty_socket_are_not_connected() {
     let tree = tree();
 
     tree.node(&gpu_path(1)).remove(c"ibm,npu");
-    for link in 2..4 {
+    for link in 3..6 {
         let node = tree.node(&bridge_path(link));
 
         node.remove(c"ibm,gpu");
         assert!(is_unconnected(&node));
         assert!(bridge(&node).unwrap().is_none());
     }
-    for number in [0, 2] {
-        assert!(gpu(&tree.node(&gpu_path(number))).unwrap().is_some());
-    }
-    for link in [0, 1, 4, 5] {
+    assert!(gpu(&tree.node(&gpu_path(0))).unwrap().is_some());
+    for link in 0..3 {
         let node = tree.node(&bridge_path(link));
 
         assert!(!is_unconnected(&node));
@@ -233,7 +301,7 @@ fn faults_of_one_gpu_leave_the_others_alone() {
             "{path} {name:?}"
         );
         assert!(
-            bridge(&tree.node(&bridge_path(2))).unwrap().is_some(),
+            bridge(&tree.node(&bridge_path(LINKS))).unwrap().is_some(),
             "{path} {name:?}"
         );
     }
@@ -391,7 +459,7 @@ fn a_bridge_works_without_atsd() {
 
 #[test]
 fn memory_of_the_system_counts_as_overlap() {
-    let text = include_str!("../../qemu/expected/3-gpus.txt");
+    let text = include_str!("../../qemu/expected/2-gpus.txt");
     let ram = "/memory@0\n  device_type \"memory\"\n  reg 0 0 3e0 10000\n";
     let tree = Tree::parse(&format!("{text}{ram}"));
 

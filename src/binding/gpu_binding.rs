@@ -1,0 +1,424 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Which guest's addresses a GPU may translate.
+//!
+//! - LPAR, LPID: a guest's logical partition, and its number. KVM gives numbers out again.
+//! - NPU: has one entry per GPU that says for which LPID it translates, and an LPID for the ATSD
+//!   registers of each link.
+//! - ATSD: the registers by which a guest has the GPU drop translations.
+//!
+//! A GPU is bound to the LPAR of the virtual machine that it, or one of its bridges, is first
+//! opened for, and until the last device that was opened for it is closed, the GPU leaves this
+//! driver, or the machine loses all its memory. As long as the NPU may know an LPID a reference to
+//! the machine keeps KVM from giving it to another.
+//!
+//! A GPU that is open without a virtual machine can't be bound through a bridge, nor opened so
+//! while it is bound: it keeps translations until it is reset, which closing it does, and they must
+//! not outlive a binding.
+//!
+//! Should firmware fail to take an LPID back, the reference is retained with it, at most one per
+//! GPU, and nobody can open the GPU or its bridges (EIO) until firmware has: every open tries
+//! again.
+//!
+//! Lock order: the state of a [`GpuBinding`] is taken inside of the locks that VFIO holds to open
+//! and close a device, and outside of the mmap lock (beginning to watch a machine's memory takes
+//! that) and of a [`Gate`]'s.
+
+use crate::{
+    binding::{
+        bound_vm::{
+            BoundVm,
+            Owner,
+            Translations, //
+        },
+        lpar_mapping::LparMapping, //
+    },
+    linux::{
+        kvm::Kvm,
+        npu::GpuFunction,
+        of::OfNode,
+        vfio::core::Core, //
+    },
+    pure::{
+        causes::Cause,
+        lpid::Lpid,
+        shared_value::{
+            Left,
+            Share,
+            SharedValue, //
+        },
+    },
+    regions::gate::{
+        Closed,
+        Gate, //
+    },
+};
+use kernel::{
+    fmt,
+    new_mutex,
+    prelude::*,
+    str::CString,
+    sync::{
+        Arc,
+        Mutex, //
+    }, //
+};
+
+/// What a guest may access only while the GPU is bound for it.
+struct Gated {
+    gate: Arc<Gate>,
+    revoked: Option<Closed>,
+}
+
+impl Gated {
+    fn revoke(&mut self) {
+        self.revoked
+            .get_or_insert_with(|| Closed::new(self.gate.clone(), Cause::Revoked));
+    }
+}
+
+struct BindingState {
+    binding: SharedValue<LparMapping<GpuBinding>>,
+    /// How often this driver has the GPU itself: it may not be bound while that is 0.
+    gpus: usize,
+    /// The GPU is open without a virtual machine.
+    unbound: bool,
+    /// A machine whose memory went while the GPU was bound to it, until there is an occasion to
+    /// drop it.
+    departed: Option<BoundVm<GpuBinding>>,
+    /// Of the devices that have a share in it, or had one when it was revoked.
+    gates: KVec<Gated>,
+}
+
+impl BindingState {
+    /// Ends a binding, or retains it. The machine is not to be dropped under the lock.
+    fn end(&mut self, binding: LparMapping<GpuBinding>) -> Option<BoundVm<GpuBinding>> {
+        binding.end().unwrap_or_else(|binding| {
+            self.binding.retain(binding);
+            None
+        })
+    }
+
+    /// See [`GpuBinding::settle`].
+    fn settle(&mut self) -> Result<Option<BoundVm<GpuBinding>>> {
+        let vm = self
+            .binding
+            .take_retained()
+            .and_then(|binding| self.end(binding));
+
+        if self.binding.retained().is_some() {
+            return Err(EIO);
+        }
+        Ok(vm)
+    }
+
+    /// Finds the GPU for a binding. What is wrong is in the kernel log.
+    fn gpu_for(&self, core: &Core, node: &OfNode, lpid: Lpid) -> Result<GpuFunction> {
+        let Some(gpu) = GpuFunction::at(node) else {
+            dev_err!(
+                core.device(),
+                "LPID {} not bound: no PCI function is at the GPU's node {}, rescan the bus\n",
+                lpid.get(),
+                format_args!("{node}")
+            );
+            return Err(ENODEV);
+        };
+
+        if self.gpus == 0 {
+            dev_err!(
+                core.device(),
+                "LPID {} not bound: nvlink2-vfio-pci does not have the GPU {}, bind it first, or \
+                 see what the driver said of its firmware\n",
+                lpid.get(),
+                gpu.name()
+            );
+            return Err(ENODEV);
+        }
+        Ok(gpu)
+    }
+
+    /// Ends the binding, whoever shares it, and access to what needs it.
+    fn revoke(&mut self) -> Option<BoundVm<GpuBinding>> {
+        let binding = self.binding.revoke()?;
+
+        for gated in &mut *self.gates {
+            gated.revoke();
+        }
+        self.end(binding)
+    }
+
+    /// Whether `translations` are of the machine that the NPU may know.
+    fn concerns(&self, translations: &Translations<GpuBinding>) -> bool {
+        self.binding
+            .held()
+            .or(self.binding.retained())
+            .is_some_and(|binding| binding.has(translations))
+    }
+}
+
+/// What a GPU is bound to.
+#[pin_data]
+pub(crate) struct GpuBinding {
+    /// The GPU's.
+    node: OfNode,
+    #[pin]
+    state: Mutex<BindingState>,
+}
+
+impl GpuBinding {
+    /// The GPU that `node` describes, bound to nothing.
+    pub(crate) fn new(node: OfNode) -> impl PinInit<Self> {
+        pin_init!(Self {
+            node,
+            state <- new_mutex!(BindingState {
+                binding: SharedValue::new(),
+                gpus: 0,
+                unbound: false,
+                departed: None,
+                gates: KVec::new(),
+            }),
+        })
+    }
+
+    /// Makes sure that the NPU knows no LPID of a former user.
+    ///
+    /// EIO: firmware still fails.
+    pub(crate) fn settle(&self) -> Result {
+        let vm = self.state.lock().settle()?;
+
+        drop(vm);
+        Ok(())
+    }
+
+    /// Binds the GPU to the LPAR of `kvm`, for `core` with `gate`, or shares the binding to it.
+    ///
+    /// EBUSY: it is bound to another machine's, or open without one. EOPNOTSUPP: the machine has no
+    /// LPID that the NPU can be told, or firmware has no calls for it. ENODEV: the GPU is not
+    /// plugged in, or has another driver. ESRCH: the machine's process is gone. ENXIO: firmware
+    /// does not tell where the NPU's registers are, or leaves none to the host. EIO: firmware
+    /// failed, now or at the end of the last binding. ENOSPC: the NPU's table is full. EINTR: a
+    /// signal came.
+    pub(crate) fn bind(
+        this: &Arc<Self>,
+        core: &Core,
+        kvm: Kvm,
+        gate: Option<&Arc<Gate>>,
+    ) -> Result<Bound> {
+        let lpid = Lpid::of(kvm.guest()).map_err(|unfit| {
+            dev_err!(
+                core.device(),
+                "no LPAR is bound: {}\n",
+                format_args!("{unfit}")
+            );
+            EOPNOTSUPP
+        })?;
+        let mm = kvm.mm().ok_or_else(|| {
+            dev_err!(
+                core.device(),
+                "LPID {} not bound: the process whose memory the virtual machine has is gone\n",
+                lpid.get()
+            );
+            ESRCH
+        })?;
+        // Declared first, so that they are dropped after the lock.
+        let (_former, _departed, _failed, _surplus);
+        let mut state = this.state.lock();
+
+        _departed = state.departed.take();
+        _former = state.settle()?;
+        state.gates.reserve(1, GFP_KERNEL)?;
+        let share = match state.binding.held() {
+            None if state.unbound => {
+                dev_err!(
+                    core.device(),
+                    "LPID {} not bound: the GPU is open without a virtual machine, close it \
+                     first\n",
+                    lpid.get()
+                );
+                return Err(EBUSY);
+            }
+            None => {
+                let gpu = state.gpu_for(core, &this.node, lpid)?;
+                let name = CString::try_from(gpu.name())?;
+                let npu = gpu.npu().ok_or(ENODEV)?;
+                let traced = CString::try_from(gpu.name())?;
+                let vm = BoundVm::new(kvm, &mm, npu, lpid, traced, this.clone())?;
+                let binding = match LparMapping::new(&gpu, this.node.clone(), name, vm, lpid) {
+                    Ok(binding) => binding,
+                    Err((error, vm)) => {
+                        _failed = vm;
+                        return Err(error);
+                    }
+                };
+
+                match state.binding.begin(binding) {
+                    Ok(share) => share,
+                    Err(binding) => {
+                        _surplus = binding;
+                        return Err(EBUSY);
+                    }
+                }
+            }
+            Some(binding) if binding.is_to(&kvm) => state.binding.join().ok_or(EBUSY)?,
+            Some(binding) => {
+                dev_err!(
+                    core.device(),
+                    "GPU {} is bound to LPID {}, not to LPID {} of this virtual machine: close the \
+                     GPU and its bridges first\n",
+                    binding.name(),
+                    binding.lpid().get(),
+                    lpid.get()
+                );
+                return Err(EBUSY);
+            }
+        };
+
+        if let Some(gate) = gate {
+            // There is room for it.
+            let _ = state.gates.push_within_capacity(Gated {
+                gate: gate.clone(),
+                revoked: None,
+            });
+        }
+        Ok(Bound {
+            binding: this.clone(),
+            share,
+            gate: gate.cloned(),
+        })
+    }
+
+    /// Keeps the GPU unbound while `core`, which is the GPU, is open without a virtual machine.
+    ///
+    /// EBUSY: it is bound through a bridge.
+    pub(crate) fn keep_unbound(this: &Arc<Self>, core: &Core) -> Result<Unbound> {
+        let mut state = this.state.lock();
+
+        if let Some(binding) = state.binding.held() {
+            dev_err!(
+                core.device(),
+                "bound to LPID {} through a bridge: close the bridges, or open the GPU for the \
+                 same virtual machine\n",
+                binding.lpid().get()
+            );
+            return Err(EBUSY);
+        }
+        state.unbound = true;
+        Ok(Unbound(this.clone()))
+    }
+
+    /// This driver has the GPU from now on.
+    pub(crate) fn appear(this: &Arc<Self>) -> GpuPresence {
+        let mut state = this.state.lock();
+
+        state.gpus = state.gpus.saturating_add(1);
+        GpuPresence(this.clone())
+    }
+
+    /// Gives up what firmware still has not taken back: the module goes.
+    pub(crate) fn abandon(&self) {
+        let (binding, departed) = {
+            let mut state = self.state.lock();
+
+            (state.binding.take_retained(), state.departed.take())
+        };
+
+        drop((binding, departed));
+    }
+
+    /// Writes the LPID, `none`, or the LPID and `retained`.
+    pub(crate) fn show(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let state = self.state.lock();
+
+        match (state.binding.held(), state.binding.retained()) {
+            (Some(binding), _) => writeln!(f, "{}", binding.lpid().get()),
+            (None, Some(binding)) => writeln!(f, "{} retained", binding.lpid().get()),
+            (None, None) => writeln!(f, "none"),
+        }
+    }
+}
+
+impl Owner for GpuBinding {
+    /// Ends the binding, whoever shares it.
+    fn memory_goes(&self, translations: &Translations<Self>) {
+        let mut state = self.state.lock();
+
+        if !state.concerns(translations) {
+            return;
+        }
+        let vm = match state.revoke() {
+            Some(vm) => Some(vm),
+            // If it was retained it is tried once more, now that it matters most.
+            None => state.settle().unwrap_or(None),
+        };
+
+        // To drop it is to wait for the caller.
+        if vm.is_some() {
+            state.departed = vm;
+        }
+    }
+}
+
+/// As long as it exists the GPU may be bound. When it is dropped, any binding ends, whoever shares
+/// it: ATSD registers are out of reach until their bridges are opened again.
+pub(crate) struct GpuPresence(Arc<GpuBinding>);
+
+impl Drop for GpuPresence {
+    fn drop(&mut self) {
+        let vm = {
+            let mut state = self.0.state.lock();
+
+            state.gpus = state.gpus.saturating_sub(1);
+            if state.gpus == 0 {
+                state.revoke()
+            } else {
+                None
+            }
+        };
+
+        drop(vm);
+    }
+}
+
+/// What an open device has to do with the binding of its GPU.
+pub(crate) enum KvmHold {
+    Bound(#[expect(dead_code, reason = "held for its Drop")] Bound),
+    Unbound(#[expect(dead_code, reason = "held for its Drop")] Unbound),
+}
+
+/// As long as it exists the GPU is not bound.
+pub(crate) struct Unbound(Arc<GpuBinding>);
+
+impl Drop for Unbound {
+    fn drop(&mut self) {
+        self.0.state.lock().unbound = false;
+    }
+}
+
+/// A device's share of its GPU's binding.
+pub(crate) struct Bound {
+    binding: Arc<GpuBinding>,
+    share: Share,
+    gate: Option<Arc<Gate>>,
+}
+
+impl Drop for Bound {
+    fn drop(&mut self) {
+        let vms = {
+            let mut state = self.binding.state.lock();
+            let left = state.binding.leave(self.share);
+
+            if let Some(gate) = &self.gate {
+                state.gates.retain(|other| !Arc::ptr_eq(&other.gate, gate));
+            }
+            let vm = match left {
+                Left::Last(binding) => state.end(binding),
+                Left::Others | Left::Revoked => None,
+            };
+
+            (vm, state.departed.take())
+        };
+
+        // Not under the lock: it may be the last reference to the machine.
+        drop(vms);
+    }
+}

@@ -1,0 +1,172 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The NPU's entry that says for which LPAR a GPU translates, from the call of firmware that makes
+//! it until the one that takes it back.
+
+use crate::{
+    binding::bound_vm::{
+        BoundVm,
+        Owner,
+        Translations, //
+    },
+    linux::{
+        kvm::Kvm,
+        npu::GpuFunction,
+        of::OfNode,
+        trace, //
+    },
+    pure::lpid::Lpid,
+};
+use core::ffi::CStr;
+use kernel::{
+    prelude::*,
+    str::CString, //
+};
+
+/// A GPU that is bound to an LPAR, or may be.
+///
+/// # Invariants
+///
+/// If the NPU may know the LPID, `vm` is the machine that it belongs to.
+pub(crate) struct LparMapping<O: Owner> {
+    node: OfNode,
+    /// The GPU's, for traces of what happens when it was unplugged.
+    name: CString,
+    lpid: Lpid,
+    /// [`None`] once the NPU is known to be done with the LPID.
+    vm: Option<BoundVm<O>>,
+    /// Firmware failed to unmap, so the kernel takes the LPID for unmapped.
+    failed: bool,
+}
+
+impl<O: Owner> LparMapping<O> {
+    /// Binds a GPU, whose node and name are given. What goes wrong is in the kernel log; the
+    /// machine is not to be dropped under the lock.
+    pub(crate) fn new(
+        gpu: &GpuFunction,
+        node: OfNode,
+        name: CString,
+        vm: BoundVm<O>,
+        lpid: Lpid,
+    ) -> Result<Self, (Error, BoundVm<O>)> {
+        let result = gpu.map_lpar(lpid);
+
+        trace::lpar_bind(&name, lpid, &result);
+        match result {
+            Ok(()) => {}
+            Err(EOPNOTSUPP) => dev_err!(
+                gpu.device(),
+                "LPID {} not bound: the OPAL firmware does not support it, update it\n",
+                lpid.get()
+            ),
+            Err(EBUSY) => dev_err!(
+                gpu.device(),
+                "LPID {} not bound: this GPU or one with its bus address is bound already\n",
+                lpid.get()
+            ),
+            Err(ENODEV) => dev_err!(
+                gpu.device(),
+                "LPID {} not bound: the kernel has not set up the GPU's NVLinks for DMA\n",
+                lpid.get()
+            ),
+            Err(ENXIO) => dev_err!(
+                gpu.device(),
+                "LPID {} not bound: the OPAL firmware does not tell where the NPU's registers are, \
+                 or leaves no ATSD registers to the host, update it\n",
+                lpid.get()
+            ),
+            // The kernel has told what firmware said.
+            Err(_) => {}
+        }
+        match result {
+            // INVARIANT: The LPID is that of `vm`.
+            Ok(()) => Ok(Self {
+                node,
+                name,
+                lpid,
+                vm: Some(vm),
+                failed: false,
+            }),
+            Err(error) => Err((error, vm)),
+        }
+    }
+
+    /// Returns the LPID that the NPU may know.
+    pub(crate) fn lpid(&self) -> Lpid {
+        self.lpid
+    }
+
+    /// Returns the GPU's name.
+    pub(crate) fn name(&self) -> &CStr {
+        &self.name
+    }
+
+    /// Whether the machine is that of `kvm`.
+    pub(crate) fn is_to(&self, kvm: &Kvm) -> bool {
+        self.vm.as_ref().is_some_and(|vm| vm.is(kvm))
+    }
+
+    /// Whether `translations` are of the machine.
+    pub(crate) fn has(&self, translations: &Translations<O>) -> bool {
+        self.vm.as_ref().is_some_and(|vm| vm.has(translations))
+    }
+
+    /// Has the NPU forget the LPID; returns the machine then, and the binding otherwise.
+    pub(crate) fn end(mut self) -> Result<Option<BoundVm<O>>, Self> {
+        match self.clear() {
+            Ok(()) => Ok(self.vm.take()),
+            Err(_) => Err(self),
+        }
+    }
+
+    /// Has the NPU forget the LPID.
+    fn clear(&mut self) -> Result {
+        let Some(gpu) = GpuFunction::at(&self.node) else {
+            // The kernel unmaps when it is unplugged.
+            return if self.failed { Err(ENODEV) } else { Ok(()) };
+        };
+        let result = self.unmap(&gpu);
+
+        trace::lpar_unbind(&self.name, self.lpid, &result);
+        if let Err(error) = &result {
+            self.failed = true;
+            dev_err!(
+                gpu.device(),
+                "LPID {} may still be mapped (errno {}): GPU and bridges are refused and the \
+                 virtual machine is kept until unmapping succeeds, which the next open tries \
+                 again\n",
+                self.lpid.get(),
+                -error.to_errno()
+            );
+        }
+        result
+    }
+
+    fn unmap(&self, gpu: &GpuFunction) -> Result {
+        if self.failed {
+            // Mapping it once more brings the NPU into a known state, and does no harm: the LPID
+            // still belongs to the same machine.
+            match gpu.map_lpar(self.lpid) {
+                Ok(()) | Err(EBUSY) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        match gpu.unmap_lpar() {
+            // It was unplugged, and the mapping went with it.
+            Err(ENOENT | ENODEV) if !self.failed => Ok(()),
+            result => result,
+        }
+    }
+}
+
+impl<O: Owner> Drop for LparMapping<O> {
+    fn drop(&mut self) {
+        if self.vm.is_none() || self.clear().is_ok() {
+            return;
+        }
+        // Nobody is left who could try again. An LPID that no guest ever gets is the lesser evil.
+        if let Some(vm) = self.vm.take() {
+            vm.strand();
+        }
+    }
+}

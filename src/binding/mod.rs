@@ -1,0 +1,8 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! For which guest a GPU translates addresses, and what becomes of that when the guest loses
+//! memory.
+
+pub(crate) mod bound_vm;
+pub(crate) mod gpu_binding;
+pub(crate) mod lpar_mapping;

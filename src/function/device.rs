@@ -1,0 +1,293 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The life of one PCI function that the driver is bound to.
+
+use crate::{
+    binding::gpu_binding::{
+        GpuBinding,
+        GpuPresence,
+        KvmHold, //
+    },
+    function::{
+        debugfs::Files,
+        ids,
+        role::{
+            Resetting,
+            Role, //
+        },
+        shared::SharedState, //
+    },
+    linux::{
+        kvm::{
+            Kvm,
+            KvmNotifier, //
+        },
+        mm::pfn_address_space::PfnSpaceRegistration,
+        pci::{
+            self,
+            Awake,
+            OverrideId, //
+        },
+        process::Process,
+        vfio::{
+            core::{
+                Core,
+                FIRST_REGION, //
+            },
+            driver::Driver,
+            enabled::Enabled, //
+        },
+    },
+    pure::causes::Spanning,
+    regions::{
+        atsd_page::AtsdRegion,
+        gate::{
+            Attached,
+            Gate, //
+        },
+        gpu_ram::RamMapping, //
+    },
+};
+use core::ffi::CStr;
+use kernel::{
+    current,
+    device::Device,
+    device_id::IdTable,
+    new_mutex,
+    prelude::*,
+    sync::{
+        Arc,
+        Mutex, //
+    },
+};
+
+/// A function that the driver is bound to.
+#[pin_data]
+pub(crate) struct Nvlink2Device {
+    role: Role,
+    _files: Files,
+    /// While it is open for a virtual machine: its share of the GPU's binding.
+    #[pin]
+    hold: Mutex<Option<KvmHold>>,
+    /// While it is open.
+    #[pin]
+    opened: Mutex<Option<Opened>>,
+    /// While it is being reset. It outlives a close, as the reset may.
+    // Taken inside of `memory_lock`, and outside of a `Gate`'s.
+    #[pin]
+    resetting: Mutex<Spanning<Resetting>>,
+    /// Of a GPU, until it is unbound from the driver.
+    #[pin]
+    presence: Mutex<Option<GpuPresence>>,
+    /// Of a GPU, as long as its RAM could not be claimed: it may be the host's memory.
+    #[pin]
+    awake: Mutex<Option<Awake>>,
+}
+
+/// What ends with the device's last user.
+struct Opened {
+    /// The first of its users.
+    process: Process,
+    _attached: Option<Attached>,
+    /// Of a GPU.
+    _reported: Option<Pin<KBox<PfnSpaceRegistration<RamMapping>>>>,
+}
+
+impl Driver for Nvlink2Device {
+    const NAME: &'static CStr = ids::NAME;
+    const IDS: &'static dyn IdTable<OverrideId, ()> = ids::ID_TABLE;
+
+    type Shared = SharedState;
+
+    fn shared() -> Result<SharedState> {
+        SharedState::new(Self::NAME)
+    }
+
+    fn probe(function: &pci::Function, shared: &SharedState) -> Result<Arc<Self>> {
+        let role = Role::of(function, shared)?;
+
+        match &role {
+            Role::Ordinary => {}
+            Role::Gpu(state) => dev_info!(
+                function.device(),
+                "GPU with {} NVLink2 links, RAM at {:#x}, tgt {:#x}\n",
+                state.ram.gpu.links().len(),
+                state.ram.gpu.aperture.base(),
+                state.ram.gpu.tgt
+            ),
+            Role::Bridge(state) => dev_info!(
+                function.device(),
+                "NVLink2 bridge of link {}, tgt {:#x}\n",
+                state.bridge.link,
+                state.bridge.tgt
+            ),
+        }
+        let awake = match &role {
+            // What it takes can be done until the GPU is opened.
+            Role::Gpu(state) if state.claim_ram(function.device()).is_err() => {
+                Some(Awake::new(function))
+            }
+            _ => None,
+        };
+        let files = Files::new(&shared.debugfs, function.name(), &role)?;
+        let presence = match &role {
+            Role::Gpu(state) => Some(GpuBinding::appear(&state.binding)),
+            Role::Ordinary | Role::Bridge(_) => None,
+        };
+
+        Arc::pin_init(
+            pin_init!(Self {
+                role,
+                _files: files,
+                hold <- new_mutex!(None),
+                opened <- new_mutex!(None),
+                resetting <- new_mutex!(Spanning::new()),
+                presence <- new_mutex!(presence),
+                awake <- new_mutex!(awake),
+            }),
+            GFP_KERNEL,
+        )
+    }
+
+    fn remove(&self, device: &Device) {
+        let Role::Gpu(state) = &self.role else {
+            return;
+        };
+        // Its bridges may still be open. If it is unplugged now the kernel unmaps behind our back.
+        let presence = self.presence.lock().take();
+
+        drop(presence);
+        // The module stays for it, and does not let others open the GPU. Another driver would.
+        if let Some(process) = state.ram.registrations.former_user() {
+            dev_warn!(
+                device,
+                "GPU RAM is still mapped for DMA by {}: end it before another driver gets the GPU\n",
+                format_args!("{process}")
+            );
+        }
+    }
+
+    fn requested(&self, device: &Device) {
+        if let Some(opened) = &*self.opened.lock() {
+            dev_warn!(
+                device,
+                "unbinding waits for {} to close the device\n",
+                format_args!("{}", opened.process)
+            );
+        }
+    }
+
+    fn before_open(&self, core: &Core) -> Result {
+        match &self.role {
+            Role::Ordinary => {}
+            Role::Gpu(state) => {
+                state.claim_ram(core.device())?;
+                drop(self.awake.lock().take());
+            }
+            // Its reset cuts the GPU off.
+            Role::Bridge(state) => {
+                state.ensure_gpu_unused(core.device())?;
+            }
+        }
+        Ok(())
+    }
+
+    fn open(&self, enabled: &Enabled<'_>) -> Result {
+        let core = enabled.core();
+        let bound = matches!(*self.hold.lock(), Some(KvmHold::Bound(_)));
+
+        if let Some(binding) = self.role.binding().filter(|_| !bound) {
+            binding.settle()?;
+        }
+        let reported = match &self.role {
+            Role::Ordinary => None,
+            Role::Gpu(state) => {
+                let ram = &state.ram;
+
+                if let Some(process) = ram
+                    .registrations
+                    .other_user(current!().mm().map(|mm| &**mm))
+                {
+                    dev_warn!(
+                        core.device(),
+                        "GPU RAM is still mapped for DMA by {}: not opened\n",
+                        format_args!("{process}")
+                    );
+                    return Err(EBUSY);
+                }
+                enabled.register(ram.clone())?;
+                ram.report(core)?
+            }
+            Role::Bridge(state) => {
+                if bound {
+                    if let Some(claim) = state.claim_atsd(core.device())? {
+                        let region = AtsdRegion::new(*state.bridge, claim, state.gate.clone())?;
+
+                        enabled.register(region)?;
+                    }
+                }
+                None
+            }
+        };
+
+        // Last: nothing fails behind it.
+        *self.opened.lock() = Some(Opened {
+            process: Process::current(),
+            _attached: self.role.own_gate().map(|gate| Gate::attach(gate, core)),
+            _reported: reported,
+        });
+        Ok(())
+    }
+
+    // The binding, if any, lasts until `clear_kvm`.
+    fn close(&self, _core: &Core) {
+        let opened = self.opened.lock().take();
+
+        // Not under the lock: dropping an inode may sleep for long.
+        drop(opened);
+    }
+
+    fn largest_page(&self, index: u64) -> Option<u64> {
+        match &self.role {
+            Role::Gpu(state) if index == FIRST_REGION.into() => state.ram.largest_page.bytes(),
+            _ => None,
+        }
+    }
+
+    fn reset_prepare(&self) {
+        self.resetting.lock().begin(|| self.role.close_for_reset());
+    }
+
+    fn reset_done(&self) {
+        let over = self.resetting.lock().end();
+
+        drop(over);
+    }
+}
+
+impl KvmNotifier for Nvlink2Device {
+    fn set_kvm(&self, core: &Core, kvm: Option<Kvm>) -> Result {
+        let hold = match (&self.role, self.role.binding(), kvm) {
+            (_, Some(binding), Some(kvm)) => KvmHold::Bound(GpuBinding::bind(
+                binding,
+                core,
+                kvm,
+                self.role.bound_gate(),
+            )?),
+            (Role::Gpu(_), Some(binding), None) => {
+                KvmHold::Unbound(GpuBinding::keep_unbound(binding, core)?)
+            }
+            _ => return Ok(()),
+        };
+
+        *self.hold.lock() = Some(hold);
+        Ok(())
+    }
+
+    fn clear_kvm(&self) {
+        let hold = self.hold.lock().take();
+
+        // Not under the lock: it may end a virtual machine.
+        drop(hold);
+    }
+}

@@ -1,0 +1,285 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What a function is to NVLink2.
+
+use crate::{
+    binding::gpu_binding::GpuBinding,
+    function::{
+        ids::NAME,
+        shared::{
+            PerGpu,
+            SharedState, //
+        },
+    },
+    linux::{
+        claim::{
+            self,
+            Claim,
+            Place,
+            Refusal, //
+        },
+        of::{
+            Described,
+            OfNode, //
+        },
+        pci,
+        platform::is_powernv, //
+    },
+    pure::{
+        atsd_registers::Atsd,
+        causes::Cause,
+        devicetree::FirmwareFault,
+        topology::{
+            self,
+            Bridge,
+            Gpu, //
+        },
+    },
+    regions::{
+        dma_registrations::DmaRegistrations,
+        gate::{
+            Closed,
+            Gate, //
+        },
+        gpu_ram::GpuRam, //
+    },
+};
+use kernel::{
+    device::Device,
+    pci::Vendor,
+    prelude::*,
+    sync::Arc, //
+};
+
+/// What is claimed of a GPU.
+const GPU_RAM: &str = "GPU RAM";
+
+/// What a function is to NVLink2.
+pub(crate) enum Role {
+    /// Nothing: it works as with vfio-pci.
+    Ordinary,
+    Gpu(Arc<GpuState>),
+    Bridge(Arc<BridgeState>),
+}
+
+/// A GPU's RAM, and whose addresses it translates.
+pub(crate) struct GpuState {
+    /// What the region shows.
+    pub(crate) ram: Arc<GpuRam>,
+    /// What it is bound to; shared with the bridges of the GPU.
+    pub(crate) binding: Arc<GpuBinding>,
+}
+
+impl GpuState {
+    /// Claims the GPU's RAM, unless that was done before; tells if it is impossible.
+    pub(super) fn claim_ram(&self, device: &Device) -> Result {
+        self.ram
+            .claim(|| claim(device, GPU_RAM, self.ram.gpu.aperture()))
+            .map(|_| ())
+    }
+}
+
+/// A bridge and what accesses to it depend on.
+pub(crate) struct BridgeState {
+    /// As firmware describes it.
+    pub(crate) bridge: Described<Bridge>,
+    /// Of its own registers.
+    pub(crate) gate: Arc<Gate>,
+    /// Of the RAM of the GPU behind the link, which a reset of the bridge cuts off.
+    gpu_gate: Arc<Gate>,
+    /// Of the GPU behind the link.
+    pub(crate) binding: Arc<GpuBinding>,
+    /// Of all links.
+    atsds: Arc<PerGpu<Claim<Atsd>>>,
+}
+
+impl BridgeState {
+    /// Claims the ATSD registers of the link, unless that was done for another link of the GPU that
+    /// has the same. [`None`]: there are none.
+    pub(super) fn claim_atsd(&self, device: &Device) -> Result<Option<Arc<Claim<Atsd>>>> {
+        self.bridge
+            .atsd()
+            .map(|atsd| {
+                self.atsds
+                    .or_made(atsd.address(), || claim(device, "ATSD", atsd))
+            })
+            .transpose()
+    }
+
+    /// Makes sure that the RAM of the GPU behind the link is not memory of the host.
+    pub(super) fn ensure_gpu_unused(&self, device: &Device) -> Result {
+        let aperture = self.bridge.aperture();
+
+        claim::ensure_unused(aperture).map_err(|refusal| refuse(device, GPU_RAM, aperture, refusal))
+    }
+}
+
+/// What a reset makes inaccessible is so, as long as this exists.
+pub(super) struct Resetting {
+    _own: Option<Closed>,
+    _behind_link: Option<Closed>,
+}
+
+impl Role {
+    /// Finds out what a function is, and says so if it is an ordinary one.
+    pub(super) fn of(function: &pci::Function, shared: &SharedState) -> Result<Self> {
+        // What a hypervisor says of NVLink2 in its guest's device tree is not what OPAL says.
+        if !is_powernv() {
+            dev_info!(
+                function.device(),
+                "the platform is not PowerNV (OPAL): an ordinary vfio-pci device\n"
+            );
+            return Ok(Self::Ordinary);
+        }
+        let mut unconnected = false;
+        let found = match (OfNode::of(function), function.vendor()) {
+            (Some(node), Vendor::NVIDIA) => node
+                .gpu()
+                .map(|gpu| gpu.map(|gpu| Self::gpu(gpu, node, shared))),
+            (Some(node), Vendor::IBM) => node.bridge().map(|bridge| {
+                unconnected = bridge.is_none() && topology::is_unconnected(&node);
+                bridge.map(|(bridge, fault)| {
+                    if let Some(fault) = fault {
+                        complain(
+                            function,
+                            &fault,
+                            match bridge.atsd {
+                                Some(_) => "the ATSD region is that of another link of its GPU",
+                                None => "there is no ATSD region",
+                            },
+                        );
+                    }
+                    Self::bridge(bridge, &node, shared)
+                })
+            }),
+            _ => Ok(None),
+        };
+
+        match found {
+            Ok(Some(role)) => role,
+            Ok(None) if unconnected => {
+                dev_info!(
+                    function.device(),
+                    "NVLink2 bridge whose link is not connected: an ordinary vfio-pci device\n"
+                );
+                Ok(Self::Ordinary)
+            }
+            Ok(None) => {
+                dev_info!(
+                    function.device(),
+                    "not on NVLink2: an ordinary vfio-pci device\n"
+                );
+                Ok(Self::Ordinary)
+            }
+            Err(fault) => {
+                complain(
+                    function,
+                    &fault,
+                    "an ordinary vfio-pci device without NVLink2",
+                );
+                Ok(Self::Ordinary)
+            }
+        }
+    }
+
+    fn gpu(gpu: Described<Gpu>, node: OfNode, shared: &SharedState) -> Result<Self> {
+        let base = gpu.aperture.base();
+        let state = GpuState {
+            ram: GpuRam::new(
+                gpu,
+                shared.gates.of(base, Gate::new())?,
+                shared.registrations.of(base, DmaRegistrations::new())?,
+            )?,
+            binding: shared.bindings.of(base, GpuBinding::new(node))?,
+        };
+
+        Ok(Self::Gpu(Arc::new(state, GFP_KERNEL)?))
+    }
+
+    fn bridge(bridge: Described<Bridge>, node: &OfNode, shared: &SharedState) -> Result<Self> {
+        let base = bridge.aperture.base();
+        let gpu = topology::gpu_of(node).map_err(|_| EINVAL)?;
+        let state = BridgeState {
+            bridge,
+            gate: Arc::pin_init(Gate::new(), GFP_KERNEL)?,
+            gpu_gate: shared.gates.of(base, Gate::new())?,
+            binding: shared.bindings.of(base, GpuBinding::new(gpu))?,
+            atsds: shared.atsds.clone(),
+        };
+
+        Ok(Self::Bridge(Arc::new(state, GFP_KERNEL)?))
+    }
+
+    /// Returns the gate of the region that the function itself has.
+    pub(super) fn own_gate(&self) -> Option<&Arc<Gate>> {
+        match self {
+            Self::Ordinary => None,
+            Self::Gpu(state) => Some(&state.ram.gate),
+            Self::Bridge(state) => Some(&state.gate),
+        }
+    }
+
+    pub(super) fn binding(&self) -> Option<&Arc<GpuBinding>> {
+        match self {
+            Self::Ordinary => None,
+            Self::Gpu(state) => Some(&state.binding),
+            Self::Bridge(state) => Some(&state.binding),
+        }
+    }
+
+    /// Returns the gate of what may be accessed only while the GPU is bound.
+    pub(super) fn bound_gate(&self) -> Option<&Arc<Gate>> {
+        match self {
+            Self::Ordinary | Self::Gpu(_) => None,
+            Self::Bridge(state) => Some(&state.gate),
+        }
+    }
+
+    /// Returns the gate of what is reached through the function.
+    fn gate_behind_link(&self) -> Option<&Arc<Gate>> {
+        match self {
+            Self::Bridge(state) => Some(&state.gpu_gate),
+            Self::Ordinary | Self::Gpu(_) => None,
+        }
+    }
+
+    /// Closes what a reset of the function makes unusable.
+    pub(super) fn close_for_reset(&self) -> Resetting {
+        let close = |gate: &Arc<Gate>, cause| Closed::new(gate.clone(), cause);
+
+        Resetting {
+            _own: self.own_gate().map(|gate| close(gate, Cause::Reset)),
+            _behind_link: self
+                .gate_behind_link()
+                .map(|gate| close(gate, Cause::LinkReset)),
+        }
+    }
+}
+
+/// Claims what firmware describes for the driver, or tells why that is impossible.
+fn claim<T: Place>(device: &Device, what: &str, place: Described<T>) -> Result<Arc<Claim<T>>> {
+    let name = device.name();
+
+    Claim::new(place, fmt!("{} {name} {what}", NAME))
+        .map_err(|refusal| refuse(device, what, place, refusal))
+}
+
+/// Tells why what firmware describes cannot be used.
+fn refuse<T: Place>(device: &Device, what: &str, place: Described<T>, refusal: Refusal) -> Error {
+    dev_warn!(
+        device,
+        "{what} at {:#x} cannot be used: {}\n",
+        place.base(),
+        format_args!("{refusal}")
+    );
+    refusal.into()
+}
+
+/// Tells what firmware got wrong, what follows, and what to do.
+fn complain(function: &pci::Function, fault: &FirmwareFault<OfNode>, consequence: &str) {
+    dev_err!(
+        function.device(),
+        "{}: {consequence}, update or fix the OPAL firmware\n",
+        format_args!("{fault}")
+    );
+}

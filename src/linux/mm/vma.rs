@@ -1,0 +1,552 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Mappings of device memory whose pages appear as they are touched.
+//!
+//! C header: `include/linux/mm.h`
+
+use crate::linux::{
+    bindings,
+    claim::Physical,
+    published::Signals,
+    vfio::{
+        core::{
+            Core,
+            MappedCore, //
+        },
+        memory_lock::MemoryGuard, //
+    },
+};
+use core::marker::PhantomData;
+use kernel::{
+    error::from_result,
+    ffi::{
+        c_int,
+        c_uint, //
+    },
+    mm::{
+        virt::VmaNew,
+        Mm,
+        MmWithUser, //
+    },
+    prelude::*,
+    sync::Arc, //
+};
+
+/// How the CPU accesses a mapping.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Caching {
+    /// As memory. KVM hands this on to the guest.
+    Cached,
+    /// As registers: every access goes to the device, in order.
+    Uncached,
+}
+
+/// A mapping of device memory, dropped with the last VMA that the one of mmap(2) became. What is
+/// bound to user addresses follows them by the methods.
+pub(crate) trait Mapping: Send + Sync + 'static {
+    /// Whether [`Mapping::fault`] is also asked for huge pages, the largest first.
+    const HUGE: bool;
+
+    /// What a fault may have to wait for.
+    type Obstacle: Obstacle;
+
+    /// Makes the page that was touched accessible, refuses, or says what to wait for.
+    fn fault(&self, core: &Core, fault: &Fault<'_>) -> Result<Outcome, Self::Obstacle>;
+
+    /// Whether a VMA of `mm` may be split at address `at`. That it may does not mean that it will
+    /// be: nothing is to be changed here.
+    fn may_split(&self, _mm: &Mm, _at: u64) -> Result {
+        Ok(())
+    }
+
+    /// There is a VMA of `mm` at `span` from now on: a part that was split off another one, which
+    /// has the rest, or a copy at the place to which it is moved. Nothing can keep it from that.
+    fn opened(&self, _mm: &Mm, _span: VmaSpan) {}
+
+    /// A VMA of `mm` was moved to `to`. An error moves it back; otherwise [`Mapping::close`] is
+    /// called for where it was.
+    fn moved(&self, _mm: &MmWithUser, _to: VmaSpan) -> Result {
+        Ok(())
+    }
+
+    /// The VMA of `mm` at `span` goes, perhaps with its process.
+    fn close(&self, _mm: &Mm, _span: VmaSpan) {}
+}
+
+/// What a fault waits for, without a lock and without the mapping: it may be gone in the end.
+pub(crate) trait Obstacle {
+    /// Waits until it is worth to try again, or until one of `signals`.
+    fn wait(self, signals: Signals);
+}
+
+/// What became of a fault.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Outcome(bindings::vm_fault_t);
+
+impl Outcome {
+    /// The process gets SIGBUS.
+    pub(crate) const SIGBUS: Self = Self(bindings::vm_fault_reason_VM_FAULT_SIGBUS);
+    /// No page of this size fits; the kernel asks for the next smaller one.
+    pub(crate) const FALLBACK: Self = Self(bindings::vm_fault_reason_VM_FAULT_FALLBACK);
+    /// The fault is tried again.
+    pub(crate) const RETRY: Self = Self(bindings::vm_fault_reason_VM_FAULT_RETRY);
+
+    /// Returns the `vm_fault_t`, for tracing.
+    pub(crate) fn get(self) -> c_uint {
+        self.0
+    }
+}
+
+/// The size of a page that a mapping may be made of: 2 to the power of this many CPU pages.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Order(c_uint);
+
+impl Order {
+    /// A CPU page.
+    pub(crate) const BASE: Self = Self(0);
+
+    /// Returns the largest page that the MMU has, of at most 2 to the power of `limit` CPU pages.
+    pub(crate) fn largest(limit: c_uint) -> Self {
+        // SAFETY: These look at what was set when the MMU was set up.
+        let huge = unsafe { [bindings::nvlink2_pud_order(), bindings::nvlink2_pmd_order()] };
+
+        huge.into_iter()
+            .find(|order| *order <= limit)
+            .map_or(Self::BASE, Self)
+    }
+
+    /// Returns the size in bytes; `None` if no 64-bit number holds it.
+    pub(crate) fn bytes(self) -> Option<u64> {
+        1u64.checked_shl(self.0.checked_add(bindings::PAGE_SHIFT)?)
+    }
+}
+
+/// A page fault in a VMA that was set up by [`attach`].
+///
+/// # Invariants
+///
+/// Points to the `vm_fault` of a call of the `fault` or `huge_fault` operation that has not
+/// returned.
+pub(crate) struct Fault<'a> {
+    vmf: *mut bindings::vm_fault,
+    order: Order,
+    _call: PhantomData<&'a bindings::vm_fault>,
+}
+
+impl Fault<'_> {
+    /// Returns the size of the page that is asked for.
+    pub(crate) fn order(&self) -> Order {
+        self.order
+    }
+
+    /// Returns the page that is asked for. `None`: the VMA has only a part of it.
+    #[inline(always)]
+    pub(crate) fn page(&self) -> Option<VmaSpan> {
+        // SAFETY: By the type invariant; a VMA does not change during a fault in it.
+        let (user, pgoff, vma) = unsafe {
+            let vmf = &(*self.vmf).__bindgen_anon_1;
+
+            (vmf.address, vmf.pgoff, UserRange::of(vmf.vma))
+        };
+        // CAST: `unsigned long` has 64 bits on every machine with this driver.
+        let (user, pgoff) = (user as u64, pgoff as u64);
+        let len = self.order.bytes()?;
+        let inside = user.checked_rem(len)?;
+        let user = user.checked_sub(inside)?;
+
+        // A VMA begins and ends with a CPU page.
+        if self.order > Order::BASE {
+            (vma.start <= user && len <= vma.end.checked_sub(user)?).then_some(())?;
+        }
+        Some(VmaSpan {
+            user,
+            len,
+            file_offset: file_offset(pgoff)?.checked_sub(inside)?,
+        })
+    }
+
+    /// Inserts the page at `physical`, as VFIO does with a BAR's: SIGBUS if the device has no power
+    /// or does not decode memory.
+    ///
+    /// FALLBACK: there is none of this size at this address.
+    #[inline(always)]
+    pub(crate) fn insert<T>(&self, memory: &MemoryGuard<'_>, physical: Physical<'_, T>) -> Outcome {
+        let start = physical.start();
+
+        if self.order.bytes().and_then(|len| start.checked_rem(len)) != Some(0)
+            || self.order.bytes() > Some(physical.len())
+        {
+            return Outcome::FALLBACK;
+        }
+        // CAST: As in `page`.
+        // SAFETY: By the type invariant the fault is under way, so its VMA stays and the kernel has
+        // prepared it for an entry of this order. `attach` made the VMA VM_PFNMAP, and VFIO's
+        // demand for shared mappings keeps it from being copy-on-write. The guard says that
+        // `memory_lock` is held.
+        Outcome(unsafe {
+            bindings::vfio_pci_vmf_insert_pfn(
+                memory.core().as_raw(),
+                self.vmf,
+                (start >> bindings::PAGE_SHIFT) as usize,
+                self.order.0,
+            )
+        })
+    }
+
+    /// Inserts the CPU page at `physical`, which does not need the device's power or decoding.
+    pub(crate) fn insert_always_on<T>(&self, physical: Physical<'_, T>) -> Outcome {
+        // CAST: As in `page`.
+        // SAFETY: As in `insert`; the page is the one of which this address is.
+        Outcome(unsafe {
+            let vmf = &(*self.vmf).__bindgen_anon_1;
+
+            bindings::vmf_insert_pfn(
+                vmf.vma,
+                vmf.address,
+                (physical.start() >> bindings::PAGE_SHIFT) as usize,
+            )
+        })
+    }
+}
+
+/// Converts a page index to bytes.
+pub(in crate::linux) fn file_offset(pgoff: u64) -> Option<u64> {
+    pgoff.checked_mul(1 << bindings::PAGE_SHIFT)
+}
+
+/// A VMA's place in its process and its file, in bytes.
+#[derive(Clone, Copy)]
+pub(crate) struct VmaSpan {
+    /// Address in the process.
+    pub(crate) user: u64,
+    /// Never 0.
+    pub(crate) len: u64,
+    /// Offset in the device's file, which includes the index of the region.
+    pub(crate) file_offset: u64,
+}
+
+/// The user addresses of a VMA.
+struct UserRange {
+    start: u64,
+    end: u64,
+}
+
+impl UserRange {
+    /// # Safety
+    ///
+    /// `vma` must be valid, and not change during the call.
+    unsafe fn of(vma: *const bindings::vm_area_struct) -> Self {
+        // SAFETY: By this function's contract.
+        let bounds = unsafe { &(*vma).__bindgen_anon_1.__bindgen_anon_1 };
+
+        // CAST: As in `Fault::page`.
+        Self {
+            start: bounds.vm_start as u64,
+            end: bounds.vm_end as u64,
+        }
+    }
+}
+
+impl VmaSpan {
+    /// Reads it from the VMA. EINVAL: it is none that mmap() makes.
+    pub(crate) fn of(vma: &VmaNew) -> Result<Self> {
+        // SAFETY: The VMA is valid and not shared with anybody yet.
+        unsafe { Self::of_raw(vma.as_ptr()) }
+    }
+
+    /// # Safety
+    ///
+    /// `vma` must be valid, and not change during the call.
+    pub(in crate::linux) unsafe fn of_raw(vma: *const bindings::vm_area_struct) -> Result<Self> {
+        // SAFETY: By this function's contract.
+        let (range, pgoff) = unsafe { (UserRange::of(vma), (*vma).vm_pgoff) };
+
+        Ok(Self {
+            user: range.start,
+            len: range.end.checked_sub(range.start).ok_or(EINVAL)?,
+            file_offset: file_offset(u64::try_from(pgoff)?).ok_or(EOVERFLOW)?,
+        })
+    }
+
+    /// Returns the user address behind the last byte.
+    pub(crate) fn end(&self) -> u64 {
+        self.user.saturating_add(self.len)
+    }
+}
+
+/// What a VMA owns a reference of; a part that is split off, and a copy at the place to which it is
+/// moved, have others.
+struct VmaData<M> {
+    core: MappedCore,
+    mapping: M,
+}
+
+/// Makes `vma` a mapping whose pages `mapping` inserts.
+///
+/// It is neither inherited by children nor dumped, and cannot be expanded. It can be moved and
+/// split, of which `mapping` is told.
+pub(crate) fn attach<M: Mapping>(
+    core: &Core,
+    vma: &VmaNew,
+    caching: Caching,
+    mapping: M,
+) -> Result {
+    let attached = Arc::new(
+        VmaData {
+            // SAFETY: Stored in a VMA of the device's file: `mmap` operations are the only source
+            // of a `VmaNew`, and get the core that belongs to the file.
+            core: unsafe { MappedCore::new(core) },
+            mapping,
+        },
+        GFP_KERNEL,
+    )?;
+    let raw = vma.as_ptr();
+
+    // As io_remap_pfn_range() would, and not for children.
+    vma.set_io();
+    vma.set_dontexpand();
+    vma.set_dontdump();
+    vma.set_dontcopy();
+    // SAFETY: The VMA is being set up, so nobody else looks at it, and its flags may be set:
+    // nobody makes it VM_MIXEDMAP. The operations expect an `Arc<VmaData<M>>` in
+    // `vm_private_data`.
+    unsafe {
+        bindings::nvlink2_vma_set_pfnmap(raw);
+        if caching == Caching::Uncached {
+            bindings::nvlink2_vma_set_uncached(raw);
+        }
+        (*raw).vm_private_data = Arc::into_raw(attached).cast_mut().cast();
+        (*raw).vm_ops = VmaVTable::<M>::build();
+    }
+    Ok(())
+}
+
+/// The operations of VMAs whose `vm_private_data` is a reference to an `Arc<VmaData<M>>`.
+pub(in crate::linux) struct VmaVTable<M: Mapping>(PhantomData<M>);
+
+impl<M: Mapping> VmaVTable<M> {
+    /// Returns what a VMA was made with, [`None`] if that is not an `M`.
+    ///
+    /// # Safety
+    ///
+    /// `vma` must be valid, and locked against going away for `'a`.
+    pub(in crate::linux) unsafe fn mapping<'a>(
+        vma: *mut bindings::vm_area_struct,
+    ) -> Option<&'a M> {
+        // SAFETY: By this function's contract. A VMA with these operations, which no others equal,
+        // owns a reference of an `VmaData<M>`.
+        unsafe {
+            core::ptr::eq((*vma).vm_ops, Self::build())
+                .then(|| &(*(*vma).vm_private_data.cast_const().cast::<VmaData<M>>()).mapping)
+        }
+    }
+
+    /// # Safety
+    ///
+    /// `vma` must have these operations and be a copy of one that has a reference.
+    unsafe extern "C" fn open(vma: *mut bindings::vm_area_struct) {
+        // SAFETY: The VMA that this one was copied from owns a reference, so another may be taken.
+        // The kernel keeps VMA and `mm` during the call.
+        let (attached, mm, span) = unsafe {
+            let attached = (*vma).vm_private_data.cast_const().cast::<VmaData<M>>();
+            let original = core::mem::ManuallyDrop::new(Arc::from_raw(attached));
+
+            (
+                Arc::clone(&original),
+                Mm::from_raw((*vma).vm_mm),
+                VmaSpan::of_raw(vma),
+            )
+        };
+
+        if let Ok(span) = span {
+            attached.mapping.opened(mm, span);
+        }
+        // This VMA's, until `close`.
+        core::mem::forget(attached);
+    }
+
+    /// # Safety
+    ///
+    /// `vma` must have these operations and be about to go.
+    unsafe extern "C" fn close(vma: *mut bindings::vm_area_struct) {
+        // SAFETY: Gives up this VMA's reference; the kernel calls this once per VMA, and keeps VMA
+        // and `mm` during the call.
+        let (attached, mm, span) = unsafe {
+            (
+                Arc::from_raw((*vma).vm_private_data.cast::<VmaData<M>>()),
+                Mm::from_raw((*vma).vm_mm),
+                VmaSpan::of_raw(vma),
+            )
+        };
+
+        if let Ok(span) = span {
+            attached.mapping.close(mm, span);
+        }
+    }
+
+    /// Calls `f` with what a VMA has, where it is, and its address space.
+    ///
+    /// # Safety
+    ///
+    /// `vma` must have these operations and be locked, in an address space that has users.
+    unsafe fn tell(
+        vma: *mut bindings::vm_area_struct,
+        f: impl FnOnce(&M, &MmWithUser, VmaSpan) -> Result,
+    ) -> c_int {
+        // SAFETY: By this function's contract; a VMA with these operations owns a reference.
+        let (attached, mm, span) = unsafe {
+            (
+                &*(*vma).vm_private_data.cast_const().cast::<VmaData<M>>(),
+                MmWithUser::from_raw((*vma).vm_mm),
+                VmaSpan::of_raw(vma),
+            )
+        };
+
+        from_result(|| f(&attached.mapping, mm, span?).map(|()| 0))
+    }
+
+    /// # Safety
+    ///
+    /// `vma` must have these operations.
+    unsafe extern "C" fn may_split(vma: *mut bindings::vm_area_struct, addr: usize) -> c_int {
+        // SAFETY: Whoever asks has the mmap lock, and the address space in use.
+        // CAST: As in `Fault::page`.
+        unsafe { Self::tell(vma, |mapping, mm, _| mapping.may_split(mm, addr as u64)) }
+    }
+
+    /// # Safety
+    ///
+    /// `vma` must have these operations and be the place to which another was moved.
+    unsafe extern "C" fn mremap(vma: *mut bindings::vm_area_struct) -> c_int {
+        // SAFETY: mremap(2) has the mmap lock, of an address space in use.
+        unsafe { Self::tell(vma, |mapping, mm, to| mapping.moved(mm, to)) }
+    }
+
+    /// # Safety
+    ///
+    /// `vmf` must be a fault in a VMA with these operations.
+    unsafe extern "C" fn fault(vmf: *mut bindings::vm_fault) -> bindings::vm_fault_t {
+        // SAFETY: The caller vouches for the fault.
+        unsafe { Self::handle(vmf, Order::BASE) }
+    }
+
+    /// # Safety
+    ///
+    /// `vmf` must be a fault in a VMA with these operations, for a page of this order.
+    unsafe extern "C" fn huge_fault(
+        vmf: *mut bindings::vm_fault,
+        order: c_uint,
+    ) -> bindings::vm_fault_t {
+        // SAFETY: By this function's contract.
+        unsafe { Self::handle(vmf, Order(order)) }
+    }
+
+    /// Inserts no page beside the one that was touched. The kernel calls [`Self::fault`] without
+    /// the mmap lock, which that does not need, if there is this operation.
+    ///
+    /// # Safety
+    ///
+    /// None.
+    unsafe extern "C" fn map_pages(
+        _vmf: *mut bindings::vm_fault,
+        _start: usize,
+        _end: usize,
+    ) -> bindings::vm_fault_t {
+        0
+    }
+
+    /// # Safety
+    ///
+    /// As for [`Self::huge_fault`].
+    #[inline(always)]
+    unsafe fn handle(vmf: *mut bindings::vm_fault, order: Order) -> bindings::vm_fault_t {
+        // SAFETY: The VMA is locked against going away during a fault, and owns a reference.
+        let attached = unsafe {
+            let vma = (*vmf).__bindgen_anon_1.vma;
+
+            &*(*vma).vm_private_data.cast::<VmaData<M>>()
+        };
+
+        // INVARIANT: This is the call in question.
+        let fault = Fault {
+            vmf,
+            order,
+            _call: PhantomData,
+        };
+
+        match attached.mapping.fault(attached.core.get(), &fault) {
+            Ok(outcome) => outcome.0,
+            // SAFETY: The caller vouches for the fault, and nothing refers to it or to what the
+            // VMA owns any more.
+            Err(obstacle) => unsafe { wait(vmf, obstacle) }.0,
+        }
+    }
+
+    const VTABLE: bindings::vm_operations_struct = bindings::vm_operations_struct {
+        open: Some(Self::open),
+        close: Some(Self::close),
+        may_split: Some(Self::may_split),
+        mremap: Some(Self::mremap),
+        fault: Some(Self::fault),
+        map_pages: Some(Self::map_pages),
+        huge_fault: if M::HUGE {
+            Some(Self::huge_fault)
+        } else {
+            None
+        },
+        ..pin_init::zeroed()
+    };
+
+    const fn build() -> &'static bindings::vm_operations_struct {
+        &Self::VTABLE
+    }
+}
+
+/// Waits for `obstacle` to go, if the fault can be tried again; SIGBUS otherwise.
+///
+/// A fault of the user's own ends with any signal, as the user can make it again when the signal
+/// has been handled. One of the kernel on its behalf, KVM's for example, cannot be left so.
+///
+/// # Safety
+///
+/// `vmf` must be a fault under way in a VMA of a device's file. Neither it nor what the VMA owns is
+/// to be used afterwards.
+#[cold]
+#[inline(never)]
+unsafe fn wait(vmf: *mut bindings::vm_fault, obstacle: impl Obstacle) -> Outcome {
+    const RETRY: c_uint = bindings::fault_flag_FAULT_FLAG_ALLOW_RETRY;
+    const NOWAIT: c_uint = bindings::fault_flag_FAULT_FLAG_RETRY_NOWAIT;
+    const SIGNALS: c_uint =
+        bindings::fault_flag_FAULT_FLAG_USER | bindings::fault_flag_FAULT_FLAG_INTERRUPTIBLE;
+
+    // SAFETY: By this function's contract; the calling task is one.
+    let (flags, task) = unsafe { ((*vmf).flags, (*bindings::get_current()).flags) };
+
+    // A file that a kernel thread puts goes by a work item, which might be the end of this module
+    // while the thread is still in it.
+    if flags & RETRY == 0 || task & bindings::PF_KTHREAD != 0 {
+        return Outcome::SIGBUS;
+    }
+    if flags & NOWAIT != 0 {
+        return Outcome::RETRY;
+    }
+    // SAFETY: By this function's contract. The reference to the file keeps the device open and this
+    // module loaded while the fault has no lock. Who lets the kernel try again has to expect that
+    // it gives up the lock.
+    let file = unsafe {
+        let file = bindings::nvlink2_get_file((*(*vmf).__bindgen_anon_1.vma).vm_file);
+
+        bindings::nvlink2_release_fault_lock(vmf);
+        file
+    };
+
+    obstacle.wait(if flags & SIGNALS == SIGNALS {
+        Signals::All
+    } else {
+        Signals::Fatal
+    });
+    // SAFETY: Gives up the reference. A task puts a file for good when it returns to user space,
+    // which is when it has left this module.
+    unsafe { bindings::fput(file) };
+    Outcome::RETRY
+}

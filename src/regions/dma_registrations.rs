@@ -1,0 +1,361 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Which ranges of which processes may be used for DMA to a GPU's RAM.
+//!
+//! Every user mapping of GPU RAM is registered for TCE tables of its process, and the registration
+//! follows it when it is split or moved. When the mapping goes, a TCE or a container may still
+//! refer to the registration: then it is retained here, and tried again until the last of them is
+//! gone. As long as anything is retained another process cannot open the GPU, since DMA of the
+//! previous one would reach its RAM, and the module is not unloaded. The driver may be unbound from
+//! the GPU meanwhile, and bound to it again: registrations are the GPU's, not the function's.
+
+use crate::{
+    linux::{
+        claim::{
+            Claim,
+            Physical, //
+        },
+        mm::{
+            mm_iommu::Registration,
+            vma::VmaSpan, //
+        },
+        module_reference::ModuleReference,
+        process::Process,
+        workqueue::{
+            Retry,
+            Retrying, //
+        },
+    },
+    pure::{
+        alignment::first_incongruent_shift,
+        aperture::Aperture, //
+    },
+};
+use kernel::{
+    fmt,
+    mm::{
+        Mm,
+        MmWithUser, //
+    },
+    new_mutex,
+    prelude::*,
+    sync::{
+        Arc,
+        Mutex, //
+    },
+};
+
+struct Entry {
+    /// Tells entries apart, which are otherwise known by their range only.
+    id: u64,
+    registration: Registration,
+    /// How many mappings are registered by it. There are several if it could not be split with the
+    /// one that it was made for, and none while it is retained.
+    mappings: usize,
+    /// Who has mapped.
+    process: Process,
+}
+
+impl Entry {
+    fn is_retained(&self) -> bool {
+        self.mappings == 0
+    }
+
+    /// Whether it is what registers a mapping of `mm` that has the page at `user`.
+    fn registers(&self, mm: &Mm, user: u64) -> bool {
+        let registration = &self.registration;
+
+        !self.is_retained()
+            && registration.is_in(mm)
+            && (registration.user()..registration.end()).contains(&user)
+    }
+}
+
+#[derive(Default)]
+struct Entries {
+    list: KVec<Entry>,
+    last_id: u64,
+    /// While anything is retained, which nobody could end without the module.
+    module: Option<ModuleReference>,
+}
+
+/// The registrations of one GPU.
+#[pin_data]
+pub(crate) struct DmaRegistrations {
+    // Taken inside of the mmap lock (mapping and unmapping); takes the kernel's registration lock.
+    #[pin]
+    entries: Mutex<Entries>,
+}
+
+/// A new registration, which ends when this is dropped.
+pub(crate) struct NewRegistration {
+    registrations: Arc<Retrying<DmaRegistrations>>,
+    id: u64,
+    kept: bool,
+}
+
+impl DmaRegistrations {
+    /// Makes those of a GPU that nobody has mapped yet.
+    pub(crate) fn new() -> impl PinInit<Retrying<Self>> {
+        Retrying::new(pin_init!(Self {
+            entries <- new_mutex!(Entries::default()),
+        }))
+    }
+
+    /// Registers a mapping of `mm` for DMA.
+    ///
+    /// EINVAL: it overlaps another registration, or the kernel would translate it with IOMMU pages
+    /// that its alignment does not allow.
+    pub(crate) fn register(
+        this: &Arc<Retrying<Self>>,
+        mm: &MmWithUser,
+        span: VmaSpan,
+        physical: Physical<'_, Aperture>,
+    ) -> Result<NewRegistration> {
+        let mut entries = this.entries.lock();
+
+        entries.retry();
+        let id = match entries.resume(mm, span, physical) {
+            Some(id) => id,
+            None => entries.add(mm, span, physical)?,
+        };
+        let registered = NewRegistration {
+            registrations: this.clone(),
+            id,
+            kept: false,
+        };
+        let usable = entries.is_translatable(id);
+
+        // `registered` takes the lock when it is dropped.
+        drop(entries);
+        usable.then_some(registered).ok_or(EINVAL)
+    }
+
+    /// Whether a mapping of `mm` may be split at `at`. EBUSY: its registration is needed as it is.
+    pub(crate) fn may_split(&self, mm: &Mm, at: u64) -> Result {
+        let entries = self.entries.lock();
+        let shared = entries
+            .list
+            .iter()
+            .any(|entry| entry.registers(mm, at) && entry.registration.is_shared());
+
+        (!shared).then_some(()).ok_or(EBUSY)
+    }
+
+    /// There is a mapping of `mm` at `span`. If it was split off another one they have a
+    /// registration each from now on, or share one if that was impossible.
+    pub(crate) fn opened(&self, mm: &Mm, span: VmaSpan) {
+        self.entries.lock().divide(mm, span);
+    }
+
+    /// Ends what is registered of a mapping of `mm` that goes.
+    pub(crate) fn close(this: &Arc<Retrying<Self>>, mm: &Mm, span: VmaSpan) {
+        let left = this.entries.lock().retire(|entry| {
+            if entry.registers(mm, span.user) {
+                entry.mappings = entry.mappings.saturating_sub(1);
+            }
+        });
+
+        if left != 0 {
+            this.schedule();
+        }
+    }
+
+    /// Returns a process for which something is retained that nobody has mapped any more.
+    pub(crate) fn former_user(&self) -> Option<Process> {
+        self.entries.lock().used_by(Entry::is_retained)
+    }
+
+    /// Returns another process than `mm`, if there is one for which something is registered.
+    pub(crate) fn other_user(&self, mm: Option<&Mm>) -> Option<Process> {
+        self.entries
+            .lock()
+            .used_by(|entry| !mm.is_some_and(|mm| entry.registration.is_in(mm)))
+    }
+
+    /// Returns the claim that registrations hold, if there are any.
+    pub(crate) fn claim(&self) -> Option<Arc<Claim<Aperture>>> {
+        let entries = self.entries.lock();
+
+        entries
+            .list
+            .first()
+            .map(|entry| entry.registration.claim().clone())
+    }
+
+    /// Writes one line per registration: user address, size, physical address, `mapped` or
+    /// `retained`, and the process.
+    pub(crate) fn show(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for entry in &self.entries.lock().list {
+            let registration = &entry.registration;
+
+            writeln!(
+                f,
+                "{:#x} {:#x} {:#x} {} {}",
+                registration.user(),
+                registration.len(),
+                registration.physical(),
+                if entry.is_retained() {
+                    "retained"
+                } else {
+                    "mapped"
+                },
+                entry.process
+            )?;
+        }
+        Ok(())
+    }
+}
+
+impl Retry for DmaRegistrations {
+    fn retry(&self) -> bool {
+        self.entries.lock().retry() != 0
+    }
+}
+
+impl Entries {
+    fn add(
+        &mut self,
+        mm: &MmWithUser,
+        span: VmaSpan,
+        physical: Physical<'_, Aperture>,
+    ) -> Result<u64> {
+        let id = self.last_id.wrapping_add(1);
+
+        // Nothing may fail once it is registered.
+        self.list.reserve(1, GFP_KERNEL)?;
+        let registration = Registration::new(mm, span.user, physical)?;
+
+        let entry = Entry {
+            id,
+            registration,
+            mappings: 1,
+            process: Process::current(),
+        };
+
+        self.last_id = id;
+        // There is room for it.
+        self.list.push_within_capacity(entry).map_err(|_| ENOMEM)?;
+        Ok(id)
+    }
+
+    /// Takes a retained registration of exactly this mapping back into use.
+    fn resume(
+        &mut self,
+        mm: &MmWithUser,
+        span: VmaSpan,
+        physical: Physical<'_, Aperture>,
+    ) -> Option<u64> {
+        let entry = self.list.iter_mut().find(|entry| {
+            let registration = &entry.registration;
+
+            entry.is_retained()
+                && registration.is_in(mm)
+                && registration.user() == span.user
+                && registration.len() == physical.len()
+                && registration.physical() == physical.start()
+        })?;
+
+        entry.mappings = 1;
+        Some(entry.id)
+    }
+
+    /// Whether the kernel translates an entry only with pages that suit its alignment.
+    fn is_translatable(&self, id: u64) -> bool {
+        let entry = self.list.iter().find(|entry| entry.id == id);
+
+        entry.is_some_and(|entry| {
+            let registration = &entry.registration;
+
+            !first_incongruent_shift(registration.user(), registration.physical())
+                .is_some_and(|shift| registration.translates(shift))
+        })
+    }
+
+    /// See [`DmaRegistrations::opened`].
+    fn divide(&mut self, mm: &Mm, part: VmaSpan) {
+        let room = self.list.reserve(1, GFP_KERNEL).is_ok();
+        let whole = |entry: &&mut Entry| entry.registers(mm, part.user);
+        // A mapping that moves comes to where nothing is registered yet.
+        let Some(entry) = self.list.iter_mut().find(whole) else {
+            return;
+        };
+        let at = if part.user == entry.registration.user() {
+            part.end()
+        } else {
+            part.user
+        };
+        // Fails if somebody has begun to need it since it was asked for, or if memory is short.
+        let upper = (room && entry.mappings == 1)
+            .then(|| entry.registration.split(at).ok())
+            .flatten();
+        let Some(registration) = upper else {
+            entry.mappings = entry.mappings.saturating_add(1);
+            return;
+        };
+        let process = entry.process.clone();
+        let id = self.last_id.wrapping_add(1);
+
+        self.last_id = id;
+        // There is room for it.
+        let _ = self.list.push_within_capacity(Entry {
+            id,
+            registration,
+            mappings: 1,
+            process,
+        });
+    }
+
+    /// Has `end` take mappings from entries, and tries to end all that have none.
+    fn retire(&mut self, end: impl FnMut(&mut Entry)) -> usize {
+        self.list.iter_mut().for_each(end);
+        self.retry()
+    }
+
+    /// Tries to end what is retained; returns how many have to stay.
+    fn retry(&mut self) -> usize {
+        self.list
+            .retain(|entry| !(entry.is_retained() && entry.registration.release()));
+        let left = self.list.iter().filter(|entry| entry.is_retained()).count();
+
+        if left == 0 {
+            self.module = None;
+        } else if self.module.is_none() {
+            self.module = ModuleReference::new();
+        }
+        left
+    }
+
+    /// Returns whose the first entry is that `which` chooses, once those are gone that can.
+    fn used_by(&mut self, which: impl Fn(&Entry) -> bool) -> Option<Process> {
+        self.retry();
+        self.list
+            .iter()
+            .find(|entry| which(entry))
+            .map(|entry| entry.process.clone())
+    }
+}
+
+impl NewRegistration {
+    /// The mapping is there: it lasts until [`DmaRegistrations::close`], and longer if it must.
+    pub(crate) fn keep(mut self) {
+        self.kept = true;
+    }
+}
+
+impl Drop for NewRegistration {
+    fn drop(&mut self) {
+        if self.kept {
+            return;
+        }
+        let left = self.registrations.entries.lock().retire(|entry| {
+            if entry.id == self.id {
+                entry.mappings = 0;
+            }
+        });
+
+        if left != 0 {
+            self.registrations.schedule();
+        }
+    }
+}
