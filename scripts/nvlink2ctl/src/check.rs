@@ -490,7 +490,7 @@ impl Case<'_> {
                     "{} is {}, which has no NVLink2 client: the guest sees no links",
                     qemu.path, qemu.release.text
                 ),
-                "Name a QEMU with the client in <emulator>: releases 4.1 to 8.1 have it, and a later one if it was patched",
+                "Name a QEMU with the client in <emulator>: that of the package qemu-system-ppc-nvlink2, releases 4.1 to 8.1, or a later one if it was patched",
             )],
             None => Vec::new(),
         }

@@ -10,11 +10,14 @@
 use crate::{devicetree::BASE, source::Source};
 
 /// Where QEMU for ppc64 and libvirt's daemons are installed.
-const QEMU: [&str; 3] = [
+const QEMU: [&str; 4] = [
     "/usr/local/bin/qemu-system-ppc64",
     "/usr/bin/qemu-system-ppc64",
     "/usr/libexec/qemu-kvm",
+    PACKAGED,
 ];
+/// The QEMU of this project's package. It is the last of them: nobody runs it who does not name it.
+const PACKAGED: &str = "/usr/bin/qemu-system-ppc64-nvlink2";
 const LIBVIRT: [&str; 3] = [
     "/usr/sbin/libvirtd",
     "/usr/sbin/virtqemud",
@@ -159,6 +162,11 @@ pub fn qemus(source: &Source) -> Vec<Qemu> {
     QEMU.iter()
         .filter_map(|path| qemu_at(source, path))
         .collect()
+}
+
+/// The QEMU of this project's package, if it is installed.
+pub fn packaged_qemu(source: &Source) -> Option<Qemu> {
+    qemu_at(source, PACKAGED).filter(|qemu| qemu.client)
 }
 
 /// The libvirt of a host.

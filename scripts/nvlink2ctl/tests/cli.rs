@@ -41,14 +41,14 @@ fn changed(host: &str, change: impl FnOnce(&mut Value)) -> (tempfile::TempDir, P
 
 #[test]
 fn list_has_all_gpus_and_bridges() {
-    for (host, gpus, npus) in [("3-gpus", 3, 1), ("6-bound", 6, 2)] {
+    for (host, gpus) in [("4-gpus", 4), ("6-bound", 6)] {
         let list = json(host, "list");
         assert_eq!(list["gpus"].as_array().unwrap().len(), gpus);
-        assert_eq!(list["bridges"].as_array().unwrap().len(), 2 * gpus);
-        assert_eq!(list["npus"].as_array().unwrap().len(), npus);
+        assert_eq!(list["bridges"].as_array().unwrap().len(), 12);
+        assert_eq!(list["npus"].as_array().unwrap().len(), 2);
         assert!(list["faulty"].as_array().unwrap().is_empty());
         let text = output(on(host, "list").success());
-        assert_eq!(text.lines().count(), 1 + 3 * gpus);
+        assert_eq!(text.lines().count(), 1 + gpus + 12);
     }
 }
 
@@ -56,81 +56,97 @@ fn list_has_all_gpus_and_bridges() {
 fn list_says_what_emulation_is_known_for() {
     let list = json("6-bound", "list");
     let gpu = &list["gpus"][4];
-    assert_eq!(gpu["bdf"], "0006:04:00.0");
+    assert_eq!(gpu["bdf"], "0035:04:00.0");
     assert_eq!(gpu["id"], "10de:1db1");
     assert_eq!(gpu["slot"], "GPU4");
     assert_eq!(gpu["driver"], "nvlink2-vfio-pci");
-    assert_eq!(gpu["aperture"]["base"], "0x7c000000000");
+    assert_eq!(gpu["aperture"]["base"], "0x23c000000000");
     assert_eq!(gpu["aperture"]["size"], 128_u64 << 30);
-    assert_eq!(gpu["tgt"], "0x7c000000000");
+    assert_eq!(gpu["tgt"], "0xbc000000000");
     assert_eq!(gpu["lpar"], "none");
     assert_eq!(
         gpu["bridges"],
-        serde_json::json!(["000d:00:01.0", "000d:00:01.1"])
+        serde_json::json!(["0007:00:01.0", "0007:00:01.1"])
     );
     assert_eq!(gpu["peers"].as_array().unwrap().len(), 6);
 
     let bridge = &list["bridges"][9];
-    assert_eq!(bridge["bdf"], "000d:00:01.1");
-    assert_eq!(bridge["gpu"], "0006:04:00.0");
+    assert_eq!(bridge["bdf"], "0007:00:01.1");
+    assert_eq!(bridge["gpu"], "0035:04:00.0");
     assert_eq!((&bridge["link"], &bridge["speed"]), (&3.into(), &9.into()));
-    assert_eq!(bridge["atsd"], "0x6070200830000");
+    assert_eq!(bridge["atsd"], "0x6230200830000");
     assert_eq!(bridge["libvirt_bridge"], true);
-    assert_eq!(list["npus"][1]["chip"], 1);
+    assert_eq!(list["npus"][1]["chip"], 8);
     assert_eq!(
         list["npus"][1]["gpus"],
-        serde_json::json!(["0006:03:00.0", "0006:04:00.0", "0006:05:00.0"])
+        serde_json::json!(["0035:03:00.0", "0035:04:00.0", "0035:05:00.0"])
+    );
+}
+
+/// A Redbud with one of its sockets empty.
+#[test]
+fn an_empty_socket_is_no_fault() {
+    let list = json("4-empty", "list");
+    assert_eq!(list["gpus"].as_array().unwrap().len(), 3);
+    assert_eq!(list["bridges"].as_array().unwrap().len(), 9);
+    assert_eq!(list["unconnected"].as_array().unwrap().len(), 3);
+    assert!(list["faulty"].as_array().unwrap().is_empty());
+    on("4-empty", "doctor").code(1).stdout(
+        contains("not connected, as links to an empty socket are: 0006:00:01.0")
+            .and(contains("FAILED  binding: no GPU belongs"))
+            .and(contains("1 check failed")),
     );
 }
 
 #[test]
 fn show_knows_every_role() {
     for (bdf, role) in [
-        ("0000:03:00.0", "gpu"),
+        ("0004:04:00.0", "gpu"),
         ("0006:00:00.1", "bridge"),
         ("0001:01:00.0", "other"),
     ] {
-        assert_eq!(json("3-gpus", &format!("show {bdf}"))["role"], role);
+        assert_eq!(json("4-gpus", &format!("show {bdf}"))["role"], role);
     }
-    on("3-gpus", "show 0000:03:00.0")
+    on("4-gpus", "show 0004:04:00.0")
         .success()
-        .stdout(contains("0x3e000000000, 128 GiB").and(contains("gpu 0000:04:00.0")));
-    on("3-gpus", "show 0000:03:00.1")
+        .stdout(contains("0x3e000000000, 128 GiB").and(contains("gpu 0004:05:00.0")));
+    on("4-gpus", "show 0004:04:00.1")
         .code(2)
-        .stderr(contains("no PCI function 0000:03:00.1"));
-    on("3-gpus", "show 3:00")
+        .stderr(contains("no PCI function 0004:04:00.1"));
+    on("4-gpus", "show 3:00")
         .code(2)
         .stderr(contains("is no address of a PCI function"));
 }
 
 #[test]
 fn topology_has_every_link_once() {
-    for (host, gpus) in [("3-gpus", 3), ("6-gpus", 6)] {
+    // Of a Redbud's chip six links lead to its GPUs, and three from one to the other.
+    for (host, between) in [("4-gpus", 6), ("6-gpus", 12)] {
         let topology = json(host, "topology");
         let links = topology["links"].as_array().unwrap();
         let count = |to| links.iter().filter(|link| link["to"] == to).count();
-        assert_eq!((count("npu"), count("gpu")), (2 * gpus, 2 * gpus));
+        assert_eq!((count("npu"), count("gpu")), (12, between));
         let dot = output(on(host, "topology --dot").success());
-        assert_eq!(dot.matches(" -- ").count(), 4 * gpus);
+        assert_eq!(dot.matches(" -- ").count(), 12 + between);
     }
-    on("3-gpus", "topology")
+    on("4-gpus", "topology")
         .success()
-        .stdout(contains("NPU of chip 0 (/pciex@6030200000000)").and(contains("2 x 0000:05:00.0")));
-    on("3-gpus", "--json topology --dot").code(2);
+        .stdout(contains("NPU of chip 0 (/pciex@6030200000000)").and(contains("3 x 0004:05:00.0")));
+    on("4-gpus", "--json topology --dot").code(2);
 }
 
 #[test]
 fn is_bridge_answers_by_exit_status() {
-    on("3-gpus", "is-bridge 0006:00:00.0").success().stdout("");
-    on("3-gpus", "is-bridge 0000:03:00.0").code(1);
-    on("3-gpus", "is-bridge 0006:00:00.7").code(2);
-    assert_eq!(json("3-gpus", "is-bridge 0006:00:00.0")["bridge"], true);
+    on("4-gpus", "is-bridge 0006:00:00.0").success().stdout("");
+    on("4-gpus", "is-bridge 0004:04:00.0").code(1);
+    on("4-gpus", "is-bridge 0006:00:00.7").code(2);
+    assert_eq!(json("4-gpus", "is-bridge 0006:00:00.0")["bridge"], true);
 }
 
 #[test]
 fn is_bridge_wants_all_four_properties() {
     for property in ["ibm,gpu", "ibm,nvlink", "ibm,nvlink-speed", "memory-region"] {
-        let (_folder, file) = changed("3-gpus", |files| {
+        let (_folder, file) = changed("4-gpus", |files| {
             let node = &mut files["sys"]["firmware"]["devicetree"]["base"]["pciex@6030200000000"]["unknown-bridge@0"];
             node.as_object_mut().unwrap().remove(property).unwrap();
         });
@@ -145,7 +161,7 @@ fn is_bridge_wants_all_four_properties() {
 
 #[test]
 fn wrong_firmware_is_blamed() {
-    let (_folder, file) = changed("3-gpus", |files| {
+    let (_folder, file) = changed("4-gpus", |files| {
         let node = &mut files["sys"]["firmware"]["devicetree"]["base"]["pciex@6030200000000"]["unknown-bridge@0"];
         node["ibm,device-tgt-addr"] = "#00000000".into();
     });
@@ -153,17 +169,17 @@ fn wrong_firmware_is_blamed() {
     let run = |arguments: &[&str]| program().arg("--sysfs").arg(&file).args(arguments).assert();
 
     run(&["list"]).success().stdout(contains(blame));
-    run(&["show", "0000:03:00.0"])
+    run(&["show", "0004:04:00.0"])
         .success()
         .stdout(contains(blame));
     run(&["doctor"])
         .code(1)
         .stdout(contains("FAILED  GPUs").and(contains(blame)));
-    run(&["qemu-args", "0000:03:00.0"])
+    run(&["qemu-args", "0004:04:00.0"])
         .code(2)
         .stderr(contains(blame));
     // The others are none the worse for it.
-    run(&["qemu-args", "0000:04:00.0"]).success();
+    run(&["qemu-args", "0004:05:00.0"]).success();
 }
 
 const GUEST: &str = "<domain type='kvm'><memory unit='GiB'>1</memory><os><type arch='ppc64' machine='pseries'>hvm</type></os><devices>";
@@ -173,10 +189,11 @@ fn memlock_looks_devices_up() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("guest.xml");
     for (host, functions, bytes) in [
-        ("3-gpus", "--all", 550_863_110_144_u64),
-        ("6-gpus", "--group 0", 550_863_110_144),
+        ("4-gpus", "--group 1", 550_863_110_144_u64),
+        ("4-gpus", "--all", 825_745_211_392),
+        ("6-gpus", "--group 1", 550_863_110_144),
         ("6-gpus", "--all", 825_745_211_392),
-        ("6-gpus", "000d:00:00.0", 550_863_110_144),
+        ("6-gpus", "0007:00:00.0", 550_863_110_144),
     ] {
         let hostdevs = output(on(host, &format!("libvirt-xml {functions}")).success());
         fs::write(&file, format!("{GUEST}{hostdevs}</devices></domain>")).unwrap();
@@ -194,11 +211,11 @@ fn memlock_looks_devices_up() {
             ))));
     }
     // The GPU alone is an ordinary device.
-    let hostdev = output(on("3-gpus", "libvirt-xml 0000:03:00.0").success());
+    let hostdev = output(on("4-gpus", "libvirt-xml 0004:04:00.0").success());
     let first = hostdev.split_inclusive("</hostdev>").next().unwrap();
     fs::write(&file, format!("{GUEST}{first}</devices></domain>")).unwrap();
     let arguments = format!("memlock --explain --domain {}", file.display());
-    on("3-gpus", &arguments).success().stdout(
+    on("4-gpus", &arguments).success().stdout(
         contains("4320133120 bytes").and(contains("PCI host bridge 1: isolates devices/hostdev")),
     );
     // And this machine has no such device.
@@ -208,7 +225,7 @@ fn memlock_looks_devices_up() {
         .assert()
         .code(2)
         .stderr(contains(
-            "devices/hostdev: the host has no PCI function 0000:03:00.0",
+            "devices/hostdev: the host has no PCI function 0004:04:00.0",
         ));
 }
 
@@ -303,20 +320,20 @@ fn guests_get_a_host_bridge_per_group() {
     assert_eq!(arguments.matches("spapr-pci-host-bridge").count(), 1);
     assert_eq!(arguments.matches("vfio-pci").count(), 18);
     assert_eq!(arguments.matches(",bus=pci.0\n").count(), 9);
-    assert!(arguments.contains("-device vfio-pci,host=0006:03:00.0,bus=phb1.0,addr=0x1\n"));
+    assert!(arguments.contains("-device vfio-pci,host=0035:03:00.0,bus=phb1.0,addr=0x1\n"));
 
-    let words = json("6-gpus", "qemu-args 0006:03:00.0 --first-index 5");
+    let words = json("6-gpus", "qemu-args 0035:03:00.0 --first-index 5");
     assert_eq!(
         words,
         serde_json::json!([
             "-device",
             "spapr-pci-host-bridge,index=5,id=phb5",
             "-device",
-            "vfio-pci,host=0006:03:00.0,bus=phb5.0,addr=0x1",
+            "vfio-pci,host=0035:03:00.0,bus=phb5.0,addr=0x1",
             "-device",
-            "vfio-pci,host=000d:00:00.0,bus=phb5.0,addr=0x2",
+            "vfio-pci,host=0007:00:00.0,bus=phb5.0,addr=0x2",
             "-device",
-            "vfio-pci,host=000d:00:00.1,bus=phb5.0,addr=0x3",
+            "vfio-pci,host=0007:00:00.1,bus=phb5.0,addr=0x3",
         ])
     );
     on("6-gpus", "qemu-args --all --first-index 31")
@@ -324,7 +341,7 @@ fn guests_get_a_host_bridge_per_group() {
         .stderr(contains("no PCI host bridge 32"));
     on("6-gpus", "qemu-args --all --first-index 32").code(2);
     for (arguments, managed) in [("", "yes"), ("--managed no", "no")] {
-        on("6-gpus", &format!("libvirt-xml {arguments} 0006:03:00.0"))
+        on("6-gpus", &format!("libvirt-xml {arguments} 0035:03:00.0"))
             .success()
             .stdout(contains(format!("managed=\"{managed}\"")).count(3));
     }
@@ -334,11 +351,11 @@ fn guests_get_a_host_bridge_per_group() {
 #[test]
 fn plans_are_made_for_gpus_groups_and_all() {
     for (arguments, count) in [
-        ("0000:03:00.0", 3),
-        ("0000:03:00.0 000c:00:00.0", 3),
-        ("000c:00:00.0", 1),
-        ("--group 0", 9),
-        ("--group 0 --group 2", 18),
+        ("0004:04:00.0", 3),
+        ("0004:04:00.0 0006:00:00.0", 3),
+        ("0006:00:00.0", 1),
+        ("--group 1", 9),
+        ("--group 1 --group 2", 18),
         ("--all", 18),
     ] {
         let plan = json("6-gpus", &format!("bind --dry-run {arguments}"));
@@ -352,8 +369,8 @@ fn plans_are_made_for_gpus_groups_and_all() {
     }
     for (arguments, words) in [
         ("", "required"),
-        ("--all --group 0", "cannot be used with"),
-        ("--group 1", "IOMMU group 1 has no GPU"),
+        ("--all --group 1", "cannot be used with"),
+        ("--group 0", "IOMMU group 0 has no GPU"),
         ("0000:00:00.0", "neither a GPU on NVLink2 nor"),
         ("0000:00:00.7", "no PCI function"),
     ] {
@@ -372,8 +389,8 @@ fn plans_are_made_for_gpus_groups_and_all() {
 
 #[test]
 fn a_group_with_a_driver_of_the_host_is_refused() {
-    let (_folder, file) = changed("3-gpus", |files| {
-        device(files, "0000:04:00.0")["driver"] = ">/sys/bus/pci/drivers/nvidia".into();
+    let (_folder, file) = changed("4-gpus", |files| {
+        device(files, "0004:05:00.0")["driver"] = ">/sys/bus/pci/drivers/nvidia".into();
     });
     let run = |arguments: &str| {
         program()
@@ -382,22 +399,22 @@ fn a_group_with_a_driver_of_the_host_is_refused() {
             .args(arguments.split(' '))
             .assert()
     };
-    run("bind --dry-run 0000:03:00.0")
+    run("bind --dry-run 0004:04:00.0")
         .code(4)
-        .stderr(contains("IOMMU group 0: 0000:04:00.0 belongs to nvidia"));
-    run("bind --dry-run --group 0")
+        .stderr(contains("IOMMU group 1: 0004:05:00.0 belongs to nvidia"));
+    run("bind --dry-run --group 1")
         .success()
         .stdout(contains("nvidia -> nvlink2-vfio-pci"));
     run("doctor").code(1).stdout(contains(
-        "FAILED  viability: IOMMU group 0: 0000:04:00.0 belongs to nvidia",
+        "FAILED  viability: IOMMU group 1: 0004:05:00.0 belongs to nvidia",
     ));
-    run("bind --dry-run --driver nvidia --group 0").code(4);
+    run("bind --dry-run --driver nvidia --group 1").code(4);
 }
 
 #[test]
 fn other_vfio_drivers_are_told_by_their_modules() {
-    let (_folder, file) = changed("3-bound", |files| {
-        device(files, "0000:04:00.0")["driver"] = ">/sys/bus/pci/drivers/own".into();
+    let (_folder, file) = changed("4-bound", |files| {
+        device(files, "0004:05:00.0")["driver"] = ">/sys/bus/pci/drivers/own".into();
         files["sys"]["bus"]["pci"]["drivers"]["own"] =
             serde_json::json!({ "module": ">/sys/module/own_vfio" });
         files["sys"]["module"]["vfio_pci_core"] =
@@ -410,13 +427,13 @@ fn other_vfio_drivers_are_told_by_their_modules() {
         .assert()
         .success()
         .stdout(contains("ok      viability").and(contains(
-            "note    binding: not bound to nvlink2-vfio-pci: 0000:04:00.0 (has own)",
+            "note    binding: not bound to nvlink2-vfio-pci: 0004:05:00.0 (has own)",
         )));
 }
 
 #[test]
 fn doctor_is_content_with_a_core_that_is_built_in() {
-    let (_folder, file) = changed("3-bound", |files| {
+    let (_folder, file) = changed("4-bound", |files| {
         files["sys"]["module"]
             .as_object_mut()
             .unwrap()
@@ -463,7 +480,7 @@ fn doctor_finds_what_is_missing() {
             |files| {
                 device(files, "0006:00:00.0")["iommu_group"] = ">/sys/kernel/iommu_groups/7".into()
             },
-            "FAILED  IOMMU groups: 0000:03:00.0 is in group 0, 0006:00:00.0 of the same NPU (/pciex@6030200000000) in 7",
+            "FAILED  IOMMU groups: 0004:04:00.0 is in group 1, 0006:00:00.0 of the same NPU (/pciex@6030200000000) in 7",
         ),
         (
             |files| {
@@ -485,9 +502,9 @@ fn doctor_finds_what_is_missing() {
         ),
         (
             |files| {
-                files["dev"]["vfio"].as_object_mut().unwrap().remove("0");
+                files["dev"]["vfio"].as_object_mut().unwrap().remove("1");
             },
-            "FAILED  device files: there is no /dev/vfio/0",
+            "FAILED  device files: there is no /dev/vfio/1",
         ),
         (
             |files| {
@@ -516,11 +533,11 @@ fn doctor_finds_what_is_missing() {
         ),
     ];
 
-    on("3-bound", "doctor")
+    on("4-bound", "doctor")
         .success()
         .stdout(contains("FAILED").not());
     for (change, words) in table {
-        let (_folder, file) = changed("3-bound", change);
+        let (_folder, file) = changed("4-bound", change);
         let run = |json: &[&str]| {
             program()
                 .arg("--sysfs")
@@ -550,7 +567,7 @@ fn memory_for_a_user_without_the_capability() {
         ("275981008896", "ok "),
         ("275981008895", "FAILED "),
     ] {
-        let (_folder, file) = changed("3-bound", |files| {
+        let (_folder, file) = changed("4-bound", |files| {
             files["proc"]["self"] = serde_json::json!({
                 "status": "=CapEff:\t0000000000003fff\n",
                 "limits": format!("=Max locked memory         {limit}    {limit}    bytes\n"),
@@ -570,7 +587,7 @@ fn memory_for_a_user_without_the_capability() {
 
 #[test]
 fn a_recording_of_a_recording_is_the_same() {
-    for host in ["3-gpus", "3-bound", "6-gpus", "6-bound"] {
+    for host in ["4-gpus", "4-bound", "4-empty", "6-gpus", "6-bound"] {
         let text = fs::read_to_string(recording(host)).unwrap();
         on(host, "record").success().stdout(text);
     }
@@ -579,7 +596,7 @@ fn a_recording_of_a_recording_is_the_same() {
 /// Found by fuzzing: a node that lacks what it is asked for has to be in the recording, too.
 #[test]
 fn what_is_missing_is_recorded_as_missing() {
-    let (_folder, file) = changed("3-gpus", |files| {
+    let (_folder, file) = changed("4-gpus", |files| {
         let link = &mut files["sys"]["firmware"]["devicetree"]["base"]["xscom@603fc00000000"]["npu@5011000"]
             ["link@0"];
         link.as_object_mut()
@@ -626,11 +643,11 @@ fn bad_roots_are_named() {
 #[test]
 fn other_roots_are_read() {
     let folder = tempfile::tempdir().unwrap();
-    fs::create_dir_all(folder.path().join("sys/bus/pci/devices/0000:03:00.0")).unwrap();
+    fs::create_dir_all(folder.path().join("sys/bus/pci/devices/0004:04:00.0")).unwrap();
     fs::write(
         folder
             .path()
-            .join("sys/bus/pci/devices/0000:03:00.0/vendor"),
+            .join("sys/bus/pci/devices/0004:04:00.0/vendor"),
         "0x10de\n",
     )
     .unwrap();
@@ -642,10 +659,10 @@ fn other_roots_are_read() {
             .assert()
     };
     run("list").code(3);
-    run("--json show 0000:03:00.0")
+    run("--json show 0004:04:00.0")
         .success()
         .stdout(contains("\"id\": \"10de:\""));
-    run("is-bridge 0000:03:00.0").code(1);
+    run("is-bridge 0004:04:00.0").code(1);
     run("doctor").code(1).stdout(contains("no device tree"));
 }
 

@@ -689,6 +689,61 @@ fn software() {
     );
 }
 
+/// The QEMU of this project's package is taken for no guest that does not name it, and named where a guest is set up.
+#[test]
+fn packaged_qemu() {
+    let qemu = |version: &str, client: &str| {
+        json!({
+            "--version": format!("=QEMU emulator version {version}\n"),
+            "-device spapr-pci-host-bridge,help": format!("={client}"),
+        })
+    };
+    let atsd = "  atsd=<uint64>          -  (default: 0)\n";
+    let all = "0035:03:00.0";
+    for (client, of_the_distribution, words) in [
+        (
+            atsd,
+            "7.2.11",
+            "ok      QEMU: /usr/bin/qemu-system-ppc64-nvlink2 is 10.0.13, with the NVLink2 client\n",
+        ),
+        (
+            atsd,
+            "6.2.0",
+            "ok      QEMU: /usr/bin/qemu-system-ppc64 is 6.2.0, with the NVLink2 client\n",
+        ),
+        (
+            "",
+            "6.2.0",
+            "ok      QEMU: /usr/bin/qemu-system-ppc64 is 6.2.0, with the NVLink2 client\n",
+        ),
+    ] {
+        let (_folder, file) = changed(&host("redbud"), |files| {
+            let bin = &mut files["output"]["usr"]["bin"];
+            bin["qemu-system-ppc64"] = qemu(of_the_distribution, atsd);
+            bin["qemu-system-ppc64-nvlink2"] = qemu("10.0.13", client);
+        });
+        assert!(
+            output(&run(&file, "doctor").code(1)).contains(words),
+            "{words}"
+        );
+        for (command, named) in [
+            (
+                "libvirt-xml",
+                "note: <emulator>/usr/bin/qemu-system-ppc64-nvlink2</emulator>",
+            ),
+            ("qemu-args", "note: /usr/bin/qemu-system-ppc64-nvlink2"),
+        ] {
+            let run = run(&file, &format!("{command} {all}")).success();
+            let said = String::from_utf8_lossy(&run.get_output().stderr).into_owned();
+            assert_eq!(
+                said.contains(named),
+                !client.is_empty(),
+                "{command}: {said}"
+            );
+        }
+    }
+}
+
 /// Kernels of distributions have pages of 4 KiB or 64 KiB.
 #[test]
 fn page_size() {

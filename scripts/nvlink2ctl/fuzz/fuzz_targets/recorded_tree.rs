@@ -23,9 +23,9 @@ enum Change<'a> {
 
 #[derive(Arbitrary, Debug)]
 enum Base {
-    ThreeGpus,
-    SixBound,
     Redbud,
+    Bound,
+    Sequoia,
     EmptySocket,
 }
 
@@ -54,10 +54,10 @@ fn hex(bytes: &[u8]) -> Value {
 
 fuzz_target!(|input: Input<'_>| {
     let text = match input.base {
-        Base::ThreeGpus => include_str!("../../tests/recordings/3-gpus.json"),
-        Base::SixBound => include_str!("../../tests/recordings/6-bound.json"),
-        Base::Redbud => include_str!("../../tests/cases/redbud/host.json"),
-        Base::EmptySocket => include_str!("../../tests/cases/empty-socket/host.json"),
+        Base::Redbud => include_str!("../../tests/recordings/4-gpus.json"),
+        Base::Bound => include_str!("../../tests/recordings/4-bound.json"),
+        Base::Sequoia => include_str!("../../tests/recordings/6-bound.json"),
+        Base::EmptySocket => include_str!("../../tests/recordings/4-empty.json"),
     };
     let mut recording: Value = serde_json::from_str(text).unwrap();
     let mut paths = Vec::new();

@@ -3,14 +3,17 @@
 //! `qemu-args` and `libvirt-xml`: what a guest's configuration needs.
 
 use super::{
-    Options, host, note, output,
+    Options, note, output,
     select::{self, Selection},
+    source,
 };
 use crate::{
     bdf::Bdf,
     exit::{Status, Stop},
     groups,
     host::Host,
+    software,
+    source::Source,
 };
 use anyhow::{Context, Result, bail};
 use quick_xml::Writer;
@@ -46,8 +49,10 @@ pub struct LibvirtXml {
 
 /// Prints -device options: a PCI host bridge per IOMMU group, as QEMU wants it for ATSD.
 pub fn qemu_args(options: &Options, arguments: &QemuArgs) -> Result<Status> {
-    let host = host(options)?.with_nvlink2()?;
+    let source = source(options)?;
+    let host = Host::read(&source).with_nvlink2()?;
     let functions = for_guest(options, &arguments.selection, &host)?;
+    name_emulator(options, &source, |path| format!("{path} knows NVLink2"));
     let mut devices = Vec::new();
 
     for (index, group) in (arguments.first_index..).zip(groups::of(&host, &functions)) {
@@ -86,6 +91,13 @@ pub fn qemu_args(options: &Options, arguments: &QemuArgs) -> Result<Status> {
         output::print(&lines.join("\n"))?;
     }
     Ok(Status::Done)
+}
+
+/// Names the QEMU to take, if it is installed.
+fn name_emulator(options: &Options, source: &Source, how: impl Fn(&str) -> String) {
+    if let Some(qemu) = software::packaged_qemu(source) {
+        note(options, &how(&qemu.path));
+    }
 }
 
 /// What is selected, if a guest can have it.
@@ -127,8 +139,12 @@ fn for_guest(options: &Options, selection: &Selection, host: &Host) -> Result<Ve
 
 /// Prints <hostdev> elements; libvirt gives each IOMMU group a PCI host bridge by itself.
 pub fn libvirt_xml(options: &Options, arguments: &LibvirtXml) -> Result<Status> {
-    let host = host(options)?.with_nvlink2()?;
+    let source = source(options)?;
+    let host = Host::read(&source).with_nvlink2()?;
     let functions = for_guest(options, &arguments.selection, &host)?;
+    name_emulator(options, &source, |path| {
+        format!("<emulator>{path}</emulator> of the domain's <devices> knows NVLink2")
+    });
     let elements: Vec<_> = functions
         .iter()
         .map(|bdf| hostdev(*bdf, &arguments.managed))

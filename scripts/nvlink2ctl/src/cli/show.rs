@@ -221,7 +221,8 @@ fn unconnected_rows(bridge: &Unconnected) -> Vec<(&'static str, String)> {
 
 fn bridge_rows(bridge: &Bridge) -> Vec<(&'static str, String)> {
     let atsd = match (bridge.atsd, &bridge.atsd_fault) {
-        (Some(atsd), _) => atsd.to_string(),
+        (Some(atsd), None) => atsd.to_string(),
+        (Some(atsd), Some(fault)) => format!("{atsd}, of another link of its GPU: {fault}"),
         (None, Some(fault)) => format!("none: {fault}"),
         (None, None) => "none".to_owned(),
     };

@@ -18,7 +18,10 @@ pub fn qemu(source: &Source) -> Finding {
         .iter()
         .map(|qemu| format!("{} is {}", qemu.path, qemu.release.text))
         .collect();
-    let Some(qemu) = qemus.iter().find(|qemu| qemu.client) else {
+    let best = qemus
+        .iter()
+        .find(|qemu| qemu.client && !qemu.frees_too_early());
+    let Some(qemu) = best.or_else(|| qemus.iter().find(|qemu| qemu.client)) else {
         if names.is_empty() {
             return Finding::note(
                 NAME,
@@ -29,7 +32,7 @@ pub fn qemu(source: &Source) -> Finding {
             NAME,
             format!("{}, which has no NVLink2 client", names.join("; ")),
             format!(
-                "Guests would see ordinary GPUs. Install a QEMU with the client: {RELEASES}, and a later one if it was patched"
+                "Guests would see ordinary GPUs. Install qemu-system-ppc-nvlink2, or another QEMU with the client: {RELEASES}, and a later one if it was patched"
             ),
         );
     };
@@ -45,7 +48,7 @@ pub fn qemu(source: &Source) -> Finding {
             ),
         )
         .with_remedy(
-            "Preload the library that the administrator's guide names, or use a release from 4.1 to 7.0",
+            "Install qemu-system-ppc-nvlink2, use a release from 4.1 to 7.0, or preload the library that the administrator's guide names",
         );
     }
     Finding::ok(NAME, found)

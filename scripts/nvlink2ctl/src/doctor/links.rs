@@ -75,7 +75,9 @@ pub fn bridges(source: &Source, host: &Host) -> Finding {
         return Finding::failed(
             NAME,
             without_atsd.join("; "),
-            format!("Without ATSD registers a guest can't shoot down translations. {FIRMWARE}"),
+            format!(
+                "A link without ATSD registers of its own shares those of another one of its GPU; where there are none a guest does not see it. {FIRMWARE}"
+            ),
         );
     }
     let mut found = format!("{} on {} NPUs", host.bridges.len(), host.npus.len());
