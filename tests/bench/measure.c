@@ -288,6 +288,64 @@ static void guest_runs(const char *first, const char *again,
 	close_gpu();
 }
 
+/* All of it, however often the kernel has to be asked. */
+static void move(bool out, char *buf, unsigned long size)
+{
+	unsigned long done;
+	ssize_t n;
+
+	for (done = 0; done < size; done += n) {
+		__u64 at = tb.ram->offset + done;
+
+		n = out ? pread(tb.dev, buf + done, size - done, at) :
+			  pwrite(tb.dev, buf + done, size - done, at);
+		if (n <= 0)
+			fail(out ? "pread" : "pwrite", errno);
+	}
+}
+
+/* By the kernel, and through a mapping; both sides were touched before. The count is bytes. */
+static void copy(void)
+{
+	const unsigned long size = 64 * MIB;
+	char *p, *buf = anonymous(size);
+	__u64 start, end;
+	unsigned int run;
+
+	if (!buf)
+		fail("memory", errno);
+	memset(buf, 1, size);
+	for (run = 0; run < RUNS; run++) {
+		open_gpu(false);
+		p = map(tb.ram, size, &variants[num_variants - 1]);
+		memcpy(p, buf, size);
+		start = now();
+		memcpy(buf, p, size);
+		end = now();
+		result("copy", "out, mapping", size, run, end - start, size);
+		start = now();
+		memcpy(p, buf, size);
+		end = now();
+		result("copy", "in, mapping", size, run, end - start, size);
+		/* The kernel makes its own mapping now. */
+		start = now();
+		move(true, buf, PAGE_64K);
+		end = now();
+		result("copy", "out, the first", PAGE_64K, run, end - start, PAGE_64K);
+		start = now();
+		move(true, buf, size);
+		end = now();
+		result("copy", "out, pread()", size, run, end - start, size);
+		start = now();
+		move(false, buf, size);
+		end = now();
+		result("copy", "in, pwrite()", size, run, end - start, size);
+		unmap(p, size);
+		close_gpu();
+	}
+	munmap(buf, size);
+}
+
 static int walk_gib(struct guest *g)
 {
 	return guest_walk(g, GUEST_RAM, PAGE_64K, GIB / PAGE_64K);
@@ -651,6 +709,7 @@ static const struct benchmark {
 	{ "memory", memory, false },
 	{ "fault", fault_path, false },
 	{ "random", random_access, false },
+	{ "copy", copy, true },
 	{ "guest", guest_access, true },
 	{ "zap", zap, true },
 	{ "guest-zap", guest_zap, true },

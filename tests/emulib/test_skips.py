@@ -9,11 +9,11 @@ from emulib.report import Result
 
 LISTED = """
 [selftests-1chip]
-dma.another_container = needs a second chip: --gpus 6
+dma.another_container = needs a second chip: --chips 2
 """
 KSELFTEST = """\
 ok 1 dma.one
-ok 2 dma.another_container # SKIP one NPU only: no second group (boot with --gpus 6)
+ok 2 dma.another_container # SKIP one NPU only: no second group (boot with --chips 2)
 """
 KTAP = """\
     ok 1 - cells # SKIP

@@ -80,6 +80,10 @@ number=$(echo "$gpus" | wc -w)
 first=$(echo "$gpus" | awk '{ print $1 }')
 last=$(echo "$bridges" | awk '{ print $NF }')
 group=$(basename "$(readlink "$devices/$first/iommu_group")")
+# A chip has six links: of a Redbud's GPU there are three, of a Sequoia's two.
+links=$(($(wc -c <"$devices/$first/of_node/ibm,npu") / 4))
+per_chip=$((6 / links))
+chips=$((number / per_chip))
 
 # The functions of the first GPU: itself, and the bridges that have its tgt.
 tgt_of_first() {
@@ -96,9 +100,10 @@ echo "1..$planned"
 
 # All that follows goes over these lists: of none of them there would be nothing wrong.
 host_is_the_one_that_was_asked_for() {
-	log "GPUs: $gpus; bridges: $bridges; $wanted_gpus GPUs are wanted, with two bridges each"
-	[ "$number" = "$wanted_gpus" ] && [ "$(echo "$bridges" | wc -w)" = $((wanted_gpus * 2)) ] &&
-		[ "$(echo "$family" | wc -w)" = 3 ] && [ -n "$group" ]
+	log "GPUs: $gpus; bridges: $bridges; $wanted_gpus GPUs are wanted, with $links bridges each, on $chips chips"
+	[ "$number" = "$wanted_gpus" ] && [ "$number" = $((chips * per_chip)) ] &&
+		[ "$(echo "$bridges" | wc -w)" = $((chips * 6)) ] &&
+		[ "$(echo "$family" | wc -w)" = $((1 + links)) ] && [ -n "$group" ]
 }
 host_is_the_one_that_was_asked_for
 report host_is_the_one_that_was_asked_for
@@ -114,12 +119,20 @@ list_names_what_is_there() {
 list_names_what_is_there
 report list_names_what_is_there
 
+# The rate of a lane for a code of ibm,nvlink-speed.
+rate() {
+	case $1 in
+	00000008) echo "25.78125 Gb/s" ;;
+	00000009) echo "25 Gb/s" ;;
+	esac
+}
+
 show_says_what_the_device_tree_says() {
 	for bdf in $bridges; do
 		gpu=$(shown "$bdf" GPU)
 		[ "$(printf '%016x' "$(shown "$bdf" tgt)")" = "$(hex "$bdf" ibm,device-tgt-addr)" ] || return
 		[ "$(hex "$gpu" phandle)" = "$(hex "$bdf" ibm,gpu)" ] || return
-		[ "$(shown "$bdf" speed)" = "25 Gb/s" ] && [ "$(hex "$bdf" ibm,nvlink-speed)" = 00000009 ] || return
+		[ -n "$(shown "$bdf" speed)" ] && [ "$(shown "$bdf" speed)" = "$(rate "$(hex "$bdf" ibm,nvlink-speed)")" ] || return
 		[ "$(shown "$bdf" 'IOMMU group')" = "$(basename "$(readlink "$devices/$bdf/iommu_group")")" ] || return
 		# The ATSD register of link N is entry N of the NPU's list.
 		link=$(shown "$bdf" link)
@@ -137,9 +150,9 @@ report show_says_what_the_device_tree_says
 topology_counts_links() {
 	"$ctl" topology --dot >"$tmp/dot" || return
 	cat "$tmp/dot" >>"$tmp/log"
-	# Each chip has three GPUs, two links from each to the NPU and to each other GPU.
-	[ "$(grep -c ' -- ' "$tmp/dot")" = $((number * 4)) ] || return
-	[ "$(grep -c 'shape = box' "$tmp/dot")" = $((number + number / 3)) ]
+	# Each chip has six links to its GPUs, and each pair of these has as many as one of them has.
+	[ "$(grep -c ' -- ' "$tmp/dot")" = $((chips * (6 + links * per_chip * (per_chip - 1) / 2))) ] || return
+	[ "$(grep -c 'shape = box' "$tmp/dot")" = $((number + chips)) ]
 }
 topology_counts_links
 report topology_counts_links

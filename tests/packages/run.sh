@@ -8,7 +8,7 @@ set -u
 here=$(cd "$(dirname "$0")" && pwd)
 gpu=0000:03:00.0
 bridges='0006:00:00.0 0006:00:00.1'
-planned=23
+planned=25
 n=0
 
 echo "1..$planned"
@@ -57,7 +57,8 @@ ldconfig
 is "no bridge has a driver before" bound "$bridges" ''
 # Nothing of Debian was installed by dpkg here, so it knows of no dependency.
 is "the packages can be installed" dpkg -i --force-depends "$here"/*.deb
-is "the driver has an alias for the GPU" sh -c 'modinfo -F alias nvlink2-vfio-pci | grep vfio_pci:v000010DE'
+is "the driver has an alias for the GPU" sh -c 'modinfo -F alias nvlink2-vfio-pci | grep vfio_pci:v000010DEd00001DB1sv'
+is "the driver has none for all of NVIDIA's or IBM's functions" sh -c '! modinfo -F alias nvlink2-vfio-pci | grep "d\*sv"'
 
 is "the hook for libvirt is where the guide says" test -x /usr/share/doc/nvlink2-vfio/examples/libvirt-hook
 
@@ -74,6 +75,9 @@ is "udev binds the bridges that a rule names" bound "$bridges" nvlink2-vfio-pci
 is "udev leaves the others alone" bound "$gpu 0006:00:01.0" ''
 
 is "nvlink2ctl finds the GPU's bridges" sh -c "nvlink2ctl show $gpu | grep ${bridges%% *}"
+is "the packaged QEMU runs here, and knows NVLink2" \
+	sh -c 'qemu-system-ppc64-nvlink2 -device spapr-pci-host-bridge,help | grep atsd='
+is "nvlink2ctl names it" sh -c "nvlink2ctl libvirt-xml $gpu 2>&1 >/dev/null | grep '<emulator>/usr/bin/qemu-system-ppc64-nvlink2<'"
 is "driverctl sets the GPU's driver" driverctl set-override "$gpu" nvlink2-vfio-pci
 is "the GPU is bound" bound "$gpu" nvlink2-vfio-pci
 is "the IOMMU group can be opened" test -c "/dev/vfio/$(basename "$(readlink -f "/sys/bus/pci/devices/$gpu/iommu_group")")"
@@ -109,7 +113,7 @@ done
 is "libvirt gives the GPU back" virsh nodedev-reattach "$(name "$gpu")"
 is "the GPU has no driver" bound "$gpu" ''
 
-is "the packages can be removed" sh -c "dpkg-query -W -f '\${Package}\n' 'nvlink2*' | xargs dpkg --purge"
+is "the packages can be removed" sh -c "dpkg-query -W -f '\${Package}\n' '*nvlink2*' | xargs dpkg --purge"
 is "the module is not found any more" sh -c '! modinfo nvlink2-vfio-pci'
 # A test that was left out has failed.
 if [ "$n" -ne "$planned" ]; then

@@ -4,7 +4,7 @@
  * with "machine.py shim --mutate $MUTATIONS"; what the driver must make of each mutation is in
  * bad_firmware.tsv beside this program.
  *
- * Every function of the three GPUs is looked at, also those that no mutation concerns: either
+ * Every function of a chip of a Redbud is looked at, also those that no mutation concerns: either
  * it works as if nothing had happened, without a message, or there is exactly one message that
  * names the function and the property, and it is a vfio-pci device without a region of ours.
  * Addresses are constants here, since the device tree is not to be trusted.
@@ -24,16 +24,21 @@
 /* The columns: mutation, who, outcome, property, problem. */
 #define ROW	"%95[^\t\n]\t%15[^\t\n]\t%15[^\t\n]\t%63[^\t\n]\t%63[^\t\n]"
 
-#define NUM_GPUS	3
-#define NUM_LINKS	2
+#define NUM_GPUS	2
+#define NUM_LINKS	3
 /* A GPU and its bridges. */
 #define NUM_ROLES	(1 + NUM_LINKS)
+
+/* A register of each ATSD block that keeps what is written. */
+#define ATSD_AVA	0x8
 
 struct expectation {
 	/* What a message has to name and to say; "" if there must be none. */
 	char property[64], problem[64];
 	/* The function has no region of the driver's own. */
 	bool plain;
+	/* Its region is the one of another link of its GPU. */
+	bool shared;
 	/* Why it cannot be opened for a virtual machine, 0 if it can. */
 	int refused;
 };
@@ -45,7 +50,7 @@ static struct expectation expected[NUM_GPUS][NUM_ROLES];
 static void bdf_of(unsigned int gpu, unsigned int role, char bdf[BDF_LEN])
 {
 	if (!role)
-		snprintf(bdf, BDF_LEN, "0000:%02x:00.0", 3 + gpu);
+		snprintf(bdf, BDF_LEN, "0004:%02x:00.0", 4 + gpu);
 	else
 		snprintf(bdf, BDF_LEN, "0006:00:%02x.%u", gpu, role - 1);
 }
@@ -134,8 +139,9 @@ static int look_up(const char *mutation)
 			continue;
 		rows++;
 		e.plain = !strcmp(outcome, "plain");
+		e.shared = !strcmp(outcome, "shared");
 		e.refused = strcmp(outcome, "no-lpar") ? 0 : -ENXIO;
-		if ((!e.plain && !e.refused && strcmp(outcome, "region")) ||
+		if ((!e.plain && !e.shared && !e.refused && strcmp(outcome, "region")) ||
 		    expect(who, gpu, link, &e)) {
 			rows = -EINVAL;
 			break;
@@ -244,14 +250,56 @@ static void check_refusal(struct __test_metadata *_metadata, int log, const char
 	EXPECT_EQ(1, good);
 }
 
-/* The kernel may have left a GPU with a bad tree in a group of its own. */
-static void check(struct __test_metadata *_metadata, int log, const char *all, const char *bdf,
-		  unsigned int role, const struct expectation *e)
+/* Of the links of a GPU, the first with ATSD registers of its own; 0 if none has. */
+static unsigned int first_with_registers(unsigned int gpu)
 {
-	struct vfio_region_info *info;
-	struct vfio_group group;
-	int good, count, dev, ret;
+	unsigned int role;
 
+	for (role = 1; role < NUM_ROLES; role++) {
+		const struct expectation *e = &expected[gpu][role];
+
+		if (!e->plain && !e->shared && !e->refused)
+			return role;
+	}
+	return 0;
+}
+
+/* What one bridge of a GPU writes to its register arrives at that of the one whose it is. */
+static void check_shared(struct __test_metadata *_metadata, const struct vfio_group *group,
+			 int dev, unsigned int gpu)
+{
+	const __u64 ava = 0x0000c0de00010000 + gpu;
+	struct vfio_region_info *info[2];
+	char bdf[BDF_LEN];
+	__u64 seen = 0;
+	int other;
+
+	ASSERT_NE(0U, first_with_registers(gpu));
+	bdf_of(gpu, first_with_registers(gpu), bdf);
+	other = vfio_device_open(group, bdf);
+	ASSERT_LE(0, other)
+		TH_LOG("opening %s: %s", bdf, strerror(-other));
+	ASSERT_EQ(0, vfio_find_atsd(dev, &info[0]));
+	ASSERT_EQ(0, vfio_find_atsd(other, &info[1]));
+	EXPECT_EQ(8, pwrite(dev, &ava, 8, info[0]->offset + ATSD_AVA));
+	EXPECT_EQ(8, pread(other, &seen, 8, info[1]->offset + ATSD_AVA));
+	EXPECT_EQ(ava, seen);
+	free(info[0]);
+	free(info[1]);
+	close(other);
+}
+
+/* The kernel may have left a GPU with a bad tree in a group of its own. */
+static void check(struct __test_metadata *_metadata, int log, const char *all, unsigned int gpu,
+		  unsigned int role)
+{
+	const struct expectation *e = &expected[gpu][role];
+	struct vfio_region_info *info;
+	int good, count, dev, ret;
+	struct vfio_group group;
+	char bdf[BDF_LEN];
+
+	bdf_of(gpu, role, bdf);
 	count = count_complaints(all, bdf, e, &good);
 	EXPECT_EQ(e->property[0] ? 1 : 0, count)
 		TH_LOG("%s: %d messages", bdf, count);
@@ -278,6 +326,8 @@ static void check(struct __test_metadata *_metadata, int log, const char *all, c
 	} else {
 		free(info);
 	}
+	if (e->shared)
+		check_shared(_metadata, &group, dev, gpu);
 	close(dev);
 	vfio_group_close(&group);
 }
@@ -301,11 +351,10 @@ TEST_F_TIMEOUT(firmware, defect_19_one_clear_message_and_no_harm, 60)
 		for (role = 0; role < NUM_ROLES; role++) {
 			struct expectation *e = &expected[i][role];
 
-			bdf_of(i, role, bdf);
 			/* A bridge is bound with its GPU, or not at all. */
 			if (role && !e->plain && expected[i][0].plain)
 				e->refused = -ENODEV;
-			check(_metadata, self->log, all, bdf, role, e);
+			check(_metadata, self->log, all, i, role);
 		}
 	}
 

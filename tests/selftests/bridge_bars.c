@@ -4,7 +4,8 @@
  *
  * Two links share a register block of generation ids, the second BAR of both. OPAL stops decoding
  * all of it when memory space of either bridge is switched off, and an access that nothing decodes
- * is a machine check: these tests end with the host where the kernel lets that happen.
+ * is a machine check: these tests end with the host where the kernel lets that happen. The two may
+ * be links of different GPUs: where a GPU has three, links 2 and 3 are.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -21,33 +22,49 @@
 /* Registers of the link, and generation ids: 64-bit BARs, so two indices each. */
 static const __u32 bars[] = { VFIO_PCI_BAR0_REGION_INDEX, VFIO_PCI_BAR2_REGION_INDEX };
 
+/* The first of the links that share each block. */
+static const unsigned int firsts[] = { 0, 2, 4 };
+
 FIXTURE(bridges)
 {
 	struct testbed tb;
-	const struct dt_gpu *gpu;
-	int dev[DT_MAX_LINKS];
+	/* Of all links of the NPU, by their index, whatever GPU they lead to. */
+	const struct dt_bridge *bridge[NPU_LINKS];
+	int dev[NPU_LINKS];
 };
 
 FIXTURE_SETUP(bridges)
 {
-	unsigned int i;
+	const struct dt_topology *t = &self->tb.topo;
+	unsigned int i, j;
 
+	for (i = 0; i < NPU_LINKS; i++)
+		self->dev[i] = -1;
 	ASSERT_EQ(0, testbed_open(&self->tb, 0, false))
 		TH_LOG("%s", self->tb.why);
-	self->gpu = self->tb.gpu;
-	ASSERT_LE(2U, self->gpu->num_links);
-	for (i = 0; i < self->gpu->num_links; i++) {
-		self->dev[i] = vfio_device_open(&self->tb.group, self->gpu->link[i].bdf);
-		ASSERT_LE(0, self->dev[i])
-			TH_LOG("%s", self->gpu->link[i].bdf);
+	for (i = 0; i < t->num_gpus; i++) {
+		if (pci_iommu_group(t->gpu[i].bdf) != self->tb.group.id)
+			continue;
+		for (j = 0; j < t->gpu[i].num_links; j++) {
+			const struct dt_bridge *b = &t->gpu[i].link[j];
+
+			ASSERT_GT(NPU_LINKS, b->link_index);
+			self->bridge[b->link_index] = b;
+			self->dev[b->link_index] = vfio_device_open(&self->tb.group, b->bdf);
+			ASSERT_LE(0, self->dev[b->link_index])
+				TH_LOG("%s", b->bdf);
+		}
 	}
+	for (i = 0; i < NPU_LINKS; i++)
+		ASSERT_NE(NULL, self->bridge[i])
+			TH_LOG("no bridge of link %u", i);
 }
 
 FIXTURE_TEARDOWN(bridges)
 {
 	unsigned int i;
 
-	for (i = 0; i < self->gpu->num_links; i++) {
+	for (i = 0; i < NPU_LINKS; i++) {
 		if (self->dev[i] >= 0)
 			close(self->dev[i]);
 	}
@@ -71,10 +88,10 @@ TEST_F(bridges, memory_space_of_another_is_off)
 {
 	unsigned int off, i;
 
-	for (off = 0; off < self->gpu->num_links; off++) {
-		TH_LOG("%s is switched off", self->gpu->link[off].bdf);
+	for (off = 0; off < NPU_LINKS; off++) {
+		TH_LOG("%s is switched off", self->bridge[off]->bdf);
 		ASSERT_EQ(0, vfio_set_memory(self->dev[off], false));
-		for (i = 0; i < self->gpu->num_links; i++)
+		for (i = 0; i < NPU_LINKS; i++)
 			EXPECT_EQ(i == off ? -EIO : 0, read_bars(self->dev[i]));
 		ASSERT_EQ(0, vfio_set_memory(self->dev[off], true));
 		EXPECT_EQ(0, read_bars(self->dev[off]));
@@ -83,9 +100,16 @@ TEST_F(bridges, memory_space_of_another_is_off)
 
 TEST_F(bridges, another_is_closed)
 {
-	close(self->dev[1]);
-	self->dev[1] = -1;
-	EXPECT_EQ(0, read_bars(self->dev[0]));
+	size_t i;
+
+	for (i = 0; i < ARRAY_SIZE(firsts); i++) {
+		const unsigned int one = firsts[i], other = one + 1;
+
+		TH_LOG("%s is closed", self->bridge[other]->bdf);
+		close(self->dev[other]);
+		self->dev[other] = -1;
+		EXPECT_EQ(0, read_bars(self->dev[one]));
+	}
 }
 
 struct reader {
@@ -103,27 +127,42 @@ static void *read_on(void *arg)
 	return NULL;
 }
 
-/* A reset switches memory space off, and on again. */
-TEST_F(bridges, another_is_reset)
+/* Reads one bridge's BARs while the other is reset; how many reads there were meanwhile, or -1. */
+static long read_while_reset(int dev, int reset)
 {
-	struct reader r = { .dev = self->dev[0] };
+	struct reader r = { .dev = dev };
 	unsigned long done, meanwhile = 0;
 	pthread_t thread;
-	int i;
+	int i, ret = 0;
 
-	ASSERT_EQ(0, pthread_create(&thread, NULL, read_on, &r));
+	if (pthread_create(&thread, NULL, read_on, &r))
+		return -1;
 	for (i = 0; i < 10; i++) {
 		done = atomic_load(&r.done);
 		while (atomic_load(&r.done) == done && !atomic_load(&r.failed))
 			usleep(100);
 		done = atomic_load(&r.done);
-		EXPECT_EQ(0, ioctl(self->dev[1], VFIO_DEVICE_RESET));
+		ret = ret ?: ioctl(reset, VFIO_DEVICE_RESET);
 		meanwhile += atomic_load(&r.done) - done;
 	}
 	atomic_store(&r.stop, true);
 	pthread_join(thread, NULL);
-	EXPECT_LT(0UL, meanwhile);
-	EXPECT_EQ(0UL, atomic_load(&r.failed));
+	return ret || atomic_load(&r.failed) ? -1 : (long)meanwhile;
+}
+
+/* A reset switches memory space off, and on again. */
+TEST_F(bridges, another_is_reset)
+{
+	size_t i;
+
+	for (i = 0; i < ARRAY_SIZE(firsts); i++) {
+		const unsigned int one = firsts[i], other = one + 1;
+
+		EXPECT_LT(0, read_while_reset(self->dev[one], self->dev[other]))
+			TH_LOG("%s is reset", self->bridge[other]->bdf);
+		EXPECT_LT(0, read_while_reset(self->dev[other], self->dev[one]))
+			TH_LOG("%s is reset", self->bridge[one]->bdf);
+	}
 }
 
 TEST_HARNESS_MAIN

@@ -2,12 +2,14 @@
 /*
  * Defect 16, with the resets of EEH: those that a user asserts and deactivates by
  * VFIO_EEH_PE_OP, in whatever order, and that of the host when it recovers the switch above the
- * GPU. While one of them lasts nobody reaches the GPU's RAM. None of them waits for its own end.
+ * GPU. While one of them lasts nobody reaches the GPU's RAM, and who tries to waits. None of them
+ * waits for its own end.
  */
 #define _GNU_SOURCE
 #include <linux/pci_regs.h>
 #include <stdlib.h>
 #include <sys/ioctl.h>
+#include <sys/mman.h>
 #include <time.h>
 
 #include "kselftest_harness.h"
@@ -54,39 +56,14 @@ static const char *closed(const struct testbed *tb)
 	return sys_read(path, text, sizeof(text)) < 0 ? "no such file" : text;
 }
 
-/*
- * Opens the GPU whose PE the ioctl acts on: that of the group's first device, which depends on
- * who was plugged in last. 0 or a negative errno with @why set.
- */
-static int open_first(struct testbed *tb)
-{
-	unsigned int i = 0;
-	bool found;
-	int ret;
-
-	do {
-		ret = testbed_open(tb, i, false);
-		if (ret)
-			return ret;
-		ret = eeh(tb, VFIO_EEH_PE_RESET_HOT);
-		found = blocked(tb);
-		ret = ret ?: eeh(tb, VFIO_EEH_PE_RESET_DEACTIVATE);
-		if (!ret && found)
-			return vfio_set_memory(tb->dev, true) ?: model_train(&tb->model);
-		testbed_close(tb);
-	} while (!ret && ++i < 3);
-	snprintf(tb->why, sizeof(tb->why), "EEH resets no GPU: %s", strerror(-ret));
-	return ret ?: -ENODEV;
-}
-
-/* Opens the GPU that EEH resets, and touches its RAM's first page, which holds 77 then. */
+/* Opens a GPU and touches its RAM's first page, which holds 77 then. */
 static int open_and_touch(struct testbed *tb, char **p)
 {
 	int ret;
 
 	/* EEH says where it was told of an error. */
 	kmsg_own_line = "EEH: Call Trace:";
-	ret = open_first(tb);
+	ret = testbed_open(tb, 0, false);
 	if (ret)
 		return ret;
 	*p = vfio_map(tb->dev, tb->ram, 0, TOUCHER_PAGES * PAGE_64K);
@@ -161,13 +138,65 @@ static const char *out_of_reach(const struct testbed *tb, char *p)
 	return "";
 }
 
+/* How many faults have waited for a reset since the driver has the GPU, -1 if it does not say. */
+static long faults_that_waited(const struct testbed *tb)
+{
+	char path[128], text[256], *line;
+
+	snprintf(path, sizeof(path), DEBUGFS "/%s/faults", tb->gpu->bdf);
+	if (sys_read(path, text, sizeof(text)) < 0)
+		return -1;
+	line = strstr(text, "waited ");
+	return line ? strtol(line + strlen("waited "), NULL, 10) : -1;
+}
+
+/*
+ * "" if a thread that touches a page of the RAM, touched before or not, waits until it is called
+ * off, without a lock that others of the process need, and if the RAM cannot be read.
+ */
+static const char *has_to_wait(const struct testbed *tb, char *p)
+{
+	struct toucher t;
+	unsigned int i;
+	__u64 value;
+	void *q;
+
+	if (pread(tb->dev, &value, 8, tb->ram->offset) != -1 || errno != EIO)
+		return "read() does not fail with EIO";
+	for (i = 0; i < 2; i++) {
+		long before = faults_that_waited(tb);
+
+		if (before < 0)
+			return "the driver does not count who waits";
+		if (i)
+			toucher_release(&t);
+		else if (toucher_start(&t, p))
+			return "no thread";
+		while (faults_that_waited(tb) == before && !atomic_load(&t.done) &&
+		       !atomic_load(&t.refused))
+			usleep(1000);
+		q = vfio_map(tb->dev, tb->ram, 0, PAGE_64K);
+		if (q)
+			munmap(q, PAGE_64K);
+		toucher_hold(&t);
+	}
+	toucher_stop(&t);
+	if (!q)
+		return "nothing can be mapped";
+	if (atomic_load(&t.done))
+		return "a page is there";
+	if (atomic_load(&t.refused))
+		return "an access was refused";
+	return atomic_load(&t.called_off) == 2 ? "" : "an access was not called off";
+}
+
 TEST_F_TIMEOUT(eeh, defect_16_eeh_reset, 60)
 {
 	const __u32 before = resets(&self->tb);
 
 	ASSERT_EQ(0, eeh(&self->tb, variant->op));
 	EXPECT_STREQ("reset 1", closed(&self->tb));
-	EXPECT_STREQ("", out_of_reach(&self->tb, self->p));
+	EXPECT_STREQ("", has_to_wait(&self->tb, self->p));
 	ASSERT_EQ(0, eeh(&self->tb, VFIO_EEH_PE_RESET_DEACTIVATE));
 	EXPECT_STREQ("none", closed(&self->tb));
 	EXPECT_STREQ("", comes_back(&self->tb, self->p));
@@ -195,7 +224,8 @@ TEST_F_TIMEOUT(eeh, defect_16_eeh_race, 60)
 		toucher_release(&t);
 	}
 	toucher_stop(&t);
-	EXPECT_LT(0UL, atomic_load(&t.refused));
+	EXPECT_LT(0UL, atomic_load(&t.called_off));
+	EXPECT_EQ(0UL, atomic_load(&t.refused));
 	EXPECT_EQ(0U, lost_accesses(&self->tb));
 }
 
@@ -243,7 +273,7 @@ TEST_F_TIMEOUT(eeh, defect_16_eeh_unbalanced, 60)
 	ASSERT_EQ(0, eeh(&self->tb, variant->op));
 	ASSERT_EQ(0, eeh(&self->tb, variant->op));
 	EXPECT_STREQ("reset 1", closed(&self->tb));
-	EXPECT_STREQ("", out_of_reach(&self->tb, self->p));
+	EXPECT_STREQ("", has_to_wait(&self->tb, self->p));
 	ASSERT_EQ(0, eeh(&self->tb, VFIO_EEH_PE_RESET_DEACTIVATE));
 	EXPECT_STREQ("none", closed(&self->tb));
 	EXPECT_STREQ("", comes_back(&self->tb, self->p));
@@ -301,7 +331,7 @@ TEST_F_TIMEOUT(one, defect_16_eeh_recovery, 180)
 	EXPECT_EQ(-EBUSY, eeh(&self->tb, VFIO_EEH_PE_RESET_DEACTIVATE));
 	EXPECT_EQ(-EBUSY, eeh(&self->tb, VFIO_EEH_PE_RESET_HOT));
 	EXPECT_STREQ("reset 1", closed(&self->tb));
-	EXPECT_STREQ("", out_of_reach(&self->tb, self->p));
+	EXPECT_STREQ("", has_to_wait(&self->tb, self->p));
 	ASSERT_TRUE(becomes_closed(&self->tb, "none"));
 	for (i = 0; i < 60 * time_factor() && !kmsg_count(log, "EEH: Recovery successful."); i++)
 		sleep(1);
@@ -311,6 +341,73 @@ TEST_F_TIMEOUT(one, defect_16_eeh_recovery, 180)
 	ASSERT_EQ(0, eeh(&self->tb, VFIO_EEH_PE_UNFREEZE_DMA));
 	EXPECT_STREQ("", comes_back(&self->tb, self->p));
 	EXPECT_LT(before, resets(&self->tb));
+}
+
+/* What a user has of the GPUs of one group. */
+struct all {
+	unsigned int count;
+	int dev[DT_MAX_GPUS];
+};
+
+/* Opens the other GPUs of the group of @tb. 0 or a negative errno. */
+static int open_others(const struct testbed *tb, struct all *all)
+{
+	const struct dt_topology *topo = &tb->topo;
+	unsigned int i;
+
+	all->count = 0;
+	for (i = 0; i < topo->num_gpus; i++) {
+		const char *bdf = topo->gpu[i].bdf;
+		int dev;
+
+		if (&topo->gpu[i] == tb->gpu || pci_iommu_group(bdf) != tb->group.id)
+			continue;
+		dev = vfio_device_open(&tb->group, bdf);
+		if (dev < 0)
+			return dev;
+		all->dev[all->count++] = dev;
+	}
+	return all->count ? 0 : -ENODEV;
+}
+
+static void close_others(struct all *all)
+{
+	while (all->count)
+		close(all->dev[--all->count]);
+}
+
+/* Resets of one of the others. */
+static __u32 resets_of(int dev)
+{
+	struct model model;
+	__u32 count = 0;
+
+	if (model_attach(&model, dev) || model_read32(&model, V100_RESETS, &count))
+		return ~0U;
+	return count;
+}
+
+/* To the guest its GPUs are one PE: what it does is done to each of them. */
+TEST_F_TIMEOUT(one, resets_all_gpus_of_the_group, 60)
+{
+	__u32 before[DT_MAX_GPUS], first = resets(&self->tb);
+	struct all all;
+	unsigned int i;
+
+	ASSERT_EQ(0, open_others(&self->tb, &all));
+	for (i = 0; i < all.count; i++)
+		before[i] = resets_of(all.dev[i]);
+	EXPECT_EQ(0, eeh(&self->tb, VFIO_EEH_PE_RESET_HOT));
+	EXPECT_EQ(0, eeh(&self->tb, VFIO_EEH_PE_RESET_DEACTIVATE));
+	EXPECT_EQ(VFIO_EEH_PE_STATE_NORMAL, eeh(&self->tb, VFIO_EEH_PE_GET_STATE));
+	EXPECT_STREQ("", comes_back(&self->tb, self->p));
+	EXPECT_LT(first, resets(&self->tb));
+	for (i = 0; i < all.count; i++) {
+		EXPECT_EQ(0, vfio_set_memory(all.dev[i], true));
+		EXPECT_LT(before[i], resets_of(all.dev[i]))
+			TH_LOG("GPU %u of the others", i);
+	}
+	close_others(&all);
 }
 
 /* A thread that asserts a hot reset, which takes seconds, once. */

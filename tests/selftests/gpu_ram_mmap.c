@@ -83,30 +83,13 @@ TEST_F(gpu, defect_17_vma_flags)
 	EXPECT_STREQ("", vma_missing_flag(p));
 }
 
-/* Faults that the driver says it has answered with a page. */
-static int fault_count(const char *bdf, __u64 *count)
-{
-	char path[128], text[256], *line;
-	int ret;
-
-	snprintf(path, sizeof(path), DEBUGFS "/%s/faults", bdf);
-	ret = sys_read(path, text, sizeof(text));
-	if (ret < 0)
-		return ret;
-	line = strstr(text, "inserted ");
-	if (!line)
-		return -EINVAL;
-	*count = strtoull(line + strlen("inserted "), NULL, 10);
-	return 0;
-}
-
 /* Nothing is mapped before it is touched, every page is taken once, and from the right place. */
 TEST_F(gpu, faults_insert_the_page_that_was_touched)
 {
 	static const unsigned long pages[] = { 0, 1, 7, 100, 8191, 8190 };
 	const __u64 offset = 16 * PAGE_64K;
-	__u64 before, after, value;
 	char expected[64];
+	__u64 value;
 	unsigned int i;
 	char *p;
 
@@ -118,7 +101,6 @@ TEST_F(gpu, faults_insert_the_page_that_was_touched)
 	ASSERT_NE(NULL, p);
 	EXPECT_EQ(1, trace_count("selftest", "vfio_pci_nvgpu_mmap", NULL));
 	EXPECT_EQ(0, trace_count("selftest", "vfio_pci_nvgpu_mmap_fault", NULL));
-	ASSERT_EQ(0, fault_count(self->tb.gpu->bdf, &before));
 
 	for (i = 0; i < ARRAY_SIZE(pages); i++) {
 		char *page = p + pages[i] * PAGE_64K;
@@ -133,8 +115,6 @@ TEST_F(gpu, faults_insert_the_page_that_was_touched)
 		EXPECT_EQ(1, trace_count("selftest", "vfio_pci_nvgpu_mmap_fault", expected))
 			TH_LOG("no fault %s", expected);
 	}
-	ASSERT_EQ(0, fault_count(self->tb.gpu->bdf, &after));
-	EXPECT_EQ(ARRAY_SIZE(pages), after - before);
 	trace_stop("selftest");
 }
 

@@ -6,11 +6,16 @@
  */
 #define _GNU_SOURCE
 #include <linux/pci_regs.h>
+#include <pthread.h>
 #include <signal.h>
+#include <stdlib.h>
 #include <sys/ioctl.h>
+#include <sys/resource.h>
+#include <time.h>
 
 #include "kselftest_harness.h"
 
+#include "bind.h"
 #include "reset.h"
 #include "sys.h"
 #include "testbed.h"
@@ -59,6 +64,48 @@ TEST_F(gpu, defect_16_memory_space_off)
 		EXPECT_EQ(77ULL, value);
 	}
 	EXPECT_EQ(0U, lost_accesses(&self->tb));
+}
+
+/* How often the kernel has mapped the GPU's aperture; -1 if that cannot be known. */
+static int kernel_mappings(const struct testbed *tb)
+{
+	FILE *f = fopen("/proc/vmallocinfo", "re");
+	char wanted[32], line[512];
+	int count = 0;
+
+	if (!f)
+		return -1;
+	snprintf(wanted, sizeof(wanted), "phys=0x%016lx", (unsigned long)tb->gpu->aperture);
+	while (fgets(line, sizeof(line), f))
+		count += !!strstr(line, wanted);
+	fclose(f);
+	return count;
+}
+
+/*
+ * There is one for all reads and writes until a reset begins: a processor may load by speculation
+ * what is mapped.
+ */
+TEST_F(gpu, kernel_mapping_goes_with_a_reset)
+{
+	__u64 value;
+	int i;
+
+	ASSERT_EQ(0, kernel_mappings(&self->tb));
+	for (i = 0; i < 3; i++) {
+		ASSERT_EQ(8, pread(self->tb.dev, &value, 8, self->tb.ram->offset + i * PAGE_64K));
+		ASSERT_EQ(8, pwrite(self->tb.dev, &value, 8, self->tb.ram->offset + PAGE_64K));
+		EXPECT_EQ(1, kernel_mappings(&self->tb));
+	}
+	ASSERT_EQ(0, ioctl(self->tb.dev, VFIO_DEVICE_RESET));
+	EXPECT_EQ(0, kernel_mappings(&self->tb));
+	ASSERT_EQ(0, model_train(&self->tb.model));
+	ASSERT_EQ(8, pread(self->tb.dev, &value, 8, self->tb.ram->offset));
+	EXPECT_EQ(1, kernel_mappings(&self->tb));
+	ASSERT_EQ(0, munmap(self->p, TOUCHER_PAGES * PAGE_64K));
+	close(self->tb.dev);
+	self->tb.dev = -1;
+	EXPECT_EQ(0, kernel_mappings(&self->tb));
 }
 
 TEST_F(gpu, defect_16_mmap_while_memory_space_is_off)
@@ -211,8 +258,6 @@ TEST_F(gpu, defect_16_low_power)
 	ASSERT_EQ(0, low_power(self->tb.dev, VFIO_DEVICE_FEATURE_LOW_POWER_ENTRY));
 	EXPECT_EQ(SIGBUS, try_read64(self->p, &value));
 	EXPECT_EQ(SIGBUS, try_read64(self->p + 2 * PAGE_64K, &value));
-	EXPECT_EQ(-1, pread(self->tb.dev, &value, 8, self->tb.ram->offset));
-	EXPECT_EQ(EIO, errno);
 	ASSERT_EQ(0, low_power(self->tb.dev, VFIO_DEVICE_FEATURE_LOW_POWER_EXIT));
 	EXPECT_STREQ("", comes_back(&self->tb, self->p));
 }
@@ -259,6 +304,187 @@ TEST_F(gpu, defect_16_bridge_reset)
 TEST_F(gpu, defect_16_bridge_close)
 {
 	bridge_is_reset_by(_metadata, &self->tb, self->p, close);
+}
+
+/* Threads that read a region again and again, whatever comes of it. */
+#define HAMMERS		64
+/*
+ * How many times as long something that closes the region takes, at most, as beside as many threads
+ * whose reads fail before it is looked at whether the region is closed.
+ */
+#define LONGER		4
+#define ROUNDS		5
+
+struct hammer {
+	int dev;
+	__u64 offset;
+	atomic_bool stop;
+	/* Reads that failed as the region was closed. */
+	atomic_ulong refused;
+	pthread_t threads[HAMMERS];
+};
+
+static void *read_on(void *arg)
+{
+	struct hammer *h = arg;
+	__u64 value;
+
+	setpriority(PRIO_PROCESS, gettid(), 19);
+	while (!atomic_load(&h->stop)) {
+		if (pread(h->dev, &value, 8, h->offset) < 0 && errno == EIO)
+			atomic_fetch_add(&h->refused, 1);
+	}
+	return NULL;
+}
+
+static int hammer_start(struct hammer *h, int dev, __u64 offset)
+{
+	unsigned int i;
+	int ret = 0;
+
+	*h = (struct hammer){ .dev = dev, .offset = offset };
+	for (i = 0; !ret && i < HAMMERS; i++)
+		ret = pthread_create(&h->threads[i], NULL, read_on, h);
+	return -ret;
+}
+
+static void hammer_stop(struct hammer *h)
+{
+	unsigned int i;
+
+	atomic_store(&h->stop, true);
+	for (i = 0; i < HAMMERS; i++)
+		pthread_join(h->threads[i], NULL);
+}
+
+static __u64 microseconds(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return t.tv_sec * 1000000ULL + t.tv_nsec / 1000;
+}
+
+FIXTURE(hammered)
+{
+	struct testbed tb;
+	int bridge;
+	struct vfio_region_info *atsd;
+	struct hammer hammer;
+};
+
+FIXTURE_SETUP(hammered)
+{
+	ASSERT_EQ(0, testbed_open(&self->tb, 0, true))
+		TH_LOG("%s", self->tb.why);
+	self->bridge = vfio_device_open(&self->tb.group, self->tb.gpu->link[0].bdf);
+	ASSERT_LE(0, self->bridge);
+	ASSERT_EQ(0, vfio_find_atsd(self->bridge, &self->atsd));
+}
+
+FIXTURE_TEARDOWN(hammered)
+{
+	free(self->atsd);
+	close(self->bridge);
+	EXPECT_EQ(0, testbed_close(&self->tb));
+}
+
+/* Resets the bridge; returns how long that took, 0 if it failed. */
+static __u64 time_of_reset(const struct testbed *tb, int bridge)
+{
+	__u64 start = microseconds();
+
+	(void)tb;
+	return reset_device(bridge) ? 0 : microseconds() - start;
+}
+
+/* Unbinds the GPU, which nobody has open: that takes its registers from the bridge. */
+static __u64 time_of_unbind(const struct testbed *tb, int bridge)
+{
+	__u64 start = microseconds();
+
+	(void)bridge;
+	return driver_unbind(tb->gpu->bdf) ? 0 : microseconds() - start;
+}
+
+/*
+ * The shortest of some times that it takes beside threads that read at @offset of the bridge's
+ * registers, 0 if one failed. An unbind is undone.
+ */
+static __u64 time_beside(struct testbed *tb, int *bridge, struct hammer *h, __u64 offset,
+			 __u64 (*what)(const struct testbed *tb, int bridge))
+{
+	__u64 least = ~0ULL, took;
+	unsigned int round;
+
+	for (round = 0; round < ROUNDS; round++) {
+		if (hammer_start(h, *bridge, offset))
+			return 0;
+		took = what(tb, *bridge);
+		hammer_stop(h);
+		if (!took)
+			return 0;
+		if (took < least)
+			least = took;
+		if (what != time_of_unbind)
+			continue;
+		close(*bridge);
+		if (driver_bind(tb->gpu->bdf, DRIVER))
+			return 0;
+		*bridge = vfio_device_open(&tb->group, tb->gpu->link[0].bdf);
+		if (*bridge < 0)
+			return 0;
+	}
+	return least;
+}
+
+/*
+ * Beside threads that read elsewhere, and beside those that read the registers, which may take
+ * @longer times as long; 0 if that is not judged.
+ */
+static void compare(struct __test_metadata *_metadata, struct testbed *tb, int *bridge,
+		    struct hammer *h, const struct vfio_region_info *registers,
+		    __u64 (*what)(const struct testbed *tb, int bridge), unsigned int longer)
+{
+	__u64 elsewhere, closed;
+
+	elsewhere = time_beside(tb, bridge, h, registers->offset + registers->size, what);
+	EXPECT_EQ(0UL, atomic_load(&h->refused));
+	closed = time_beside(tb, bridge, h, registers->offset, what);
+	EXPECT_LT(0UL, atomic_load(&h->refused));
+	TH_LOG("beside %u threads that read elsewhere %llu us, what is closed %llu us",
+	       HAMMERS, (unsigned long long)elsewhere, (unsigned long long)closed);
+	ASSERT_LT(0ULL, elsewhere);
+	ASSERT_LT(0ULL, closed);
+	if (longer)
+		EXPECT_GT(longer * elsewhere, closed);
+}
+
+/*
+ * Who reads a region that is closed does not keep it from being closed once more. The registers of
+ * a bridge are, once its GPU is unbound; a reset of the bridge closes them, too.
+ */
+TEST_F_TIMEOUT(hammered, bridge_reset, 240)
+{
+	close(self->tb.dev);
+	ASSERT_EQ(0, driver_unbind(self->tb.gpu->bdf));
+	compare(_metadata, &self->tb, &self->bridge, &self->hammer, self->atsd, time_of_reset,
+		LONGER);
+	ASSERT_EQ(0, driver_bind(self->tb.gpu->bdf, DRIVER));
+	self->tb.dev = vfio_device_open(&self->tb.group, self->tb.gpu->bdf);
+	EXPECT_LE(0, self->tb.dev);
+}
+
+/*
+ * Nor from being closed at all. How long that takes says nothing: reads that were let in are waited
+ * for, and as many threads take turns on a few processors.
+ */
+TEST_F_TIMEOUT(hammered, unbind, 240)
+{
+	close(self->tb.dev);
+	compare(_metadata, &self->tb, &self->bridge, &self->hammer, self->atsd, time_of_unbind, 0);
+	self->tb.dev = vfio_device_open(&self->tb.group, self->tb.gpu->bdf);
+	EXPECT_LE(0, self->tb.dev);
 }
 
 TEST_HARNESS_MAIN

@@ -3,6 +3,7 @@
 #define _GNU_SOURCE
 #include "kselftest_harness.h"
 
+#include "npu.h"
 #include "sys.h"
 #include "testbed.h"
 
@@ -169,6 +170,126 @@ TEST_F(gpu, bad_user_buffer_gives_efault)
 	EXPECT_EQ(EFAULT, errno);
 	EXPECT_EQ(-1, region_write(&self->tb, p + PAGE_64K, 8, 0));
 	EXPECT_EQ(EFAULT, errno);
+}
+
+/*
+ * Pages of the user that are not there, and some that are, in whatever order: what is moved is
+ * right, and no more than was asked for.
+ */
+TEST_F(gpu, buffers_that_nobody_touched)
+{
+	const size_t size = 8 * PAGE_64K;
+	unsigned char *wrote = malloc(size), *p;
+	unsigned int i, j;
+
+	ASSERT_NE(NULL, wrote);
+	fill(wrote, size, 5);
+	ASSERT_EQ(0, model_ram_write(&self->tb.model, 40, wrote, size));
+	for (i = 0; i < 4; i++) {
+		p = anonymous(size + PAGE_64K);
+		ASSERT_NE(NULL, p);
+		for (j = 0; j < 8; j += i + 1)
+			p[j * PAGE_64K] = 0xee;
+		ASSERT_EQ((ssize_t)size, region_read(&self->tb, p + 24, size, 40));
+		EXPECT_EQ(0, memcmp(wrote, p + 24, size));
+		EXPECT_EQ(0, p[24 + size]);
+		ASSERT_EQ(0, munmap(p, size + PAGE_64K));
+		/* Reads of what was never written give zeros. */
+		p = anonymous(size);
+		ASSERT_NE(NULL, p);
+		for (j = 0; j < 8; j += i + 1)
+			p[j * PAGE_64K] = i + 1;
+		ASSERT_EQ((ssize_t)size, region_write(&self->tb, p, size, 1 << 20));
+		ASSERT_EQ(0, munmap(p, size));
+		p = malloc(size);
+		ASSERT_NE(NULL, p);
+		ASSERT_EQ(0, model_ram_read(&self->tb.model, 1 << 20, p, size));
+		for (j = 0; j < 8; j++) {
+			EXPECT_EQ(j % (i + 1) ? 0 : i + 1, p[j * PAGE_64K]);
+			EXPECT_EQ(0, p[j * PAGE_64K + 1]);
+		}
+		free(p);
+	}
+	free(wrote);
+}
+
+/* A buffer that ends: what was moved until then counts. */
+TEST_F(gpu, part_of_a_buffer)
+{
+	char *p = anonymous(2 * PAGE_64K);
+	__u64 before = 0x1234, after;
+
+	ASSERT_NE(NULL, p);
+	memset(p, 0x77, PAGE_64K);
+	ASSERT_EQ(0, munmap(p + PAGE_64K, PAGE_64K));
+	ASSERT_EQ(0, model_ram_write(&self->tb.model, 2 * PAGE_64K, &before, 8));
+	EXPECT_EQ((ssize_t)PAGE_64K, region_read(&self->tb, p, 2 * PAGE_64K, 0));
+	EXPECT_EQ((ssize_t)PAGE_64K, region_write(&self->tb, p, 2 * PAGE_64K, PAGE_64K));
+	/* What the user does not have is not taken for zeros. */
+	ASSERT_EQ(0, model_ram_read(&self->tb.model, 2 * PAGE_64K, &after, 8));
+	EXPECT_EQ(before, after);
+}
+
+/* The user's buffer is what is read: its pages must not be needed while the RAM is in use. */
+TEST_F(gpu, buffer_in_the_ram_itself)
+{
+	char *p = vfio_map(self->tb.dev, self->tb.ram, 0, 4 * PAGE_64K);
+	unsigned char *seen = malloc(PAGE_64K), *wrote = malloc(PAGE_64K);
+
+	ASSERT_NE(NULL, p);
+	ASSERT_TRUE(seen && wrote);
+	fill(wrote, PAGE_64K, 3);
+	ASSERT_EQ(0, model_ram_write(&self->tb.model, 0, wrote, PAGE_64K));
+	EXPECT_EQ((ssize_t)PAGE_64K, region_read(&self->tb, p, PAGE_64K, 0));
+	EXPECT_EQ((ssize_t)PAGE_64K, region_read(&self->tb, p + PAGE_64K, PAGE_64K, 0));
+	EXPECT_EQ((ssize_t)PAGE_64K, region_write(&self->tb, p, PAGE_64K, 2 * PAGE_64K));
+	EXPECT_EQ((ssize_t)PAGE_64K, region_write(&self->tb, p + 3 * PAGE_64K, PAGE_64K,
+						  3 * PAGE_64K));
+	ASSERT_EQ(0, model_ram_read(&self->tb.model, 0, seen, PAGE_64K));
+	EXPECT_EQ(0, memcmp(wrote, seen, PAGE_64K));
+	ASSERT_EQ(0, model_ram_read(&self->tb.model, PAGE_64K, seen, PAGE_64K));
+	EXPECT_EQ(0, memcmp(wrote, seen, PAGE_64K));
+	ASSERT_EQ(0, model_ram_read(&self->tb.model, 2 * PAGE_64K, seen, PAGE_64K));
+	EXPECT_EQ(0, memcmp(wrote, seen, PAGE_64K));
+	free(seen);
+	free(wrote);
+}
+
+/* A load that nobody answers may be a machine check; the kernel survives it, and tells. */
+TEST_F(gpu, machine_checks_give_eio)
+{
+	const size_t size = 2 * PAGE_64K;
+	char *buf = malloc(size), *p;
+	int pipes[2];
+	unsigned int i;
+
+	ASSERT_NE(NULL, buf);
+	memset(buf, 0, size);
+	p = vfio_map(self->tb.dev, self->tb.ram, 0, PAGE_64K);
+	ASSERT_NE(NULL, p);
+	ASSERT_EQ(0, try_write64(p, 1));
+	ASSERT_EQ(0, pipe(pipes));
+	ASSERT_EQ(0, npu_set("inject-machine-check", "true"));
+
+	/* The RAM ends, and with it what can be read. That fences the link. */
+	EXPECT_EQ((ssize_t)PAGE_64K,
+		  region_read(&self->tb, buf, size, self->tb.model.ram_size - PAGE_64K));
+	for (i = 0; i < 8; i++) {
+		EXPECT_EQ(-1, region_read(&self->tb, buf, size - i, i << 16 | i));
+		EXPECT_EQ(EIO, errno);
+		EXPECT_EQ(-1, region_write(&self->tb, buf, size - i, i << 16 | i));
+		EXPECT_EQ(EIO, errno);
+	}
+	/* The same on any other way by which the kernel reads what a user has mapped. */
+	EXPECT_EQ(-1, write(pipes[1], p, 8));
+	EXPECT_EQ(EFAULT, errno);
+
+	EXPECT_EQ(0, npu_set("inject-machine-check", "false"));
+	ASSERT_EQ(0, model_train(&self->tb.model));
+	EXPECT_EQ(8, region_read(&self->tb, buf, 8, 0));
+	free(buf);
+	close(pipes[0]);
+	close(pipes[1]);
 }
 
 TEST_HARNESS_MAIN

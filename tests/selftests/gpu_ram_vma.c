@@ -5,6 +5,7 @@
  */
 #define _GNU_SOURCE
 #include <pthread.h>
+#include <stdatomic.h>
 
 #include "kselftest_harness.h"
 
@@ -293,6 +294,80 @@ TEST_F(gpu, defect_12_in_use)
 	EXPECT_STREQ("", usable_for_dma(&self->tb, p, size));
 	EXPECT_EQ(0, munmap(p, PAGE_64K));
 	EXPECT_STREQ("", usable_for_dma(&self->tb, p + PAGE_64K, PAGE_64K));
+}
+
+/*
+ * mremap() asks whether the mapping may be split, and fails later: the process has something else
+ * registered at the new place. Nothing was split by the question.
+ */
+TEST_F(gpu, question_whether_to_split_splits_nothing)
+{
+	const size_t size = 4 * PAGE_64K;
+	char *p = vfio_map(self->tb.dev, self->tb.ram, 0, size);
+	void *taken = register_something(&self->tb);
+	__u64 value;
+
+	ASSERT_NE(NULL, p);
+	ASSERT_NE(NULL, taken);
+	ASSERT_EQ(0, try_write64(p + PAGE_64K, 61));
+	EXPECT_EQ(MAP_FAILED, mremap(p + PAGE_64K, PAGE_64K, PAGE_64K,
+				     MREMAP_MAYMOVE | MREMAP_FIXED, taken));
+	EXPECT_EQ(EINVAL, errno);
+	EXPECT_EQ(0, try_read64(p + PAGE_64K, &value));
+	EXPECT_EQ(61ULL, value);
+	EXPECT_EQ(1, testbed_mappings(&self->tb, NULL));
+	EXPECT_STREQ("", usable_for_dma(&self->tb, p, size));
+}
+
+#define SPLITS	4000
+
+struct tce_mapper {
+	const struct testbed *tb;
+	void *page;
+	atomic_bool stop;
+	unsigned int mapped;
+	int ret;
+};
+
+static void *map_a_tce(void *arg)
+{
+	struct tce_mapper *m = arg;
+
+	while (!m->ret && !atomic_load(&m->stop)) {
+		m->ret = vfio_dma_map(&m->tb->group, m->page, 0, PAGE_64K) ?:
+			 vfio_dma_unmap(&m->tb->group, 0, PAGE_64K);
+		m->mapped++;
+	}
+	return NULL;
+}
+
+/* What stays mapped can be mapped by a TCE at any time, also while the rest is cut off. */
+TEST_F_TIMEOUT(gpu, tces_are_mapped_while_another_thread_splits, 60)
+{
+	char *p = vfio_map(self->tb.dev, self->tb.ram, 0, (SPLITS + 1) * PAGE_64K);
+	struct tce_mapper m = { .tb = &self->tb, .page = p };
+	unsigned int busy = 0;
+	pthread_t thread;
+	int i;
+
+	ASSERT_NE(NULL, p);
+	ASSERT_NE(NULL, register_something(&self->tb));
+	ASSERT_EQ(0, pthread_create(&thread, NULL, map_a_tce, &m));
+	for (i = SPLITS; i; i--) {
+		while (munmap(p + i * PAGE_64K, PAGE_64K)) {
+			ASSERT_EQ(EBUSY, errno);
+			busy++;
+		}
+	}
+	atomic_store(&m.stop, true);
+	ASSERT_EQ(0, pthread_join(thread, NULL));
+	EXPECT_EQ(0, m.ret)
+		TH_LOG("after %u TCEs: %s", m.mapped, strerror(-m.ret));
+	/* They did meet. */
+	EXPECT_LT(0U, busy);
+	EXPECT_EQ(1, testbed_mappings(&self->tb, NULL));
+	EXPECT_EQ(0, munmap(p, PAGE_64K));
+	EXPECT_EQ(0, testbed_mappings(&self->tb, NULL));
 }
 
 #define MAPS	200

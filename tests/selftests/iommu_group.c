@@ -73,18 +73,22 @@ TEST_F(group, all_functions_of_one_npu_and_nothing_else)
 	}
 }
 
-/* "Sequoia" wiring: three GPUs with two links each on every chip. */
-TEST_F(group, three_gpus_and_six_bridges)
+/* The six links of a chip lead to two GPUs ("Redbud") or to three ("Sequoia"). */
+TEST_F(group, six_bridges_and_two_or_three_gpus)
 {
 	const struct dt_topology *t = &self->tb.topo;
+	const unsigned int links = t->gpu[0].num_links;
 	unsigned int i;
 
-	EXPECT_EQ(0U, t->num_gpus % 3);
+	ASSERT_TRUE(links == 2 || links == 3)
+		TH_LOG("%u links", links);
+	EXPECT_EQ(0U, t->num_gpus % (NPU_LINKS / links));
 	for (i = 0; i < t->num_gpus; i++) {
-		EXPECT_EQ(2U, t->gpu[i].num_links)
+		EXPECT_EQ(links, t->gpu[i].num_links)
 			TH_LOG("%s", t->gpu[i].bdf);
+		EXPECT_EQ(NPU_LINKS / links + NPU_LINKS,
+			  count_members(pci_iommu_group(t->gpu[i].bdf)));
 	}
-	EXPECT_EQ(9, count_members(pci_iommu_group(t->gpu[0].bdf)));
 }
 
 /* EEH asks the first device of a group only, and a bridge has no EEH PE: a GPU must come first. */
@@ -102,6 +106,32 @@ TEST_F(group, eeh_finds_a_gpu_first)
 		EXPECT_TRUE(false);
 	}
 	vfio_group_close(&g);
+}
+
+static bool has_eeh_device(const char *bdf)
+{
+	char path[80];
+
+	snprintf(path, sizeof(path), "/sys/bus/pci/devices/%s/eeh_mode", bdf);
+	return !access(path, F_OK);
+}
+
+/* Firmware can neither freeze nor reset a single NVLink, so EEH must not believe that it can. */
+TEST_F(group, nvlinks_take_no_part_in_eeh)
+{
+	const struct dt_topology *t = &self->tb.topo;
+	unsigned int i, j;
+
+	for (i = 0; i < t->num_gpus; i++) {
+		const struct dt_gpu *g = &t->gpu[i];
+
+		EXPECT_TRUE(has_eeh_device(g->bdf))
+			TH_LOG("%s", g->bdf);
+		for (j = 0; j < g->num_links; j++) {
+			EXPECT_FALSE(has_eeh_device(g->link[j].bdf))
+				TH_LOG("%s", g->link[j].bdf);
+		}
+	}
 }
 
 /* The group's page sizes are what both kinds of PHB can do. */

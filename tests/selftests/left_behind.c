@@ -609,7 +609,7 @@ static void one_register(void)
 	saw("10", what, "%s", load64(map[0] + ATSD_AVA) == ava ? "link 0's register" : "its own");
 }
 
-/* bridge2-tgt-missing */
+/* bridge3-tgt-missing */
 static void no_target(void)
 {
 	const char *what = "a bridge of GPU 1 lacks ibm,device-tgt-addr: GPU 1";
@@ -635,7 +635,7 @@ static void no_link(void)
 
 	user_group(&u, true);
 	for (i = 0; i < 3; i++)
-		close(vfio_device_open(&u.group, topo.gpu[2].link[0].bdf));
+		close(vfio_device_open(&u.group, topo.gpu[1].link[1].bdf));
 	saw("19", "a bridge lacks ibm,nvlink: warnings when it is opened three times", "%d",
 	    kmsg_count(kmsg, "WARNING:"));
 }
@@ -665,7 +665,7 @@ static const struct scene {
 	{ no_register, "no ATSD register", NULL, "no-atsd" },
 	{ one_register, "one ATSD register", NULL, "bad-links" },
 	{ no_target, "no target address", NULL, "bad-links" },
-	{ no_link, "no link", NULL, "bad-links" },
+	{ no_link, "no link", NULL, "no-link" },
 	{ live_tce, "live TCE", NULL, NULL },
 	{ large_tce, "large TCE", NULL, NULL },
 };
@@ -706,15 +706,14 @@ static int bind_all(const char *driver)
 	return 0;
 }
 
-/* Bad firmware does not tell which bridges are a GPU's: two by two, as OPAL numbers them. */
+/* Bad firmware does not tell which bridges are a GPU's: three by three, as a Redbud has them. */
 static void topology_by_number(void)
 {
 	static const struct {
-		const char *gpu, *link[2];
+		const char *gpu, *link[3];
 	} bdf[] = {
-		{ "0000:03:00.0", { "0006:00:00.0", "0006:00:00.1" } },
-		{ "0000:04:00.0", { "0006:00:01.0", "0006:00:01.1" } },
-		{ "0000:05:00.0", { "0006:00:02.0", "0006:00:02.1" } },
+		{ "0004:04:00.0", { "0006:00:00.0", "0006:00:00.1", "0006:00:00.2" } },
+		{ "0004:05:00.0", { "0006:00:01.0", "0006:00:01.1", "0006:00:01.2" } },
 	};
 	size_t i, j;
 

@@ -26,22 +26,6 @@
 /* More SCOM accesses than an open makes. */
 #define MANY		"100000"
 
-/* What an NPU knows about LPARs. */
-struct npu {
-	__u64 bdf_map[NUM_BDF_MAP];
-	__u64 pid_map[NUM_PID_MAP];
-	__u64 atsd_lparid[NUM_ATSD];
-};
-
-/* All tests are about the first GPU, or one on the same NPU. */
-static int npu_read(struct npu *npu)
-{
-	int ret = npu_table("xts-bdf-map", npu->bdf_map, NUM_BDF_MAP);
-
-	ret = ret ?: npu_table("xts-pid-map", npu->pid_map, NUM_PID_MAP);
-	return ret ?: npu_table("atsd-lparid", npu->atsd_lparid, NUM_ATSD);
-}
-
 /* The LPID that @g is mapped for, 0 if none; @entry gets its place in the BDF map. */
 static unsigned int mapped_lpid(const struct npu *npu, const struct dt_gpu *g, unsigned int *entry)
 {
@@ -79,29 +63,6 @@ static const char *not_bound(const struct dt_gpu *g, unsigned int lpid)
 		return "MSR_DR, MSR_PR";
 	for (i = 0; i < g->num_links; i++) {
 		if (npu.atsd_lparid[g->link[i].link_index] != lpid)
-			return "LPARID of an ATSD register";
-	}
-	return "";
-}
-
-/* Why @npu is not as it has to be while no GPU is bound; "" if it is. */
-static const char *not_clear(void)
-{
-	struct npu npu;
-	unsigned int i;
-
-	if (npu_read(&npu))
-		return "the emulator does not tell";
-	for (i = 0; i < NUM_BDF_MAP; i++) {
-		if (npu.bdf_map[i] & BDF_VALID)
-			return "BDF map";
-	}
-	for (i = 0; i < NUM_PID_MAP; i++) {
-		if (npu.pid_map[i] & PID_VALID)
-			return "PID map";
-	}
-	for (i = 0; i < NUM_ATSD; i++) {
-		if (npu.atsd_lparid[i])
 			return "LPARID of an ATSD register";
 	}
 	return "";
@@ -149,7 +110,7 @@ FIXTURE_SETUP(lpar)
 	bed->gpu = &bed->tb.topo.gpu[0];
 	bed->num_devices = 1 + bed->gpu->num_links;
 	ASSERT_EQ(0, vfio_group_open(&bed->group, pci_iommu_group(bed->gpu->bdf), true));
-	ASSERT_STREQ("", not_clear());
+	ASSERT_STREQ("", npu_not_clear());
 }
 
 static const char *device_bdf(const struct bed *bed, unsigned int i)
@@ -181,7 +142,7 @@ FIXTURE_TEARDOWN(lpar)
 	for (i = 0; i < MAX_DEVICES; i++)
 		device_close(bed, i);
 	vfio_group_close(&bed->group);
-	EXPECT_STREQ("", not_clear());
+	EXPECT_STREQ("", npu_not_clear());
 	EXPECT_EQ(0, testbed_close(&bed->tb));
 }
 
@@ -211,7 +172,7 @@ TEST_F_TIMEOUT(lpar, bound_from_first_open_to_last_close, 90)
 			ASSERT_STREQ("", not_bound(bed->gpu, lpid))
 				TH_LOG("only %u is open, opened in order %u", orders[c][2], o);
 			device_close(bed, orders[c][2]);
-			ASSERT_STREQ("", not_clear())
+			ASSERT_STREQ("", npu_not_clear())
 				TH_LOG("opened in order %u, closed in order %u", o, c);
 			EXPECT_STREQ("none", driver_lpar(bed->gpu->bdf));
 		}
@@ -252,7 +213,7 @@ TEST_F(lpar, gpus_of_one_vm_are_bound_one_by_one)
 	EXPECT_STREQ("", not_bound(other, lpid));
 	EXPECT_STREQ("none", driver_lpar(bed->gpu->bdf));
 	close(dev);
-	EXPECT_STREQ("", not_clear());
+	EXPECT_STREQ("", npu_not_clear());
 }
 
 TEST_F(lpar, bound_until_a_killed_process_is_gone)
@@ -287,7 +248,7 @@ TEST_F(lpar, bound_until_a_killed_process_is_gone)
 	ASSERT_EQ(0, kill(child, SIGKILL));
 	ASSERT_EQ(child, waitpid(child, &status, 0));
 	EXPECT_TRUE(WIFSIGNALED(status));
-	EXPECT_STREQ("", not_clear());
+	EXPECT_STREQ("", npu_not_clear());
 }
 
 TEST_F(lpar, module_goes_only_when_nothing_is_bound)
@@ -300,7 +261,7 @@ TEST_F(lpar, module_goes_only_when_nothing_is_bound)
 	device_close(bed, 0);
 	vfio_group_close(&bed->group);
 	ASSERT_EQ(0, module_unload());
-	EXPECT_STREQ("", not_clear());
+	EXPECT_STREQ("", npu_not_clear());
 	ASSERT_EQ(0, module_load());
 }
 
@@ -326,7 +287,7 @@ TEST_F(lpar, defect_6_lpid_is_not_reused_while_bound)
 	EXPECT_STREQ("", not_bound(bed->gpu, first));
 	close(dev);
 	device_close(bed, 0);
-	EXPECT_STREQ("", not_clear());
+	EXPECT_STREQ("", npu_not_clear());
 }
 
 /* One GPU cannot be two machines'. */
@@ -358,10 +319,10 @@ TEST_F(lpar, defect_9_without_kvm_nothing_is_bound)
 
 	vfio_group_drop_vm(&bed->group);
 	ASSERT_EQ(0, device_open(bed, 1));
-	EXPECT_STREQ("", not_clear());
+	EXPECT_STREQ("", npu_not_clear());
 	EXPECT_EQ(-ENOENT, vfio_find_atsd(bed->dev[1], &info));
 	ASSERT_EQ(0, device_open(bed, 0));
-	EXPECT_STREQ("", not_clear());
+	EXPECT_STREQ("", npu_not_clear());
 	EXPECT_STREQ("none", driver_lpar(bed->gpu->bdf));
 	ASSERT_EQ(0, vfio_find_gpu_ram(bed->dev[0], &info));
 	free(info);
@@ -370,14 +331,14 @@ TEST_F(lpar, defect_9_without_kvm_nothing_is_bound)
 
 	/* A KVM that comes later counts for those who open later. */
 	ASSERT_EQ(0, vfio_group_add_vm(&bed->group));
-	EXPECT_STREQ("", not_clear());
+	EXPECT_STREQ("", npu_not_clear());
 	ASSERT_EQ(0, device_open(bed, 2));
 	EXPECT_STREQ("", not_bound(bed->gpu, driver_lpid(bed->gpu->bdf)));
 	ASSERT_EQ(0, vfio_find_atsd(bed->dev[2], &info));
 	free(info);
 	EXPECT_EQ(-ENOENT, vfio_find_atsd(bed->dev[1], &info));
 	device_close(bed, 2);
-	EXPECT_STREQ("", not_clear());
+	EXPECT_STREQ("", npu_not_clear());
 }
 
 /*
@@ -393,7 +354,7 @@ TEST_F(lpar, gpu_open_without_kvm_is_not_bound_by_a_bridge)
 	ASSERT_EQ(0, device_open(bed, 0));
 	ASSERT_EQ(0, vfio_group_add_vm(&bed->group));
 	EXPECT_EQ(-EBUSY, device_open(bed, 1));
-	EXPECT_STREQ("", not_clear());
+	EXPECT_STREQ("", npu_not_clear());
 	device_close(bed, 0);
 
 	ASSERT_EQ(0, device_open(bed, 1));
@@ -401,7 +362,7 @@ TEST_F(lpar, gpu_open_without_kvm_is_not_bound_by_a_bridge)
 	vfio_group_drop_vm(&bed->group);
 	EXPECT_EQ(-EBUSY, device_open(bed, 0));
 	device_close(bed, 1);
-	EXPECT_STREQ("", not_clear());
+	EXPECT_STREQ("", npu_not_clear());
 	EXPECT_EQ(0, device_open(bed, 0));
 }
 
@@ -417,7 +378,7 @@ TEST_F(lpar, defect_11_hash_guest_is_refused)
 	EXPECT_EQ(-EOPNOTSUPP, device_open(bed, 0));
 	EXPECT_EQ(-EOPNOTSUPP, device_open(bed, 1));
 	EXPECT_EQ(2, kmsg_count(bed->tb.kmsg, "start it with the radix MMU"));
-	EXPECT_STREQ("", not_clear());
+	EXPECT_STREQ("", npu_not_clear());
 
 	vfio_group_drop_vm(&bed->group);
 	ASSERT_EQ(0, vfio_group_add_vm(&bed->group));
@@ -479,7 +440,7 @@ TEST_F(lpar, unbound_gpu_takes_the_binding_with_it)
 	ASSERT_EQ(0, try_read64(p + ATSD_AVA, &value));
 
 	ASSERT_EQ(0, driver_unbind(bed->gpu->bdf));
-	EXPECT_STREQ("", not_clear());
+	EXPECT_STREQ("", npu_not_clear());
 	EXPECT_STREQ("none", driver_lpar(device_bdf(bed, 1)));
 	EXPECT_EQ(SIGBUS, try_read64(p + ATSD_AVA, &value));
 	EXPECT_EQ(-1, pread(bed->dev[1], &value, 8, info->offset + ATSD_AVA));
@@ -516,7 +477,7 @@ TEST_F(lpar, unplugged_gpu_takes_the_binding_with_it)
 	ASSERT_NE(NULL, p);
 	snprintf(path, sizeof(path), "/sys/bus/pci/devices/%s/remove", bed->gpu->bdf);
 	ASSERT_EQ(0, sys_write(path, "1"));
-	EXPECT_STREQ("", not_clear());
+	EXPECT_STREQ("", npu_not_clear());
 	EXPECT_EQ(SIGBUS, try_read64(p + ATSD_AVA, &value));
 	munmap(p, PAGE_64K);
 	free(info);
@@ -571,7 +532,7 @@ TEST_F(lpar, bridges_of_a_gpu_with_another_driver_are_refused)
 	ASSERT_EQ(0, driver_bind(bed->gpu->bdf, "vfio-pci"));
 	EXPECT_EQ(-ENODEV, device_open(bed, 1));
 	EXPECT_EQ(1, kmsg_count(bed->tb.kmsg, DRIVER " does not have the GPU"));
-	EXPECT_STREQ("", not_clear());
+	EXPECT_STREQ("", npu_not_clear());
 
 	/* Nothing is mapped that unplugging the GPU would take away. */
 	snprintf(path, sizeof(path), "/sys/bus/pci/devices/%s/remove", bed->gpu->bdf);
@@ -602,7 +563,7 @@ TEST_F(lpar, defect_7_full_table_fails_the_open)
 	ASSERT_EQ(0, npu_set("inject-xts-full", "true"));
 	for (i = 0; i < 2; i++) {
 		EXPECT_EQ(-ENOSPC, device_open(bed, i));
-		EXPECT_STREQ("", not_clear());
+		EXPECT_STREQ("", npu_not_clear());
 		EXPECT_STREQ("none", driver_lpar(bed->gpu->bdf));
 	}
 	EXPECT_EQ(2, kmsg_count(bed->tb.kmsg, "no free entry in the NPU's XTS table"));
@@ -629,7 +590,7 @@ TEST_F_TIMEOUT(lpar, defect_7_register_errors_leave_nothing_behind, 60)
 		ret = device_open(bed, 1);
 		ASSERT_EQ(0, npu_set("inject-scom-error", "0"));
 		device_close(bed, 1);
-		EXPECT_STREQ("", not_clear())
+		EXPECT_STREQ("", npu_not_clear())
 			TH_LOG("open with %u errors: %s", n, strerror(-ret));
 		EXPECT_STREQ("none", driver_lpar(bed->gpu->bdf));
 		EXPECT_EQ(0, device_open(bed, 1));
@@ -655,7 +616,7 @@ TEST_F(lpar, fenced_brick_is_no_obstacle)
 	EXPECT_EQ(0, device_open(bed, 1));
 	EXPECT_STREQ("", not_bound(bed->gpu, driver_lpid(bed->gpu->bdf)));
 	device_close(bed, 1);
-	EXPECT_STREQ("", not_clear());
+	EXPECT_STREQ("", npu_not_clear());
 }
 
 /*

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Guests in QEMU 7.2, and what they leave behind.
+//! Guests in QEMU, and what they leave behind.
 
 use crate::{
     host::{bind, Gpu},
@@ -8,7 +8,7 @@ use crate::{
     npu::{bound_to, physical_word, Pristine},
     qmp::Qmp,
     tally::Tally,
-    vm::{Setup, Vm},
+    vm::{Client, Setup, Vm, GIB},
 };
 use anyhow::{anyhow, bail, ensure, Result};
 use serde_json::json;
@@ -24,6 +24,8 @@ const TESTS: [&str; 5] = [
 
 /// The emulated host that the guests run on.
 pub struct Bench {
+    /// What guests run in.
+    pub client: Client,
     /// Its own emulator.
     pub emulator: Qmp,
     /// Its GPUs.
@@ -33,11 +35,12 @@ pub struct Bench {
 
 impl Bench {
     /// Gives all GPUs and bridges to the driver under test: their group must be VFIO's as a whole.
-    pub fn new(gpus: Vec<Gpu>) -> Result<Self> {
+    pub fn new(client: Client, gpus: Vec<Gpu>) -> Result<Self> {
         bind_all(&gpus)?;
         let mut emulator = Qmp::emulator()?;
         let pristine = Pristine::record(&mut emulator, &gpus)?;
         Ok(Self {
+            client,
             emulator,
             gpus,
             pristine,
@@ -121,6 +124,7 @@ fn step<T>(tally: &mut Tally, what: &str, outcome: Result<T>) -> Result<T> {
 /// Runs command lines in a guest with one GPU, and shows what they print and the guest's console.
 pub fn show(bench: &Bench, commands: &[String]) -> Result<()> {
     let mut vm = Vm::start(&Setup {
+        client: bench.client,
         name: "show",
         devices: &functions(&bench.gpus[..1]),
         options: &[],
@@ -137,21 +141,22 @@ pub fn show(bench: &Bench, commands: &[String]) -> Result<()> {
 pub fn one(bench: &mut Bench, tally: &mut Tally) -> Result<()> {
     let gpus = [bench.gpus[0].clone()];
     let setup = Setup {
+        client: bench.client,
         name: "one",
         devices: &functions(&gpus),
         options: &[],
     };
     let mut vm = step(tally, "one: starts", Vm::start(&setup))?;
     tally.add(
-        "one: client is QEMU 7.2",
+        "one: QEMU is of the expected version",
         match vm.qmp.version {
-            Some((7, 2)) => Ok(()),
+            Some(version) if version == bench.client.version() => Ok(()),
             other => Err(anyhow!("it is {other:?}")),
         },
     );
     tally.add(
         "one: bound to its LPID",
-        bound_to(&mut bench.emulator, 0, &gpus[0]).map(drop),
+        bound_to(&mut bench.emulator, &gpus[0]).map(drop),
     );
     run_tests(tally, &mut vm, &gpus, "one", &TESTS)?;
     run_tests(tally, &mut vm, &gpus, "one", &["guest_reset"])?;
@@ -174,7 +179,7 @@ pub fn one(bench: &mut Bench, tally: &mut Tally) -> Result<()> {
     )?;
     tally.add(
         "rebooted: bound to its LPID",
-        bound_to(&mut bench.emulator, 0, &gpus[0]).map(drop),
+        bound_to(&mut bench.emulator, &gpus[0]).map(drop),
     );
     run_tests(tally, &mut vm, &gpus, "rebooted", &TESTS)?;
     tally.add("one: QEMU had nothing to complain of", quiet(&vm));
@@ -229,6 +234,7 @@ fn quiet(vm: &Vm) -> Result<()> {
 pub fn killed(bench: &mut Bench, tally: &mut Tally) -> Result<()> {
     let gpus = [bench.gpus[0].clone()];
     let setup = Setup {
+        client: bench.client,
         name: "killed",
         devices: &functions(&gpus),
         options: &[],
@@ -260,6 +266,7 @@ pub fn leftovers(bench: &mut Bench, tally: &mut Tally) -> Result<()> {
         tally,
         "first guest: starts",
         Vm::start(&Setup {
+            client: bench.client,
             name: "first",
             devices: &functions(&first),
             options: &[],
@@ -276,6 +283,7 @@ pub fn leftovers(bench: &mut Bench, tally: &mut Tally) -> Result<()> {
         tally,
         "second guest: starts",
         Vm::start(&Setup {
+            client: bench.client,
             name: "second",
             devices: &functions(&first),
             options: &[],
@@ -299,20 +307,40 @@ pub fn leftovers(bench: &mut Bench, tally: &mut Tally) -> Result<()> {
     Ok(())
 }
 
-/// All three GPUs of a chip and their six bridges in one guest.
-pub fn three(bench: &mut Bench, tally: &mut Tally) -> Result<()> {
-    let gpus = bench.gpus[..3].to_vec();
+/// QEMU has mapped the RAM of so many GPUs where the host can use its largest pages.
+fn aligned(vm: &Vm, gpus: usize) -> Result<()> {
+    let found = vm.gpu_ram()?;
+    ensure!(
+        found.len() == gpus && found.iter().all(|address| address % GIB == 0),
+        "{found:#x?}"
+    );
+    Ok(())
+}
+
+/// All GPUs of a chip and their six bridges in one guest.
+pub fn chip(bench: &mut Bench, tally: &mut Tally) -> Result<()> {
+    let gpus: Vec<_> = bench
+        .gpus
+        .iter()
+        .filter(|gpu| gpu.chip == 0)
+        .cloned()
+        .collect();
+    ensure!(
+        functions(&gpus).len() == gpus.len() + 6,
+        "a chip has six links"
+    );
     let setup = Setup {
-        name: "three",
+        client: bench.client,
+        name: "chip",
         devices: &functions(&gpus),
         options: &[],
     };
-    let mut vm = step(tally, "three: starts", Vm::start(&setup))?;
+    let mut vm = step(tally, "chip: starts", Vm::start(&setup))?;
     let mut lpids = Vec::new();
     for gpu in &gpus {
-        lpids.push(bound_to(&mut bench.emulator, 0, gpu)?);
+        lpids.push(bound_to(&mut bench.emulator, gpu)?);
     }
-    tally.add("three: all GPUs are bound to one LPID", {
+    tally.add("chip: all GPUs are bound to one LPID", {
         lpids.dedup();
         if lpids.len() == 1 {
             Ok(())
@@ -320,31 +348,41 @@ pub fn three(bench: &mut Bench, tally: &mut Tally) -> Result<()> {
             Err(anyhow!("{lpids:?}"))
         }
     });
-    run_tests(tally, &mut vm, &gpus, "three", &TESTS)?;
+    if bench.client == Client::Series {
+        tally.add(
+            "chip: GPU RAM is mapped at multiples of 1 GiB",
+            aligned(&vm, gpus.len()),
+        );
+    }
+    run_tests(tally, &mut vm, &gpus, "chip", &TESTS)?;
     run_tests(
         tally,
         &mut vm,
         &gpus,
-        "three",
+        "chip",
         &["guest_reset", "guest_memory"],
     )?;
     tally.add(
-        "three: hot-unplug is refused",
+        "chip: hot-unplug is refused",
         unplug_is_refused(&mut vm, functions(&gpus).len()),
     );
-    tally.add("three: QEMU had nothing to complain of", quiet(&vm));
-    tally.add("three: powers off", vm.power_off());
-    bench.clean(tally, "three GPUs in a guest");
+    tally.add("chip: QEMU had nothing to complain of", quiet(&vm));
+    tally.add("chip: powers off", vm.power_off());
+    bench.clean(tally, "all GPUs of a chip in a guest");
     Ok(())
 }
 
 /// Two guests at once, each with a GPU of another chip.
 pub fn two(bench: &mut Bench, tally: &mut Tally) -> Result<()> {
-    ensure!(bench.gpus.len() == 6, "two guests need two chips: --gpus 6");
-    let (left, right) = ([bench.gpus[0].clone()], [bench.gpus[3].clone()]);
+    let of = |chip| bench.gpus.iter().find(|gpu| gpu.chip == chip).cloned();
+    let (Some(left), Some(right)) = (of(0), of(1)) else {
+        bail!("two guests need GPUs on two chips: --chips 2");
+    };
+    let (left, right) = ([left], [right]);
     let mut vms = Vec::new();
     for (name, gpus) in [("left", &left), ("right", &right)] {
         let setup = Setup {
+            client: bench.client,
             name,
             devices: &functions(gpus),
             options: &[],
@@ -352,8 +390,8 @@ pub fn two(bench: &mut Bench, tally: &mut Tally) -> Result<()> {
         vms.push(step(tally, &format!("{name}: starts"), Vm::start(&setup))?);
     }
     let lpids = (
-        bound_to(&mut bench.emulator, 0, &left[0])?,
-        bound_to(&mut bench.emulator, 1, &right[0])?,
+        bound_to(&mut bench.emulator, &left[0])?,
+        bound_to(&mut bench.emulator, &right[0])?,
     );
     tally.add(
         "two guests have two LPIDs",

@@ -14,6 +14,9 @@ pub const DRIVER: &str = "nvlink2-vfio-pci";
 
 const DEVICES: &str = "/sys/bus/pci/devices";
 
+/// From one chip's number (`ibm,chip-id`) to the next one's.
+const CHIP_STRIDE: u64 = 8;
+
 /// A GPU with NVLinks.
 #[derive(Clone, Debug)]
 pub struct Gpu {
@@ -25,6 +28,8 @@ pub struct Gpu {
     pub speed: u32,
     /// Host physical address of its RAM.
     pub aperture: u64,
+    /// Number of the chip that its links lead to, counted from 0.
+    pub chip: usize,
     /// PCI addresses of its bridges, in order.
     pub bridges: Vec<String>,
 }
@@ -120,6 +125,7 @@ pub fn gpus() -> Result<Vec<Gpu>> {
                     tgt: 0,
                     speed: 0,
                     aperture: 0,
+                    chip: 0,
                     bridges: Vec::new(),
                 });
                 links.push(listed.len() / 4);
@@ -139,6 +145,7 @@ pub fn gpus() -> Result<Vec<Gpu>> {
         gpu.tgt = number(&device, "ibm,device-tgt-addr")?;
         gpu.speed = u32::try_from(number(&device, "ibm,nvlink-speed")?)?;
         gpu.aperture = memory(number(&device, "memory-region")?)?;
+        gpu.chip = usize::try_from(number(&device, "../ibm,chip-id")? / CHIP_STRIDE)?;
         gpu.bridges.push(name(&device));
     }
     ensure!(!gpus.is_empty(), "no GPU with NVLinks in the device tree");

@@ -234,7 +234,7 @@ fn guest(bench: &mut Bench, tally: &mut Tally) -> Result<()> {
     agent.await_ready(&mut alive)?;
     tally.add(
         "libvirt's guest: bound to its LPID",
-        bound_to(&mut bench.emulator, 0, &gpus[0]).map(drop),
+        bound_to(&mut bench.emulator, &gpus[0]).map(drop),
     );
     for test in ["guest_tree", "guest_memory", "guest_ats"] {
         let (output, status) = agent.run(&format!("{} {test}", environment(&gpus)), &mut alive)?;

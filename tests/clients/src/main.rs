@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Runs QEMU 7.2 and libvirt 9.0 as users of nvlink2-vfio-pci in an emulated Witherspoon.
+//! Runs QEMU and libvirt 9.0 as users of nvlink2-vfio-pci in an emulated Witherspoon.
 //!
 //! Prints TAP lines and ends with "N passed, N failed, N skipped".
 
@@ -12,6 +12,7 @@ mod lines;
 mod npu;
 mod qmp;
 mod tally;
+mod trees;
 mod vm;
 
 use anyhow::Result;
@@ -19,6 +20,7 @@ use clap::{Parser, ValueEnum};
 use guests::Bench;
 use std::process::ExitCode;
 use tally::Tally;
+use vm::Client;
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum Scenario {
@@ -28,27 +30,37 @@ enum Scenario {
     Killed,
     /// What a second guest reads of the first one's GPU RAM.
     Leftovers,
-    /// Three GPUs and six bridges in a guest.
-    Three,
-    /// Two guests on two chips (emu run --gpus 6).
+    /// All GPUs and the six bridges of a chip in a guest.
+    Chip,
+    /// Two guests on two chips (emu run --chips 2).
     Two,
+    /// The device trees that all clients make of one GPU are compared.
+    Trees,
     /// libvirt's limits of locked memory, and a guest it starts.
     Libvirt,
 }
 
-/// Runs QEMU 7.2 and libvirt 9.0 as users of nvlink2-vfio-pci.
+/// Runs QEMU and libvirt 9.0 as users of nvlink2-vfio-pci.
 #[derive(Parser)]
 struct Arguments {
     /// What to try, one after the other.
     #[arg(required_unless_present = "command")]
     scenario: Vec<Scenario>,
+    /// The QEMU that guests run in (libvirt takes bookworm's).
+    #[arg(long, default_value = "series")]
+    client: Client,
     /// Instead: boot a guest with one GPU, run this in it and show what it prints. May be repeated.
     #[arg(long, value_name = "COMMAND", conflicts_with = "scenario")]
     command: Vec<String>,
 }
 
-fn run(scenarios: &[Scenario], commands: &[String], tally: &mut Tally) -> Result<()> {
-    let mut bench = Bench::new(host::gpus()?)?;
+fn run(
+    client: Client,
+    scenarios: &[Scenario],
+    commands: &[String],
+    tally: &mut Tally,
+) -> Result<()> {
+    let mut bench = Bench::new(client, host::gpus()?)?;
     if !commands.is_empty() {
         guests::show(&bench, commands)?;
     }
@@ -57,8 +69,9 @@ fn run(scenarios: &[Scenario], commands: &[String], tally: &mut Tally) -> Result
             Scenario::One => guests::one(&mut bench, tally),
             Scenario::Killed => guests::killed(&mut bench, tally),
             Scenario::Leftovers => guests::leftovers(&mut bench, tally),
-            Scenario::Three => guests::three(&mut bench, tally),
+            Scenario::Chip => guests::chip(&mut bench, tally),
             Scenario::Two => guests::two(&mut bench, tally),
+            Scenario::Trees => trees::trees(&mut bench, tally),
             Scenario::Libvirt => libvirt::libvirt(&mut bench, tally),
         };
         if let Err(error) = outcome {
@@ -71,7 +84,12 @@ fn run(scenarios: &[Scenario], commands: &[String], tally: &mut Tally) -> Result
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let mut tally = Tally::default();
-    if let Err(error) = run(&arguments.scenario, &arguments.command, &mut tally) {
+    if let Err(error) = run(
+        arguments.client,
+        &arguments.scenario,
+        &arguments.command,
+        &mut tally,
+    ) {
         tally.add("the emulated host is fit for these tests", Err(error));
     }
     println!("{}", tally.summary());

@@ -29,9 +29,6 @@ const PID_VALID: u64 = 7 << 61;
 /// Seconds after which nothing may be left of a dead QEMU's mappings.
 const RETAINED: u64 = 30;
 
-/// GPUs of each chip.
-const GPUS_PER_CHIP: usize = 3;
-
 /// The tables in which a guest leaves something while it has a GPU.
 #[derive(Debug, PartialEq, Eq)]
 struct Tables {
@@ -61,8 +58,8 @@ impl Pristine {
     /// Records the NPUs of all chips, and empties the kernel's log.
     pub fn record(emulator: &mut Qmp, gpus: &[Gpu]) -> Result<Self> {
         kernel_log(true)?;
-        let chips = gpus.len().div_ceil(GPUS_PER_CHIP);
-        let tables = (0..chips)
+        let last = gpus.iter().map(|gpu| gpu.chip).max().unwrap_or_default();
+        let tables = (0..=last)
             .map(|chip| Tables::read(emulator, chip))
             .collect::<Result<_>>()?;
         Ok(Self { tables })
@@ -159,7 +156,7 @@ pub fn no_splat() -> Result<()> {
 /// The NPU translates for one machine what the GPU and its bridges ask; its LPID.
 ///
 /// The NPU's tables and the driver's debugfs say the same.
-pub fn bound_to(emulator: &mut Qmp, chip: usize, gpu: &Gpu) -> Result<u64> {
+pub fn bound_to(emulator: &mut Qmp, gpu: &Gpu) -> Result<u64> {
     let text = debugfs(&gpu.bdf, "lpar")?;
     let lpid = text
         .strip_prefix("0x")
@@ -172,7 +169,7 @@ pub fn bound_to(emulator: &mut Qmp, chip: usize, gpu: &Gpu) -> Result<u64> {
             "{bridge}: not bound to {text}"
         );
     }
-    let map = emulator.numbers(&npu(chip), "xts-bdf-map")?;
+    let map = emulator.numbers(&npu(gpu.chip), "xts-bdf-map")?;
     let bdfn = gpu.bdfn()?;
     let entry = map
         .iter()
@@ -183,7 +180,7 @@ pub fn bound_to(emulator: &mut Qmp, chip: usize, gpu: &Gpu) -> Result<u64> {
         "{}: BDF map entry {entry:x} is not of LPID {lpid}",
         gpu.bdf
     );
-    let registers = emulator.numbers(&npu(chip), "atsd-lparid")?;
+    let registers = emulator.numbers(&npu(gpu.chip), "atsd-lparid")?;
     let with_lpid = registers
         .iter()
         .filter(|value| *value & LPID == lpid)

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! A guest in QEMU 7.2: its start and end, its monitor, and the agent in it that obeys command lines.
+//! A guest in QEMU: its start and end, its monitor, and the agent in it that obeys command lines.
 
 use crate::{agent::Agent, lines::within, qmp::Qmp};
 use anyhow::{bail, ensure, Context, Result};
+use clap::ValueEnum;
 use serde_json::json;
 use std::{
     fs::{self, File},
@@ -13,8 +14,44 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// What QEMU 7.2 is started with so that it does not use memory it has freed: see guest/keep_region_info.c.
-pub const PRELOAD: &str = "/files/keep_region_info.so";
+/// Bytes. The largest page that the host's kernel can have for memory of a device.
+pub const GIB: u64 = 1 << 30;
+
+/// A QEMU with NVLink2.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Client {
+    /// Debian bookworm's QEMU 7.2, with the original client.
+    Bookworm,
+    /// QEMU 10.0 with the series of scripts/qemu.
+    Series,
+}
+
+impl Client {
+    /// Major and minor version.
+    pub const fn version(self) -> (u64, u64) {
+        match self {
+            Self::Bookworm => (7, 2),
+            Self::Series => (10, 0),
+        }
+    }
+
+    fn command(self) -> Command {
+        match self {
+            Self::Bookworm => {
+                let mut command = Command::new("/usr/bin/qemu-system-ppc64");
+                // It would use memory that it has freed: see guest/keep_region_info.c.
+                command.env("LD_PRELOAD", "/files/keep_region_info.so");
+                command
+            }
+            Self::Series => {
+                let mut command = Command::new("/files/qemu-system-ppc64-nvlink2");
+                // It looks beside itself for firmware.
+                command.args(["-L", "/usr/share/qemu"]);
+                command
+            }
+        }
+    }
+}
 
 /// The pseries machine without firmware, and without mitigations that the emulated processor lacks.
 pub const MACHINE: &str =
@@ -22,6 +59,8 @@ pub const MACHINE: &str =
 
 /// What to start.
 pub struct Setup<'a> {
+    /// Which QEMU.
+    pub client: Client,
     /// Name of the guest, of its files below /run.
     pub name: &'a str,
     /// PCI addresses of host devices, in the order of their -device options.
@@ -54,9 +93,8 @@ impl Vm {
         fs::create_dir(&dir).with_context(|| dir.display().to_string())?;
         let at = |name: &str| dir.join(name).display().to_string();
         let log = File::create(dir.join("qemu.log"))?;
-        let mut command = Command::new("/usr/bin/qemu-system-ppc64");
+        let mut command = setup.client.command();
         command
-            .env("LD_PRELOAD", PRELOAD)
             .args(["-nodefaults", "-display", "none", "-M", MACHINE])
             .args(["-accel", "kvm", "-m", "512M"])
             .args([
@@ -180,6 +218,22 @@ impl Vm {
             sleep(Duration::from_millis(50));
         }
         bail!("QEMU does not end\n{}", self.story())
+    }
+
+    /// Where QEMU has mapped the RAM of GPUs: no other mapping of a device is that large.
+    pub fn gpu_ram(&self) -> Result<Vec<u64>> {
+        let path = format!("/proc/{}/maps", self.child.id());
+        let maps = fs::read_to_string(&path).context(path)?;
+        maps.lines()
+            .filter(|line| line.contains("[vfio-device]"))
+            .filter_map(|line| line.split_whitespace().next()?.split_once('-'))
+            .map(|(start, end)| {
+                let [start, end] = [start, end].map(|address| u64::from_str_radix(address, 16));
+                Ok((start?, end?))
+            })
+            .filter(|range| !matches!(range, Ok((start, end)) if end - start < GIB))
+            .map(|range| range.map(|(start, _)| start))
+            .collect()
     }
 
     /// The guest's console.

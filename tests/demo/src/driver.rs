@@ -36,13 +36,3 @@ pub fn bind(bdf: &str) -> Result<()> {
         None => bail!("the driver refused it, see the kernel log"),
     }
 }
-
-/// Page faults in mappings of the GPU's RAM that the driver answered with a page.
-pub fn faults(bdf: &str) -> Result<u64> {
-    let path = format!("/sys/kernel/debug/{NAME}/{bdf}/faults");
-    let text = fs::read_to_string(&path).with_context(|| path.clone())?;
-    let count = text.lines().find_map(|line| line.strip_prefix("inserted "));
-    count
-        .and_then(|count| count.parse().ok())
-        .with_context(|| format!("{path} has no count of inserted pages"))
-}

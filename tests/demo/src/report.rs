@@ -32,7 +32,8 @@ fn bytes(size: u64) -> String {
 
 fn speed(code: u32) -> String {
     match code {
-        8 => "8 (20 Gb/s)".to_owned(),
+        3 => "3 (20 Gb/s)".to_owned(),
+        8 => "8 (25.78125 Gb/s)".to_owned(),
         9 => "9 (25 Gb/s)".to_owned(),
         _ => code.to_string(),
     }

@@ -50,6 +50,8 @@ const REPEATS: usize = 5;
 const REPEATED_OPS: usize = 60;
 /// Rounds after which the kernel's memory is looked at first: caches have filled by then.
 const WARM_UP: u64 = 3;
+/// Tenths of a second until the driver has noticed for certain that the last TCE is gone.
+const RETAINED: u32 = 20;
 /// Every so many rounds the module is unloaded in between.
 const UNLOAD: u64 = 4;
 
@@ -119,7 +121,15 @@ pub fn run(limits: &Limits, sequences: impl Fn(u64) -> Sequences) -> Result<bool
             baseline = Some((Usage::read()?, round));
         }
         if round % UNLOAD == UNLOAD - 1 {
-            let result = machine::unload();
+            let mut result = machine::unload();
+            // For registrations of a GPU that is not bound, which nothing shows, it stays a while.
+            for _ in 0..RETAINED {
+                if result.is_ok() {
+                    break;
+                }
+                thread::sleep(Duration::from_millis(100));
+                result = machine::unload();
+            }
             shared.count(Point::Unload, &result);
             if let Err(errno) = result {
                 findings.add(

@@ -17,7 +17,7 @@ use arbitrary::Arbitrary;
 use libfuzzer_sys::fuzz_target;
 use pure::{
     aperture::{Aperture, GRANULE},
-    devicetree::{Fault, Node},
+    devicetree::{FirmwareFault, Node},
     range::MAX_REGION_SIZE,
     topology::{bridge, gpu, gpu_of, MAX_LINKS},
 };
@@ -94,7 +94,7 @@ fn check_aperture(aperture: Aperture) {
     assert!(aperture.base().checked_add(aperture.size()).is_some());
 }
 
-fn check_fault(fault: &Fault<TestNode>) {
+fn check_fault(fault: &FirmwareFault<TestNode>) {
     let text = fault.to_string();
     assert!(text.contains(fault.property.to_str().unwrap()), "{text}");
     assert!(text.contains(&fault.node.to_string()), "{text}");

@@ -11,7 +11,10 @@ mod pure;
 
 use arbitrary::Arbitrary;
 use libfuzzer_sys::fuzz_target;
-use pure::lpar::{Guest, Left, Lpid, Share, Shared};
+use pure::{
+    lpid::{Guest, Lpid},
+    shared_value::{Left, Share, SharedValue},
+};
 
 #[derive(Arbitrary, Debug)]
 enum Event {
@@ -41,14 +44,14 @@ struct Model {
     fail: bool,
 }
 
-fn end(shared: &mut Shared<u32>, model: &mut Model, value: u32) {
+fn end(shared: &mut SharedValue<u32>, model: &mut Model, value: u32) {
     if std::mem::take(&mut model.fail) {
         shared.retain(value);
         model.retained = Some(value);
     }
 }
 
-fn step(shared: &mut Shared<u32>, model: &mut Model, event: &Event) {
+fn step(shared: &mut SharedValue<u32>, model: &mut Model, event: &Event) {
     match *event {
         Event::Open => match (model.current, model.retained) {
             (Some(value), _) => {
@@ -114,7 +117,7 @@ fn step(shared: &mut Shared<u32>, model: &mut Model, event: &Event) {
 }
 
 fuzz_target!(|events: Vec<Event>| {
-    let mut shared = Shared::new();
+    let mut shared = SharedValue::new();
     let mut model = Model::default();
     for event in &events {
         step(&mut shared, &mut model, event);

@@ -51,6 +51,7 @@
 #define LPCR_ILE	0x2000000ULL
 /* No hypercalls that KVM knows: all is well, or an interrupt was not expected. */
 #define HCALL_DONE	0x7ff0
+#define H_PUT_TCE	0x20
 #define HCALL_VECTOR(v)	(0x6000 | (v))
 
 #define GPR_ADDRESS	20
@@ -82,6 +83,11 @@ static const struct program system_call = {
 /* Problem state takes interrupts. lis r3, 0x7fff; mtdec r3; rfid */
 static const struct program decrementer = {
 	0x900, MSR_REAL, { 0x3c607fff, 0x7c7603a6, 0x4c000024 }
+};
+
+/* Whatever hypercall the registers are set for; mr r21, r3 */
+static const struct program hypercall = {
+	0x3000, MSR_REAL, { HYPERCALL, 0x7c751b78, SET_NUMBER(HCALL_DONE), HYPERCALL }
 };
 
 /* The process has its programs in one page of its own. */
@@ -162,6 +168,7 @@ static void make_programs(struct guest *g)
 {
 	static const struct program * const programs[] = {
 		&touch, &load, &decrementer, &system_call, &process_load, &process_store,
+		&hypercall,
 	};
 	unsigned int vector;
 	size_t i;
@@ -379,6 +386,31 @@ int guest_wander(struct guest *g, __u64 gpa, __u64 size, __u64 count)
 	regs.gpr[27] = RANDOM_MULTIPLIER;
 	regs.gpr[28] = RANDOM_INCREMENT;
 	return run_until_done(g, &regs);
+}
+
+int guest_put_tce(struct guest *g, __u64 liobn, __u64 ioba, __u64 tce)
+{
+	struct kvm_regs regs;
+	int ret;
+
+	if (ioctl(g->vcpu, KVM_GET_REGS, &regs))
+		return -errno;
+	regs.pc = hypercall.gpa;
+	regs.msr = hypercall.msr;
+	regs.gpr[3] = H_PUT_TCE;
+	regs.gpr[4] = liobn;
+	regs.gpr[5] = ioba;
+	regs.gpr[6] = tce;
+	/* What ended the last run is a hypercall, of which KVM takes these for the results. */
+	g->run->papr_hcall.ret = H_PUT_TCE;
+	g->run->papr_hcall.args[0] = liobn;
+	g->run->papr_hcall.args[1] = ioba;
+	g->run->papr_hcall.args[2] = tce;
+	ret = run_until_done(g, &regs);
+	if (ret == -EPROTO && g->run->exit_reason == KVM_EXIT_PAPR_HCALL &&
+	    g->run->papr_hcall.nr == H_PUT_TCE)
+		return -ENOTSUP;
+	return ret ?: regs.gpr[GPR_LOADED] ? -EIO : 0;
 }
 
 int guest_set_memory(int vm, __u64 gpa, void *memory, __u64 size)

@@ -13,8 +13,9 @@
 #include <stddef.h>
 #include <sys/types.h>
 
+#define NPU_LINKS	6
 #define DT_MAX_GPUS	6
-#define DT_MAX_LINKS	6
+#define DT_MAX_LINKS	NPU_LINKS
 #define BDF_LEN		16
 
 /* An NPU function, one link of a GPU. */
@@ -41,7 +42,8 @@ struct dt_gpu {
 
 struct dt_topology {
 	unsigned int num_gpus;
-	struct dt_gpu gpu[DT_MAX_GPUS];	/* in order of BDF */
+	/* In order of BDF, from number NVLINK2_FIRST_GPU (0 if not set) on and around. */
+	struct dt_gpu gpu[DT_MAX_GPUS];
 };
 
 /* 0, or a negative errno with @why filled in. */

@@ -59,6 +59,12 @@ int guest_process_load(struct guest *g, unsigned int n, __u64 *value);
 int guest_process_store(struct guest *g, unsigned int n, __u64 value);
 
 /*
+ * The guest sets the TCE of @ioba, as PAPR has it: 0 is H_SUCCESS. -ENOTSUP if KVM leaves that to
+ * userspace, which this one does not do; the vCPU can go on to something else then.
+ */
+int guest_put_tce(struct guest *g, __u64 liobn, __u64 ioba, __u64 tce);
+
+/*
  * Gives the guest @size bytes of @memory at @gpa, or takes them away (@size 0). There is one such
  * memory at a time.
  */

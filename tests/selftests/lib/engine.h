@@ -49,6 +49,9 @@ void engine_detach_host(struct engine *e, const char *bdf);
 /* Trains all links: a reset of the GPU or of a link, as by open and close, undoes it. */
 void engine_train(const struct engine *e);
 
+/* How many links the GPU has. */
+__u32 engine_links(const struct engine *e);
+
 __u32 engine_reg(const struct engine *e, __u32 reg);
 /* Any copy; @paths is V100_ENGINE_PATHS(). */
 __u32 engine_copy(const struct engine *e, __u32 paths, __u64 src, __u64 dst, __u32 len);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * What the NPU of the first chip holds, read out of the emulator past the driver. Functions that
- * return int give 0 or a negative errno.
+ * What the NPU of a chip holds, read out of the emulator past the driver. Functions that return
+ * int give 0 or a negative errno.
  */
 #ifndef NVLINK2_SELFTEST_NPU_H
 #define NVLINK2_SELFTEST_NPU_H
@@ -28,8 +28,25 @@
 /* Of a BDF map entry or an ATSD LPARID register */
 #define LPID_OF(e)	((e) & 0xfff)
 
+/* From now on it is the NPU of the chip with the number @chip; before that, of the first one. */
+void npu_select(__u32 chip);
+/* Where entries of the maps are in the NPU's register space */
+#define XTS_BDF_MAP(n)	(0x714000 + (n) * 8)
+#define XTS_PID_MAP(n)	(0x718000 + (n) * 0x20)
+
+/* What an NPU knows about LPARs. */
+struct npu {
+	__u64 bdf_map[NUM_BDF_MAP];
+	__u64 pid_map[NUM_PID_MAP];
+	__u64 atsd_lparid[NUM_ATSD];
+};
+
 /* Reads the first @count values of the table @name, a property of the model "pnv-npu2". */
 int npu_table(const char *name, __u64 *values, unsigned int count);
+
+int npu_read(struct npu *npu);
+/* Why the NPU is not as it has to be while no GPU is bound; "" if it is. */
+const char *npu_not_clear(void);
 
 /* Sets a property of the model, e.g. one that injects a fault. */
 int npu_set(const char *property, const char *value);

@@ -241,6 +241,21 @@ static int read_gpu(struct dt_gpu *g, const char *node, char (*bdf)[BDF_LEN], in
 	return 0;
 }
 
+/* Most tests use the first GPU, so this says which one, and which chip, they are about. */
+static int begin_with(struct dt_topology *t, const char *number, const struct complaint *why)
+{
+	const struct dt_topology sorted = *t;
+	const unsigned int first = atoi(number);
+	unsigned int i;
+
+	if (first >= t->num_gpus)
+		return fail(why, -ENODEV, "NVLINK2_FIRST_GPU is %s, and there are %u", number,
+			    t->num_gpus);
+	for (i = 0; i < t->num_gpus; i++)
+		t->gpu[i] = sorted.gpu[(first + i) % t->num_gpus];
+	return 0;
+}
+
 int dt_read_topology(struct dt_topology *t, char *why_text, size_t why_size)
 {
 	const struct complaint complaint = { .text = why_text, .size = why_size };
@@ -269,7 +284,7 @@ int dt_read_topology(struct dt_topology *t, char *why_text, size_t why_size)
 	}
 	if (!t->num_gpus)
 		return fail(why, -ENODEV, "no PCI function with ibm,npu in the device tree");
-	return 0;
+	return begin_with(t, getenv("NVLINK2_FIRST_GPU") ?: "0", why);
 }
 
 int pci_iommu_group(const char *bdf)

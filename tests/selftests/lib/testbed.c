@@ -11,6 +11,7 @@
 #include "kselftest.h"
 
 #include "bind.h"
+#include "npu.h"
 #include "scom.h"
 #include "sys.h"
 #include "testbed.h"
@@ -59,6 +60,7 @@ int testbed_bind(struct testbed *tb)
 	ret = dt_read_topology(&tb->topo, tb->why, sizeof(tb->why));
 	if (ret)
 		return ret;
+	npu_select(tb->topo.gpu[0].link[0].chip);
 	if (!strcmp(driver_name(), DRIVER) && !module_loaded()) {
 		ret = module_load();
 		if (ret)

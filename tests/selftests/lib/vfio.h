@@ -20,6 +20,9 @@
 #define REGION_FIRST_OWN	VFIO_PCI_NUM_REGIONS
 #define REGION_OFFSET(index)	((__u64)(index) << 40)
 
+/* By which the guest of a group names its window */
+#define VFIO_GROUP_LIOBN	0x80000000ULL
+
 struct vfio_group {
 	int id;
 	int container;

@@ -144,6 +144,11 @@ void engine_detach_host(struct engine *e, const char *bdf)
 	host_command(bdf, 0, PCI_COMMAND_MEMORY | PCI_COMMAND_MASTER);
 }
 
+__u32 engine_links(const struct engine *e)
+{
+	return __builtin_popcount(engine_reg(e, V100_LINK_MASK));
+}
+
 __u32 engine_reg(const struct engine *e, __u32 reg)
 {
 	return load32((const char *)e->regs + reg - V100_MODEL_BASE);

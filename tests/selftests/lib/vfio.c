@@ -14,9 +14,6 @@
 
 #include "vfio.h"
 
-/* A number for the guest's view of the window; any will do. */
-#define LIOBN 0x80000000ULL
-
 static int window_create(struct vfio_group *g)
 {
 	struct vfio_iommu_spapr_tce_info info = { .argsz = sizeof(info) };
@@ -58,7 +55,7 @@ int vfio_group_add_vm(struct vfio_group *g)
 	struct kvm_create_device device = { .type = KVM_DEV_TYPE_VFIO };
 	struct kvm_device_attr attr = { .group = KVM_DEV_VFIO_GROUP };
 	struct kvm_create_spapr_tce_64 tce = {
-		.liobn = LIOBN,
+		.liobn = VFIO_GROUP_LIOBN,
 		.page_shift = g->page_shift,
 		.offset = g->window_start >> g->page_shift,
 		.size = g->window_size >> g->page_shift,

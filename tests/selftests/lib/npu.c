@@ -1,0 +1,91 @@
+// SPDX-License-Identifier: GPL-2.0
+#define _GNU_SOURCE
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "npu.h"
+#include "qmp.h"
+
+/* Chips are numbered 0 and 8; the emulator counts them. */
+#define CHIP_STRIDE	8
+
+static unsigned int chip_index;
+
+void npu_select(__u32 chip)
+{
+	chip_index = chip / CHIP_STRIDE;
+}
+
+int npu_table(const char *name, __u64 *values, unsigned int count)
+{
+	static char answer[8192];
+	char command[64], *text = answer;
+	unsigned int i;
+	int ret;
+
+	snprintf(command, sizeof(command), "qom-get /machine/chip[%u]/npu %s", chip_index, name);
+	ret = qmp_human(command, answer, sizeof(answer));
+	if (ret)
+		return ret;
+	for (i = 0; i < count; i++) {
+		text += strcspn(text, "0123456789");
+		if (!*text)
+			return -EPROTO;
+		values[i] = strtoull(text, &text, 10);
+	}
+	return 0;
+}
+
+int npu_read(struct npu *npu)
+{
+	int ret = npu_table("xts-bdf-map", npu->bdf_map, NUM_BDF_MAP);
+
+	ret = ret ?: npu_table("xts-pid-map", npu->pid_map, NUM_PID_MAP);
+	return ret ?: npu_table("atsd-lparid", npu->atsd_lparid, NUM_ATSD);
+}
+
+const char *npu_not_clear(void)
+{
+	struct npu npu;
+	unsigned int i;
+
+	if (npu_read(&npu))
+		return "the emulator does not tell";
+	for (i = 0; i < NUM_BDF_MAP; i++) {
+		if (npu.bdf_map[i] & BDF_VALID)
+			return "BDF map";
+	}
+	for (i = 0; i < NUM_PID_MAP; i++) {
+		if (npu.pid_map[i] & PID_VALID)
+			return "PID map";
+	}
+	for (i = 0; i < NUM_ATSD; i++) {
+		if (npu.atsd_lparid[i])
+			return "LPARID of an ATSD register";
+	}
+	return "";
+}
+
+int npu_set(const char *property, const char *value)
+{
+	char command[96], answer[256];
+	int ret;
+
+	snprintf(command, sizeof(command), "qom-set /machine/chip[%u]/npu %s %s", chip_index,
+		 property, value);
+	ret = qmp_human(command, answer, sizeof(answer));
+	if (!ret && strstr(answer, "Error"))
+		ret = -EOPNOTSUPP;
+	return ret;
+}
+
+__u16 bdfn(const char *bdf)
+{
+	unsigned int domain, bus, device, function;
+
+	if (sscanf(bdf, "%x:%x:%x.%x", &domain, &bus, &device, &function) != 4)
+		return 0;
+	return bus << 8 | device << 3 | function;
+}
