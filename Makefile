@@ -5,7 +5,7 @@
 # make check   the tests and lints of every day
 # make check-all  these and the long ones that follow, which takes a night; scripts/check --list says more
 # make check-bad-firmware-all  boots with each kind of bad firmware; make check has a few
-# make check-clients  more guests of QEMU 7.2, and libvirt 9.0
+# make check-clients  more guests of our QEMU 10.0 and of QEMU 7.2, and libvirt 9.0
 # make check-intree  builds of the kernel with the driver in its tree
 # make check-debug  the selftests on a debug kernel (KASAN, lockdep, ...), and every allocation failing once
 # make check-load  1000 cycles of use, 100 resets, 50 unbinds under load: no memory may be gone
@@ -17,9 +17,10 @@
 # make deb     Debian packages
 # make intree DIR=<Linux 7.3>  put the driver into a kernel source tree
 # make series OUT=<new folder>  the whole as patches
+# make qemu-series OUT=<new folder>  the patches for QEMU 10.0
 # make rust-analyzer  rust-project.json, from which an editor knows the module
 # make bench   what mapping and using GPU RAM costs; bench-peer: beside the original C driver
-# make fuzz [OPS=n] [SEED=s] [GPUS=3|6]  random operations of a hostile user; a failure is reduced
+# make fuzz [OPS=n] [SEED=s] [GPUS=2|3|4|6]  random operations of a hostile user; a failure is reduced
 # make fuzz-pure [SECONDS=n]  coverage-guided fuzzing of the module's kernel-free parts and of what nvlink2ctl reads
 # make mutate [ONLY=text] [PART=k/n]  take checks out of driver and kernel, one at a time: a test has to notice each;
 #              every n-th of them beginning with the k-th
@@ -34,7 +35,7 @@ EMU := scripts/emu
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo check check-all docs rustdoc deb
-.PHONY: intree series rust-analyzer compare bench bench-peer fuzz fuzz-pure mutate modules modules_install install clean distclean
+.PHONY: intree series qemu-series rust-analyzer compare bench bench-peer fuzz fuzz-pure mutate modules modules_install install clean distclean
 
 help:
 	@sed -n 's/^# \(make.*\)/  \1/p' Makefile
@@ -69,6 +70,9 @@ intree:
 series:
 	scripts/dist series "$(OUT)"
 
+qemu-series:
+	scripts/dist qemu-series "$(OUT)"
+
 rust-analyzer:
 	scripts/dist $@
 
@@ -82,7 +86,7 @@ bench-peer:
 	$(EMU) bench --peer
 
 fuzz:
-	$(EMU) fuzz --minimise --ops $(or $(OPS),20000) --seed $(or $(SEED),0) --gpus $(or $(GPUS),6)
+	$(EMU) fuzz --minimise --ops $(or $(OPS),20000) --seed $(or $(SEED),0) --gpus $(or $(GPUS),4)
 
 fuzz-pure:
 	$(EMU) fuzz-pure --seconds $(or $(SECONDS),60)

@@ -6,7 +6,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from . import boot, config, enter, module, peer, procs, programs, root
+from . import boot, config, enter, machines, module, peer, procs, programs, root
 from .config import Failure
 from .step import Log, Step, digest, locked, say
 
@@ -24,7 +24,7 @@ def folder() -> Path:
 def _build(log: Log) -> None:
     with locked("cargo-report"):
         log.run(programs.cargo("tests/bench/report", "build", "--release", "--locked"),
-                remedy="Needed: the crates.io registry within reach.")
+                remedy="Needed: the registry of Rust crates within reach.")
         shutil.copy2(config.cache_dir() / "cargo-target/release/nvlink2-bench-report", STEP.home())
 
 
@@ -40,8 +40,8 @@ STEP = Step(
 
 def _measure(linux: Path | None, names: list[str]) -> Path:
     """Run tests/bench/measure.c on our kernel, or another; return what it printed."""
-    host = boot.Host(kernel=linux, files=[programs.selftests_dir() / "measure"], gpu_ram=GPU_RAM,
-                     icount=True, timeout=TIMEOUT)
+    host = boot.Host(machine=machines.REDBUD_HALF, kernel=linux, gpu_ram=GPU_RAM, icount=True, timeout=TIMEOUT,
+                     files=[programs.selftests_dir() / "measure", programs.SPLATS])
     result = folder() / f"{'peer' if linux else 'ours'}.tsv"
     with open(result, "wb") as output:
         status = boot.run(host, ["/files/measure", *names], output)

@@ -16,9 +16,10 @@ from io import BufferedReader
 from pathlib import Path
 from typing import BinaryIO
 
-from . import config, enter, files, initrd, procs, qemu, sources
+from . import config, enter, files, initrd, machines, procs, qemu, sources
 from .config import Failure, inner
 from .kernel import HOST, Kernel
+from .machines import Machine
 from .step import Log, Step, digest, duration, say
 
 # Exit statuses of our own, as timeout(1) and the shell use them.
@@ -37,7 +38,7 @@ END = re.compile(r"^emu: command ended with status (\d+)\s*$", re.MULTILINE)
 class Host:
     """What to boot. Paths are of this machine."""
 
-    gpus: int = 3
+    machine: Machine = machines.REDBUD
     # No emulated host but a pseries guest, where there is neither OPAL nor a GPU.
     pseries: bool = False
     # Which of our kernels.
@@ -137,21 +138,24 @@ def _witherspoon(host: Host, run: Path, arguments: str) -> str:
     icount = "--icount" if host.icount else ""
     mutate = ""
     if host.mutations:
-        good = TREE_STEPS[host.gpus].ensured()
+        if not host.machine.plain():
+            raise Failure("--mutate: bad firmware is made of the tree of a whole machine; leave out --empty, --dead and "
+                          "--small-memory-map")
+        good = TREE_STEPS[host.machine].ensured()
         mutate = f"""
             python3 {MACHINE} shim --kernel vmlinux --fdt {inner(good)} \\
                 --mutate {shlex.quote(",".join(host.mutations))} \\
                 --append {shlex.quote(arguments)} --initrd initrd mutated
             mv mutated vmlinux
         """
-    machine = f"python3 {MACHINE} args --gpus {host.gpus} --gpu-ram {shlex.quote(host.gpu_ram)} {icount} " \
-        + _disk_options(host)
+    which = shlex.join(host.machine.options())
+    machine = f"python3 {MACHINE} args {which} --gpu-ram {shlex.quote(host.gpu_ram)} {icount} " + _disk_options(host)
     return f"""
         cd {inner(run)}
         mapfile -t machine < <({machine})
         {qemu.EMULATOR} "${{machine[@]}}" -L {inner(sources.firmware())} -machine dumpdtb=base.dtb >dumpdtb.log 2>&1 ||
             {{ cat dumpdtb.log >&2; exit 1; }}
-        python3 {MACHINE} tree --gpus {host.gpus} --append {shlex.quote(arguments)} \\
+        python3 {MACHINE} tree {which} --append {shlex.quote(arguments)} \\
             --initrd initrd base.dtb machine.dtb
         {mutate}
     """ + _start(machine, "-dtb machine.dtb")
@@ -231,28 +235,29 @@ def _status(host: Host, folder: Path, expired: bool, emulator: int, output: Bina
     return HOST_DIED
 
 
-def _read_tree(gpus: int, product: Path) -> None:
+def _read_tree(machine: Machine, product: Path) -> None:
     fresh = product.with_suffix(".new")
     with open(fresh, "wb") as tree:
-        status = run(Host(gpus=gpus, module=False, timeout=120), ["cat", "/sys/firmware/fdt"], tree)
+        status = run(Host(machine=machine, module=False, timeout=120), ["cat", "/sys/firmware/fdt"], tree)
     if status:
         raise Failure(f"reading the device tree of a boot failed with status {status}")
     fresh.rename(product)
 
 
-def _tree_step(gpus: int) -> Step:
-    step = Step(f"fdt-{gpus}", "reading the device tree of a boot", lambda: digest(config.TREE / "tests/qemu/machine.py"),
-                lambda _: _read_tree(gpus, step.path()), ["fdt.dtb"], [qemu.STEP, initrd.STEP])
+def _tree_step(machine: Machine) -> Step:
+    step = Step(f"fdt-{machine.name}", "reading the device tree of a boot",
+                lambda: digest(config.TREE / "tests/qemu/machine.py"),
+                lambda _: _read_tree(machine, step.path()), ["fdt.dtb"], [qemu.STEP, initrd.STEP])
     return step
 
 
-# The device tree that OPAL gives Linux on a machine, by its number of GPUs.
-TREE_STEPS = {gpus: _tree_step(gpus) for gpus in (3, 6)}
+# The device tree that OPAL gives Linux on a machine.
+TREE_STEPS = {machine: _tree_step(machine) for machine in machines.ALL}
 
 
-def mutations(gpus: int) -> str:
+def mutations(machine: Machine) -> str:
     """The known mutations: name, node, property and defect, a line each."""
-    tree = TREE_STEPS[gpus].ensured()
+    tree = TREE_STEPS[machine].ensured()
     return procs.run(enter.inside(["python3", MACHINE, "mutations", inner(tree)]),
                      stdout=subprocess.PIPE, text=True, check=True).stdout
 

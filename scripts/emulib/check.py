@@ -14,18 +14,18 @@ import traceback
 
 from . import (
     cli, client_tests, config, debug_tests, enter, intree_builds, kernel, lints, module, mutate, newest, package_tests,
-    procs, root, skips, tests,
+    procs, qemu_series, root, skips, tests,
 )
 from .config import Failure, Unavailable
 from .report import TALLY, Check, Result
 from .step import Step, duration, ensure_all, say
 
-CHECKS: list[Check] = [*client_tests.CHECKS, *tests.CHECKS, *lints.CHECKS]
+CHECKS: list[Check] = [*client_tests.CHECKS, *tests.CHECKS, *lints.CHECKS, *qemu_series.CHECKS]
 # Too long for each time: these run when they are named, all with --all, and in turn, a day one, with --ci.
-LONG_CHECKS: list[Check] = [*client_tests.LONG_CHECKS, *tests.LONG_CHECKS, *intree_builds.CHECKS, *package_tests.PARTS,
-                            *debug_tests.LONG_CHECKS, *mutate.CHECKS, *newest.CHECKS]
+LONG_CHECKS: list[Check] = [*client_tests.PARTS, *qemu_series.LONG_CHECKS, *tests.LONG_CHECKS, *intree_builds.CHECKS,
+                            *package_tests.PARTS, *debug_tests.LONG_CHECKS, *mutate.CHECKS, *newest.CHECKS]
 # Names of several.
-SUMS = {**tests.SUMS, **package_tests.SUMS, **debug_tests.SUMS}
+SUMS = {**client_tests.SUMS, **tests.SUMS, **package_tests.SUMS, **debug_tests.SUMS}
 # What CI has for all it does, and for a long check, in minutes. A long check for which there is no such time is left out.
 CI_MINUTES = 80
 LONG_MINUTES = 35

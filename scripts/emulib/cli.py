@@ -9,8 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from . import (
-    bench, boot, clients, config, desk, docs, enter, files, fuzz, initrd, intree, kernel, module, mutate, packages,
-    peer, procs, programs, qemu, root, sources,
+    bench, boot, clients, config, desk, docs, enter, files, fuzz, initrd, intree, kernel, machines, module, mutate,
+    packages, peer, procs, programs, qemu, qemu_client, root, sources, sysroot,
 )
 from .config import Failure, Unavailable
 from .step import Step, ensure_all, say
@@ -24,7 +24,8 @@ STEPS: list[Step] = [
 OPTIONAL_STEPS: list[Step] = [
     kernel.DEBUG.step, module.DEBUG_STEP, initrd.DEBUG_STEP, desk.STEP, docs.STEP, docs.RUST_STEP,
     packages.STEP, packages.HOST_STEP, intree.STEP, peer.SOURCE_STEP, peer.STEP,
-    clients.IMAGE_STEP, clients.STEP, bench.STEP, *boot.TREE_STEPS.values(),
+    sysroot.STEP, qemu_client.STEP, qemu_client.NATIVE_STEP, clients.IMAGE_STEP, clients.STEP, bench.STEP,
+    *boot.TREE_STEPS.values(),
 ]
 ALL_STEPS = STEPS + OPTIONAL_STEPS
 FOR_BOOT = [qemu.STEP, initrd.STEP]
@@ -52,8 +53,7 @@ UNAVAILABLE = 69
 
 
 def _host_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--gpus", type=int, default=3, choices=(3, 6), metavar="N",
-                        help="3 (one chip, the default) or 6 (two chips)")
+    machines.add_options(parser)
     parser.add_argument("--pseries", action="store_true",
                         help="boot a pseries guest without OPAL and GPUs instead")
     parser.add_argument("--file", type=Path, action="append", default=[], metavar="PATH",
@@ -132,7 +132,7 @@ def _parser() -> argparse.ArgumentParser:
         "mutations", help="list the bad firmware that --mutate knows",
         description="Print name, node, property and defect of each mutation, separated by tabs.",
     )
-    mutations.add_argument("--gpus", type=int, default=3, choices=(3, 6), metavar="N")
+    machines.add_options(mutations)
 
     inside = verbs.add_parser(
         "root", help="run a command in the build root",
@@ -204,7 +204,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _host(options: argparse.Namespace) -> boot.Host:
     return boot.Host(
-        gpus=options.gpus, pseries=options.pseries, ours=kernel.DEBUG if options.kernel_debug else kernel.HOST,
+        machine=machines.chosen(options), pseries=options.pseries, ours=kernel.DEBUG if options.kernel_debug else kernel.HOST,
         files=options.file, kernel=options.kernel, initrd=options.initrd,
         append=options.append, module=not options.no_module, mutations=options.mutate,
         disks=options.disk, gpu_ram=options.gpu_ram, icount=options.icount,
@@ -269,7 +269,7 @@ def _dispatch(options: argparse.Namespace) -> int:
             return boot.shell(host)
         case "mutations":
             ensure(FOR_BOOT)
-            print(boot.mutations(options.gpus), end="")
+            print(boot.mutations(machines.chosen(options)), end="")
             return 0
         case "root":
             ensure([])

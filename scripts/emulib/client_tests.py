@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0
-"""QEMU 7.2 and libvirt 9.0 as users of the driver: tests/clients."""
+"""QEMU 7.2 and 10.0 and libvirt 9.0 as users of the driver: tests/clients."""
 
 from . import clients
+from .machines import REDBUD, REDBUD_HALF, Machine
 from .report import Check, Result
 from .tests import BOOT, Emulated, scaled
 
@@ -9,30 +10,39 @@ from .tests import BOOT, Emulated, scaled
 LIMIT = 1800
 
 
-def _clients(gpus: int, *scenarios: str) -> Result:
+def _clients(client: str, machine: Machine, *scenarios: str) -> Result:
     run = Emulated(
-        f"clients-{scenarios[0]}",
-        ["--gpus", str(gpus), "--timeout", scaled(LIMIT), "--disk", str(clients.image()),
+        f"clients-{client}-{scenarios[0]}",
+        [*machine.options(), "--timeout", scaled(LIMIT), "--disk", str(clients.image()),
          "--file", str(clients.programs_dir())],
-        "/files/programs/enter", *scenarios,
+        "/files/programs/enter", "--client", client, *scenarios,
     )
     return run.with_console(Result.tallied(run.status, run.output))
 
 
 def guest() -> Result:
-    """One GPU in a guest, with all that it can do, and QEMU killed."""
-    return _clients(3, "one", "killed")
+    """One GPU in a guest of our QEMU, with all that it can do, and QEMU killed."""
+    return _clients("series", REDBUD_HALF, "one", "killed")
 
 
 def more() -> Result:
-    """All GPUs of a chip, what guests leave behind, two guests on two chips, libvirt."""
-    result = _clients(3, "three", "leftovers")
-    result.add(_clients(6, "two"))
-    result.add(_clients(3, "libvirt"))
+    """With our QEMU all GPUs of a chip, what guests leave behind, two guests on two chips; the tree that 7.2 makes."""
+    result = _clients("series", REDBUD_HALF, "chip", "leftovers", "trees")
+    result.add(_clients("series", REDBUD, "two"))
+    return result
+
+
+def old() -> Result:
+    """The same with QEMU 7.2, and libvirt 9.0."""
+    result = _clients("bookworm", REDBUD_HALF, "one", "killed", "chip", "leftovers")
+    result.add(_clients("bookworm", REDBUD, "two"))
+    result.add(_clients("bookworm", REDBUD_HALF, "libvirt"))
     return result
 
 
 NEEDS = [*BOOT, clients.STEP]
 
 CHECKS = [Check("guest", guest, NEEDS)]
-LONG_CHECKS = [Check("clients", more, NEEDS)]
+PARTS = [Check("clients-10.0", more, NEEDS), Check("clients-7.2", old, NEEDS)]
+# Names of several.
+SUMS = {"clients": PARTS}

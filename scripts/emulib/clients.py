@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: GPL-2.0
-"""Real clients of the driver: Debian bookworm's QEMU 7.2 and libvirt 9.0, and their guest.
+"""Real clients of the driver: Debian bookworm's QEMU 7.2 and libvirt 9.0, our QEMU 10.0, and their guest.
 
-QEMU 7.2 is the last release that knows NVLink2. The packages are those of ppc64el, unpacked
+QEMU 7.2 has the original NVLink2 client. The packages are those of ppc64el, unpacked
 and not installed: nothing of them runs on this machine.
 """
 
 import shutil
 from pathlib import Path
 
-from . import config, files, programs, root, sources
+from . import config, files, programs, qemu_client, root, sources
 from .config import Failure
 from .step import Log, Step, digest
 
@@ -97,6 +97,7 @@ def _build_programs(log: Log) -> None:
     """)
     programs.build_static(log, TESTS, "nvlink2-clients", programs_dir())
     shutil.copy2(programs.nvlink2ctl_binary(), programs_dir())
+    shutil.copy2(qemu_client.emulator(), programs_dir() / qemu_client.NAME)
 
 
 IMAGE_STEP = Step(
@@ -114,5 +115,5 @@ STEP = Step(
     lambda: digest(*(TESTS / name for name in INPUTS), programs.SELFTESTS, programs.REGISTERS),
     _build_programs,
     ["programs", "programs/nvlink2-clients"],
-    [IMAGE_STEP, sources.LINUX_STEP, sources.TARGET_STEP, programs.NVLINK2CTL_STEP],
+    [IMAGE_STEP, sources.LINUX_STEP, sources.TARGET_STEP, programs.NVLINK2CTL_STEP, qemu_client.STEP],
 )

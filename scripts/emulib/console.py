@@ -10,6 +10,8 @@ from . import config, programs
 NOISE = config.TREE / "tests/known-noise.txt"
 # The section of every boot but those of pseries guests, which have firmware and devices of their own.
 EMULATED_HOST = "emulated host"
+# Behind the name of a selftest: of boots that run it on the second chip, which messages of firmware are about.
+ON_CHIP_8 = " on chip 8"
 
 # OPAL: "[   12.345678901,3] ", Linux: "[    1.234567] ".
 STAMP = re.compile(r"^\[\s*\d+\.\d+(?:,\d)?\]\s?")

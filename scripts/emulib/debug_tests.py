@@ -5,6 +5,7 @@ import datetime
 import re
 
 from . import initrd, programs, qemu, tests
+from .machines import REDBUD, REDBUD_HALF, SEQUOIA, Machine
 from .report import Check, Result, tail
 
 # How much slower than the everyday kernel it is, generously: for time limits of single tests.
@@ -32,9 +33,9 @@ FUZZ_OPS = "142000"
 FUZZ_LOG = "sysctl.kernel.hung_task_timeout_secs=600 log_buf_len=64M"
 
 
-def _boot(name: str, gpus: int, *tests_to_run: str, mutations: tuple[str, ...] = ()) -> Result:
+def _boot(name: str, machine: Machine, *tests_to_run: str, mutations: tuple[str, ...] = ()) -> Result:
     """Selftests in a boot of the debug kernel of their own."""
-    options = ["--kernel-debug", "--gpus", str(gpus), "--timeout", tests.scaled(LIMIT),
+    options = ["--kernel-debug", *machine.options(), "--timeout", tests.scaled(LIMIT),
                "--file", str(programs.selftests_dir())]
     injects = any(choice.startswith("fault_injection") for choice in tests_to_run)
     if injects:
@@ -67,19 +68,20 @@ def fault_tests(source: str) -> dict[str, str]:
 FAULTS = fault_tests((programs.SELFTESTS / "fault_injection.c").read_text(encoding="utf-8"))
 # The longest first.
 BOOTS = [
-    *((name, 3, (choice,), ()) for name, choice in FAULTS.items()),
-    ("selftests", 6, ("emulator", *tests.ANY_ORDER), ()),
-    ("huge", 6, ("gpu_ram_huge",), ()),
-    ("one-chip", 3, tuple(tests.ONE_CHIP), ()),
+    *((name, REDBUD_HALF, (choice,), ()) for name, choice in FAULTS.items()),
+    ("selftests", REDBUD, ("emulator", "system_memory", *tests.ANY_ORDER), ()),
+    ("huge", REDBUD_HALF, ("gpu_ram_huge",), ()),
+    ("sequoia", SEQUOIA, tuple(tests.BOARD), ()),
     # One of each kind of device whose node is bad.
-    ("bad-gpu", 3, ("bad_firmware",), ("gpu0-npu-empty", "bridge2-tgt-missing", "mem2-reg-zero")),
-    ("bad-npu", 3, ("bad_firmware",), ("npu0-atsd-missing",)),
+    ("bad-gpu", tests.BAD, ("bad_firmware",), ("gpu0-npu-empty", "bridge4-tgt-missing")),
+    ("bad-memory", tests.BAD, ("bad_firmware",), ("mem0-reg-zero",)),
+    ("bad-npu", tests.BAD, ("bad_firmware",), ("npu0-atsd-missing",)),
 ]
 
 
-def _part(name: str, gpus: int, names: tuple[str, ...], mutations: tuple[str, ...]) -> Check:
+def _part(name: str, machine: Machine, names: tuple[str, ...], mutations: tuple[str, ...]) -> Check:
     """A boot of the debug kernel as a check of its own."""
-    return Check(f"debug-{name}", lambda: _boot(name, gpus, *names, mutations=mutations),
+    return Check(f"debug-{name}", lambda: _boot(name, machine, *names, mutations=mutations),
                  [qemu.STEP, initrd.DEBUG_STEP, programs.SELFTESTS_STEP],
                  f"On the debug kernel: {' '.join(names[:3])}{' ...' if len(names) > 3 else ''} {' '.join(mutations)}".strip())
 
@@ -91,7 +93,7 @@ PARTS = [_part(*boot) for boot in BOOTS]
 def load() -> Result:
     """The whole load on the everyday kernel."""
     run = tests.Emulated(
-        "load", ["--gpus", "6", "--timeout", tests.scaled(LIMIT), "--file", str(programs.selftests_dir())],
+        "load", [*REDBUD.options(), "--timeout", tests.scaled(LIMIT), "--file", str(programs.selftests_dir())],
         "env", f"NVLINK2_LOAD={ALL_CYCLES}", f"NVLINK2_TIME_FACTOR={tests.scaled(FACTOR)}", "/files/selftests/run.sh", "load",
     )
     return run.with_console(Result.tallied(run.status, run.output), "load")
@@ -101,12 +103,12 @@ def fuzz() -> Result:
     """Random operations on the debug kernel, other ones each day."""
     seed = f"{datetime.date.today():%Y%m%d}"
     run = tests.Emulated(
-        "debug-fuzz", ["--kernel-debug", "--gpus", "6", "--timeout", tests.scaled(LIMIT), "--append", FUZZ_LOG,
+        "debug-fuzz", ["--kernel-debug", *REDBUD.options(), "--timeout", tests.scaled(LIMIT), "--append", FUZZ_LOG,
                        "--file", str(programs.fuzz_binary())],
         "env", f"NVLINK2_TIME_FACTOR={tests.scaled(FACTOR)}", "/files/nvlink2-fuzz", "run", "--seed", seed,
         "--ops", FUZZ_OPS, "--seconds", str(FUZZ_SECONDS), "--partial",
     )
-    again = (f"the same again: NVLINK2_TIME_FACTOR={FACTOR} scripts/emu fuzz --kernel-debug --gpus 6 --seed {seed} "
+    again = (f"the same again: NVLINK2_TIME_FACTOR={FACTOR} scripts/emu fuzz --kernel-debug --seed {seed} "
              f"--ops {FUZZ_OPS} --append '{FUZZ_LOG}'")
     return run.with_console(Result.one(run.status == 0, f"{tail(run.output, 60)}\n{again}"))
 

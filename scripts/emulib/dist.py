@@ -4,7 +4,7 @@
 import argparse
 from pathlib import Path
 
-from . import cli, intree, module, rust_analyzer
+from . import cli, intree, module, qemu_series, rust_analyzer, sources
 from .step import say
 
 
@@ -25,6 +25,12 @@ def _parser() -> argparse.ArgumentParser:
         description="Write the series of git-format-patch files with cover letter that makes the same of Linux 7.3.",
     )
     series.add_argument("out", type=Path, metavar="OUT", help="a folder that is new or empty")
+    for_qemu = verbs.add_parser(
+        "qemu-series", help="write the patches for QEMU",
+        description="Write the series of git-format-patch files with cover letter that gives QEMU 10.0 its NVLink2 client "
+        "back, after a look at whether it applies to Debian's source.",
+    )
+    for_qemu.add_argument("out", type=Path, metavar="OUT", help="a folder that is new or empty")
     verbs.add_parser(
         "rust-analyzer", help="describe the module to rust-analyzer",
         description="Write rust-project.json, from which rust-analyzer knows the module, the kernel crate and its settings.",
@@ -39,6 +45,9 @@ def _dispatch(options: argparse.Namespace) -> None:
         case "rust-analyzer":
             cli.ensure([module.STEP])
             say(f"rust-analyzer: {rust_analyzer.write()}")
+        case "qemu-series":
+            cli.ensure([sources.QEMU_STEP])
+            qemu_series.write_series(options.out)
         case _:
             cli.ensure([intree.STEP])
             intree.write_series(options.out)

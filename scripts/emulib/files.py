@@ -40,11 +40,16 @@ def date(path: Path) -> float:
         return 0
 
 
+def _but_gone(_function: object, _path: str, error: tuple[type[BaseException], BaseException, object]) -> None:
+    if not isinstance(error[1], FileNotFoundError):
+        raise error[1]
+
+
 def remove(tree: Path) -> None:
-    """Remove a folder whose files may be write-protected."""
+    """Remove a folder whose files may be write-protected, and of which another run may be removing the same."""
     if tree.exists():
-        procs.run(["chmod", "-R", "u+rwX", str(tree)])
-        shutil.rmtree(tree)
+        procs.run(["chmod", "-R", "u+rwX", str(tree)], capture_output=True)
+        shutil.rmtree(tree, onerror=_but_gone)
 
 
 def disk_usage(tree: Path) -> int:

@@ -27,9 +27,10 @@ PLACES = {
     "tests/selftests": "tools/testing/selftests/powerpc/nvlink2",
     "tests/qemu/include": "tools/testing/selftests/powerpc/nvlink2",
 }
-# What works in this project only: its own Makefile, runner and list of programs, and the comparison with Linux 5.10.
+# What works in this project only: its own Makefile, runner and list of programs, the comparison with Linux 5.10, and
+# the way to another kernel.
 OURS = {"tests/selftests/Makefile", "tests/selftests/run.sh", "tests/selftests/programs.txt",
-        "tests/selftests/left_behind.c"}
+        "tests/selftests/left_behind.c", "tests/selftests/kexec.c"}
 KINDS = (".rs", ".c", ".h", ".rst", ".dot", ".tsv", ".txt")
 # A file that only a tree with the series has.
 SERIES_MARK = "arch/powerpc/include/asm/pnv-npu2.h"
@@ -94,7 +95,7 @@ def _made() -> dict[str, bytes]:
     """Files that only the kernel has."""
     programs = [name for name in test_names() if name != "bad_firmware"]
     text = (ASSETS / "selftests.Makefile").read_text(encoding="utf-8")
-    for mark, words in (("@TESTS@", programs), ("@LIB@", [f"{Path(o).stem}.c" for o in _list("list-lib")])):
+    for mark, words in (("@TESTS@", programs), ("@LIB@", [f"lib/{Path(o).stem}.c" for o in _list("list-lib")])):
         text = text.replace(mark, " \\\n\t".join(words))
     return {
         f"{TESTS}/Makefile": text.encode(),

@@ -248,7 +248,7 @@ CHECKS = [
     Check("sparse-module", sparse_module, [kernel.STEP]),
     Check("sparse-series", sparse_series, [kernel.STEP]),
     *map(_cargo_check, PACKAGES),
-    Check("mutants", mutants),
+    Check("mutants", mutants, [kernel.STEP]),
     Check("messages", messages),
     Check("checkpatch-series", checkpatch_series, LINUX),
     Check("checkpatch-driver", checkpatch_driver, [intree.STEP]),

@@ -89,7 +89,7 @@ class Mutant:
     run: list[str] = field(default_factory=list)
     red: str = ""
     green: str = ""
-    gpus: int = 6
+    gpus: int = 4
     # The patch of the series that it takes something out of: the beginning of its name without the number.
     patch: str = ""
     # Whether the host ends, or hangs, in the test that has to notice.

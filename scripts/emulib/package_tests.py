@@ -38,7 +38,7 @@ dkms build "nvlink2-vfio/$version" -k "$release" -a ppc64le --kernelsourcedir {k
     {{ cat "/var/lib/dkms/nvlink2-vfio/$version/build/make.log"; exit 1; }}
 module=$(find "/var/lib/dkms/nvlink2-vfio/$version/$release" -name 'nvlink2-vfio-pci.ko*')
 modinfo -F vermagic "$module" | grep -F "$release "
-modinfo -F alias "$module" | grep vfio_pci:v000010DE
+modinfo -F alias "$module" | grep vfio_pci:v000010DEd00001DB1sv
 # A kernel without the series is not tried.
 sed '/CONFIG_PPC_POWERNV_NPU2/d' {kernel.HOST.build}/.config > /tmp/config
 if dkms build "nvlink2-vfio/$version" -k 7.3.99 -a ppc64le --kernelsourcedir {kernel.HOST.build} \\

@@ -1,16 +1,17 @@
 # SPDX-License-Identifier: GPL-2.0
-"""Debian packages: the module for the emulated host's kernel, its source for DKMS, configuration, nvlink2ctl."""
+"""Debian packages: the module for the emulated host's kernel, its source for DKMS, configuration, nvlink2ctl, QEMU."""
 
 import shutil
 from pathlib import Path
 
-from . import config, desk, docs, files, kernel, module, procs, programs, root, sources
+from . import config, desk, docs, files, kernel, module, procs, programs, qemu_client, root, sources
 from .config import Failure
 from .step import Log, Step, digest, locked
 
 DEBIAN = config.TREE / "scripts/debian"
 # What goes into the source package besides debian/.
 INPUTS = [*module.INPUTS, "README.md", "tests/clients/libvirt-hook"]
+APPARMOR = qemu_client.SERIES / "apparmor"
 
 
 def debs() -> Path:
@@ -52,9 +53,17 @@ def _stage_nvlink2ctl(log: Log) -> None:
     (tree / "bash-completion/nvlink2ctl").write_text(script.stdout, encoding="utf-8")
 
 
+def _stage_qemu() -> None:
+    """Add QEMU, and what makes AppArmor let libvirt's guests run it."""
+    tree = STEP.home() / "tree/qemu"
+    shutil.copytree(APPARMOR, tree / "apparmor")
+    shutil.copy2(qemu_client.emulator(), tree / qemu_client.NAME)
+
+
 def _build(log: Log) -> None:
     _stage()
     _stage_nvlink2ctl(log)
+    _stage_qemu()
     # A kernel that clang-19 built is to be told so by the names that are clang's own.
     sources.shell(log, f"""
         cd {STEP.inner}/tree
@@ -71,10 +80,10 @@ def _build(log: Log) -> None:
 STEP = Step(
     "packages",
     "building the Debian packages",
-    lambda: digest(DEBIAN, *(config.TREE / name for name in INPUTS)),
+    lambda: digest(DEBIAN, APPARMOR, *(config.TREE / name for name in INPUTS)),
     _build,
     ["debs"],
-    [docs.STEP, kernel.STEP, programs.NVLINK2CTL_STEP, desk.STEP],
+    [docs.STEP, kernel.STEP, programs.NVLINK2CTL_STEP, qemu_client.STEP, desk.STEP],
 )
 
 # Debian's user space for a host that the packages are installed in.
@@ -82,6 +91,7 @@ HOST_PACKAGES = """
     base-files base-passwd bash dash coreutils findutils grep sed mawk diffutils tar libc-bin
     dpkg kmod udev driverctl iproute2 libvirt-daemon libvirt-daemon-driver-qemu
     libvirt-daemon-driver-nodedev libvirt-clients
+    libfdt1 libpixman-1-0 libseccomp2
 """.split()
 # A mirror that is being synchronised was seen to lack one's packages for days, while it had the other's.
 HOST_SUITES = [root.SUITE, "testing"]

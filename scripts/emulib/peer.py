@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from . import archive, boot, config, kernel, programs, root, sources
+from . import archive, boot, config, kernel, machines, programs, root, sources
 from .config import Failure
 from .step import Log, Step, digest, say
 
@@ -87,7 +87,8 @@ class Seen:
 BOOTS: list[tuple[list[str], list[str]]] = [
     ([], []),
     (["no-atsd"], ["npu0-atsd-missing"]),
-    (["bad-links"], ["npu0-atsd-short", "bridge2-tgt-missing", "bridge4-nvlink-missing"]),
+    (["bad-links"], ["npu0-atsd-short", "bridge3-tgt-missing"]),
+    (["no-link"], ["bridge4-nvlink-missing"]),
 ]
 
 
@@ -95,7 +96,7 @@ def _look(linux: Path | None) -> Seen:
     """Run tests/selftests/left_behind on our kernel, or another."""
     seen = Seen("", {}, set())
     for arguments, mutations in BOOTS:
-        host = boot.Host(kernel=linux, files=[programs.selftests_dir() / "left_behind", programs.SPLATS],
+        host = boot.Host(machine=machines.REDBUD_HALF, kernel=linux, files=[programs.selftests_dir() / "left_behind", programs.SPLATS],
                          mutations=mutations, timeout=300)
         output = io.BytesIO()
         status = boot.run(host, ["/files/left_behind", *arguments], output)

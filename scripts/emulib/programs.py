@@ -78,7 +78,7 @@ def build_static(log: Log, package: Path, binary: str, into: Path) -> None:
     with locked(f"cargo-{package.name}"):
         log.run(
             cargo(name, "build", "--release", "--locked", "-Zbuild-std=std,panic_abort", "--target", TARGET),
-            remedy="Needed: the crates.io registry within reach.",
+            remedy="Needed: the registry of Rust crates within reach.",
         )
         shutil.copy2(config.cache_dir() / "cargo-target" / TARGET / "release" / binary, into)
 

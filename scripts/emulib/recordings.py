@@ -9,6 +9,7 @@ from pathlib import Path
 
 from . import boot, cli, config, enter, procs, programs, tests
 from .config import Failure
+from .machines import REDBUD, Machine
 from .step import say
 
 # Between the two recordings of one boot.
@@ -23,12 +24,26 @@ printf '{MARK}'
 TREES = config.TREE / "tests/qemu/expected"
 
 
+def _with_an_empty_socket() -> str:
+    """What nvlink2ctl reads of a Redbud that lacks one of its cards."""
+    said = io.BytesIO()
+    machine = Machine(REDBUD.board, REDBUD.chips, empty=("GPU1",))
+    status = boot.run(boot.Host(machine=machine, files=[programs.nvlink2ctl_binary()], timeout=300),
+                      ["/files/nvlink2ctl", "record"], said)
+    text = said.getvalue().decode()
+    if status:
+        raise Failure(f"record: the emulated host with an empty socket ended with status {status}:\n{text}")
+    json.loads(text)
+    return text
+
+
 def nvlink2ctl() -> Iterator[tuple[Path, str]]:
     """What nvlink2ctl reads of a host, before and after `bind --all`."""
     cli.ensure([*cli.FOR_BOOT, programs.NVLINK2CTL_STEP])
-    for gpus in tests.MACHINES:
+    for machine in tests.RECORDED:
+        gpus = machine.sockets
         said = io.BytesIO()
-        status = boot.run(boot.Host(gpus=gpus, files=[programs.nvlink2ctl_binary()], timeout=300),
+        status = boot.run(boot.Host(machine=machine, files=[programs.nvlink2ctl_binary()], timeout=300),
                           ["sh", "-c", RECORD], said)
         before, mark, after = said.getvalue().decode().partition(MARK)
         if status or not mark:
@@ -37,19 +52,21 @@ def nvlink2ctl() -> Iterator[tuple[Path, str]]:
             # What is not a recording is better found here than in a test.
             json.loads(text)
             yield programs.NVLINK2CTL / f"tests/recordings/{gpus}-{name}.json", text
+    yield programs.NVLINK2CTL / f"tests/recordings/{REDBUD.sockets}-empty.json", _with_an_empty_socket()
 
 
 def trees() -> Iterator[tuple[Path, str]]:
     """The NVLink2 part of the device tree that OPAL makes, and what can be done to it."""
     cli.ensure(cli.FOR_BOOT)
-    for name, (gpus, options) in tests.TREES.items():
-        tree = config.inner(boot.TREE_STEPS[gpus].ensured())
+    for name, (machine, options) in tests.TREES.items():
+        tree = config.inner(boot.TREE_STEPS[machine].ensured())
         done = procs.run(enter.inside(["python3", "check_tree.py", "print", *options, tree],
                                       workdir=f"{config.ROOT_TREE}/tests/qemu"), capture_output=True, text=True)
         if done.returncode:
             raise Failure(f"record: check_tree.py: {done.stderr}")
         path = TREES / name
-        head = [line for line in path.read_text(encoding="utf-8").splitlines(keepends=True) if line.startswith("#")]
+        old = path.read_text(encoding="utf-8") if path.exists() else ""
+        head = [line for line in old.splitlines(keepends=True) if line.startswith("#")]
         yield path, "".join(head) + done.stdout
 
 

@@ -12,16 +12,21 @@ from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
-from . import boot, config, console, enter, files, fuzz, initrd, kernel, module, procs, programs, qemu, root
+from . import boot, config, console, enter, files, fuzz, initrd, kernel, module, peer, procs, programs, qemu, root
+from .machines import REDBUD, REDBUD_HALF, SEQUOIA, Machine
 from .report import Check, Result, tail
 from .step import locked, say
 
 EMU = [sys.executable, str(config.TREE / "scripts/emu"), "run"]
-GPUS = 3
-# With how many GPUs there is a machine: one chip, two chips.
-MACHINES = (3, 6)
-# What tests/qemu/expected has of them, and the options of check_tree.py; the last is what tests/host reads.
-TREES = {"3-gpus.txt": (3, []), "6-gpus.txt": (6, []), "3-gpus-mutations.tsv": (3, ["--mutations"])}
+# Of which there are recordings of what nvlink2ctl reads, which are compared with the hosts.
+RECORDED = (REDBUD, SEQUOIA)
+# The machine that bad firmware is tried on.
+BAD = REDBUD_HALF
+# What tests/qemu/expected has of machines, and the options of check_tree.py; the last is what tests/host reads.
+TREES = {"2-gpus.txt": (REDBUD_HALF, []), "4-gpus.txt": (REDBUD, []), "6-gpus.txt": (SEQUOIA, []),
+         "2-gpus-mutations.tsv": (BAD, ["--mutations"])}
+# What skiboot, whose source QEMU's has, knows of a real Redbud.
+RECORDING = f"{qemu.STEP.inner}/source/roms/skiboot/hdata/test/op920.wsp.dts"
 # A pattern that finds no line.
 NOTHING = r"$^"
 
@@ -114,50 +119,84 @@ def selftest_names(word: str = "") -> list[str]:
 MAPPING = selftest_names("mapping")
 # The selftests but gpu_ram_huge, which loads the module with orders of its own.
 ANY_ORDER = selftest_names("orders")
-# What depends on the machine.
-ONE_CHIP = selftest_names("chip")
+# What depends on the machine: its chips, and its board.
+BOARD = selftest_names("board")
+# What has to do with the numbers of a chip.
+CHIP = selftest_names("chip")
 # With how large pages, as orders: 64 KiB only, and none larger than 2 MiB. Without a limit: selftests().
 ORDERS = (0, 5)
 
 
-def _selftests(name: str, gpus: int, names: list[str], *options: str, parameters: str = "") -> Result:
-    run = Emulated(name, ["--gpus", str(gpus), "--timeout", scaled(LIMIT), *options, "--file", str(programs.selftests_dir())],
-                   "env", f"NVLINK2_PARAMETERS={parameters}", "/files/selftests/run.sh", *names)
-    return run.with_console(Result.tallied(run.status, run.output), *names)
+def _selftests(name: str, machine: Machine, names: list[str], *options: str, parameters: str = "", first: int = 0) -> Result:
+    run = Emulated(name, [*machine.options(), "--timeout", scaled(LIMIT), *options, "--file", str(programs.selftests_dir())],
+                   "env", f"NVLINK2_PARAMETERS={parameters}", f"NVLINK2_FIRST_GPU={first}", "/files/selftests/run.sh", *names)
+    return run.with_console(Result.tallied(run.status, run.output), *(f"{name}{console.ON_CHIP_8 if first else ''}" for name in names))
 
 
-# The kselftests on two chips with six GPUs, in boots that take about as long as each other (1 to 3 min). What each
-# program takes is in what run.sh prints, which is kept beside the console.
-SIX_GPUS = {
-    "selftests-huge": ["gpu_ram_huge"],
-    "selftests-load": ["load"],
-    "selftests-mapping": MAPPING,
-    "selftests-eeh": ["eeh"],
-    "selftests": [name for name in selftest_names("host") if name not in [*MAPPING, "gpu_ram_huge", "load", "eeh"]],
+# The kselftests on a Redbud, in boots that take about as long as each other (1 to 3 min): with one chip where that
+# suffices. What each program takes is in what run.sh prints, which is kept beside the console.
+PARTS = {
+    "selftests-huge": (REDBUD_HALF, ["gpu_ram_huge"]),
+    "selftests-load": (REDBUD, ["load"]),
+    "selftests-mapping": (REDBUD, MAPPING),
+    "selftests-eeh": (REDBUD_HALF, ["eeh"]),
+    "selftests": (REDBUD, [name for name in selftest_names("host") if name not in [*MAPPING, "gpu_ram_huge", "load", "eeh"]]),
 }
 
 
 def _selftests_check(name: str) -> Check:
-    return Check(name, lambda: _selftests(name, 6, SIX_GPUS[name]), SELFTESTS, f"Selftests on six GPUs: {', '.join(SIX_GPUS[name])}.")
+    machine, names = PARTS[name]
+    return Check(name, lambda: _selftests(name, machine, names), SELFTESTS,
+                 f"Selftests on {machine.sockets} GPUs: {', '.join(names)}.")
 
 
 def selftests_one_chip() -> Result:
-    """What depends on the machine, on one chip with three GPUs."""
-    return _selftests("selftests-3", 3, ONE_CHIP)
+    """What depends on the machine, on a Redbud with one chip."""
+    return _selftests("selftests-1chip", REDBUD_HALF, BOARD)
+
+
+def selftests_sequoia() -> Result:
+    """What depends on the machine, on a Sequoia with two chips."""
+    return _selftests("selftests-sequoia", SEQUOIA, BOARD)
+
+
+def selftests_second_chip() -> Result:
+    """What depends on numbers of a chip, with the first GPU of a Redbud's chip 8."""
+    return _selftests("selftests-chip8", REDBUD, CHIP, first=REDBUD_HALF.sockets)
+
+
+# A socket that is free, and one whose card does not answer, each beside one that is full.
+HOLES = Machine(REDBUD.board, REDBUD.chips, empty=("GPU1",), dead=("GPU3",))
+
+
+def empty_sockets() -> Result:
+    """Sockets without a card, and with one that does not answer, are no fault of anybody's."""
+    run = Emulated("empty-sockets", [*HOLES.options(), "--file", str(programs.selftests_dir()),
+                                     "--file", str(programs.nvlink2ctl_binary()), "--file", str(programs.demo_binary())],
+                   "sh", "-c", "/files/nvlink2ctl bind --all && /files/nvlink2ctl doctor && /files/nvlink2-demo && "
+                   "exec /files/selftests/run.sh empty_socket")
+    result = Result.tallied(run.status, run.output)
+    result.add(Result.one("FAILED" not in run.output and "This host is ready" in run.output,
+                          f"nvlink2ctl doctor is not content:\n{tail(run.output)}"))
+    return run.with_console(result, "empty_socket")
 
 
 def _order(check: str, order: int, names: list[str]) -> Check:
     """Selftests with pages of GPU RAM up to that order."""
     name = f"{check}-{order}"
-    return Check(name, lambda: _selftests(name, 6, names, "--no-module", parameters=f"max_order={order}"), SELFTESTS,
+    return Check(name, lambda: _selftests(name, REDBUD, names, "--no-module", parameters=f"max_order={order}"), SELFTESTS,
                  f"Selftests with pages of GPU RAM of at most {64 << order} KiB: {', '.join(names)}.")
 
 
 def pseries() -> Result:
-    """In a guest the driver refuses to bind."""
+    """In a guest every device is an ordinary one."""
     run = Emulated("pseries", ["--pseries", "--file", str(programs.selftests_dir())],
                    "/files/selftests/run.sh", "pseries")
     return run.with_console(Result.tallied(run.status, run.output), "pseries")
+
+
+# Of each of its GPUs.
+LINKS = 3
 
 
 def firmware_sets() -> Iterator[list[str]]:
@@ -167,13 +206,13 @@ def firmware_sets() -> Iterator[list[str]]:
     reach into a neighbour's, can't.
     """
     kinds: dict[str, dict[int, str]] = defaultdict(dict)
-    for line in (config.TREE / f"tests/qemu/expected/{GPUS}-gpus-mutations.tsv").read_text(encoding="utf-8").splitlines():
+    for line in (config.TREE / f"tests/qemu/expected/{BAD.sockets}-gpus-mutations.tsv").read_text(encoding="utf-8").splitlines():
         if line.startswith("#"):
             continue
         name = line.split("\t")[0]
         device, _, defect = name.partition("-")
         kind, number = device.rstrip("0123456789"), int(device.lstrip("abcdefghijklmnopqrstuvwxyz"))
-        gpu = number // 2 if kind == "bridge" else number
+        gpu = number // LINKS if kind == "bridge" else number
         kinds[f"{kind}-{defect}"].setdefault(gpu, name)
     # The NPU is everybody's; an aperture that reaches beyond its end reaches into the next higher.
     alone = {kind: 0 if kind.endswith("beyond") else max(kinds[kind]) for kind in kinds
@@ -181,15 +220,16 @@ def firmware_sets() -> Iterator[list[str]]:
     for kind, gpu in alone.items():
         yield [kinds[kind][gpu]]
     shared = [kind for kind in kinds if kind not in alone]
-    for start in range(0, len(shared), GPUS):
-        yield [kinds[kind][gpu] for gpu, kind in enumerate(shared[start:start + GPUS])]
+    for start in range(0, len(shared), BAD.sockets):
+        yield [kinds[kind][gpu] for gpu, kind in enumerate(shared[start:start + BAD.sockets])]
 
 
 # What only a boot shows of bad firmware, with a mutation of each kind of device: what the platform makes of it, the
 # message in the log, no region, and no harm to others. What the driver says of each of them is tests/host's.
 FIRMWARE = {
-    "gpu": ["gpu0-npu-dangling", "bridge2-gpu-missing", "mem2-reg-zero"],
-    "overlap": ["mem2-reg-overlap"],
+    "gpu": ["gpu0-npu-dangling", "bridge4-gpu-missing"],
+    "memory": ["mem0-reg-zero"],
+    "overlap": ["mem1-reg-overlap"],
     "npu": ["npu0-atsd-short"],
 }
 
@@ -198,7 +238,7 @@ def _bad_firmware(name: str, mutations: list[str]) -> Check:
     """What the driver makes of a device tree with bad properties."""
     def run() -> Result:
         names = ",".join(mutations)
-        options = ["--file", str(programs.selftests_dir())]
+        options = [*BAD.options(), "--file", str(programs.selftests_dir())]
         for mutation in mutations:
             options += ["--mutate", mutation]
         booted = Emulated(f"bad-firmware-{name}", options,
@@ -208,7 +248,7 @@ def _bad_firmware(name: str, mutations: list[str]) -> Check:
             result.text = f"{names}:\n{result.text}"
         return result
 
-    return Check(f"bad-firmware-{name}", run, [*SELFTESTS, boot.TREE_STEPS[GPUS]],
+    return Check(f"bad-firmware-{name}", run, [*SELFTESTS, boot.TREE_STEPS[BAD]],
                  f"What the driver makes of bad firmware: {', '.join(mutations)}.")
 
 
@@ -224,15 +264,15 @@ STATUS = 42
 
 
 def _groups(status: int, output: str) -> Result:
-    """One IOMMU group holds the three GPUs and the six bridges; other devices have others."""
+    """Two IOMMU groups hold the two GPUs and the six bridges of a chip each; other devices have others."""
     members: dict[str, set[str]] = defaultdict(set)
     for line in output.splitlines():
         if line.count("/devices/") == 1:
             group, _, device = line.partition("/devices/")
             members[group].add(device)
-    wanted = {"0000:03:00.0", "0000:04:00.0", "0000:05:00.0",
-              *(f"0006:00:0{slot}.{function}" for slot in range(3) for function in range(2))}
-    found = wanted in members.values() and len(members) > 1
+    wanted = [{*gpus, *(f"{bridges}:00:0{slot}.{function}" for slot in range(2) for function in range(3))}
+              for gpus, bridges in ((("0004:04:00.0", "0004:05:00.0"), "0006"), (("0035:03:00.0", "0035:04:00.0"), "0007"))]
+    found = all(group in members.values() for group in wanted) and len(members) > 2
     return Result.one(status == 0 and found, tail(output))
 
 
@@ -240,7 +280,7 @@ def basics() -> Result:
     """KUnit, the groups, the demo, and that `emu run` ends with its command's status."""
     script = "".join(f"echo '-- {name} starts'\n({command})\nprintf '\\n-- {name} ended with %s\\n' $?\n"
                      for name, command in BASICS.items())
-    run = Emulated("basics", ["--file", str(programs.demo_binary())], "sh", "-c", f"{script}exit {STATUS}")
+    run = Emulated("basics", [*REDBUD.options(), "--file", str(programs.demo_binary())], "sh", "-c", f"{script}exit {STATUS}")
 
     def part(name: str) -> tuple[int, str]:
         found = re.search(rf"^-- {name} starts$(.*)^-- {name} ended with (\d+)$", run.output, re.MULTILINE | re.DOTALL)
@@ -257,16 +297,32 @@ def basics() -> Result:
 
 def time_out() -> Result:
     """`emu run` ends with 124 when time is up, and shows the console."""
-    run = Emulated("time-out", ["--no-module", "--timeout", "10"], "sleep", "1000")
+    run = Emulated("time-out", [*REDBUD_HALF.options(), "--no-module", "--timeout", "10"], "sleep", "1000")
     said = "last lines of the console" in run.output
     result = Result.one(run.status == 124 and said, f"a time-out gave {run.status}\n{tail(run.output)}")
     result.boots.append(run.seconds)
     return result
 
 
+def _next_kernel(check: str, leaves: str, *options: str) -> Result:
+    run = Emulated(check, [*options, "--file", str(programs.selftests_dir()), "--file", str(kernel.HOST.image())],
+                   "/files/selftests/kexec.sh", leaves)
+    return run.with_console(Result.tallied(run.status, run.output))
+
+
+def next_kernel() -> Result:
+    """What a kernel that kexec starts finds of the maps of GPUs that the one before left, while a guest had one."""
+    return _next_kernel("next-kernel", "guest")
+
+
+def next_kernel_peer() -> Result:
+    """The same, after Linux 5.10, which is what petitboot has."""
+    return _next_kernel("next-kernel-5.10", "plain", "--kernel", str(peer.image()))
+
+
 def _fuzz(name: str, *arguments: str, files: list[Path]) -> Result:
     options = [option for path in files for option in ("--file", str(path))]
-    run = Emulated(name, ["--gpus", "6", "--timeout", scaled(400), "--append", fuzz.COUNTED, "--file", str(programs.fuzz_binary()), *options],
+    run = Emulated(name, [*REDBUD.options(), "--timeout", scaled(400), "--append", fuzz.COUNTED, "--file", str(programs.fuzz_binary()), *options],
                    "/files/nvlink2-fuzz", *arguments)
     return run.with_console(Result.one(run.status == 0, tail(run.output, 60)))
 
@@ -346,10 +402,13 @@ def machine() -> Result:
     """Tests of the machine description program, and of the tree that OPAL makes of its input."""
     done = in_root(["python3", "-m", "unittest", "-v", "test_machine"], "tests/qemu")
     result = Result.unittest(done.returncode, done.stdout)
-    for name, (gpus, options) in TREES.items():
-        tree = config.inner(boot.TREE_STEPS[gpus].ensured())
+    for name, (which, options) in TREES.items():
+        tree = config.inner(boot.TREE_STEPS[which].ensured())
         done = in_root(["python3", "check_tree.py", "check", *options, f"expected/{name}", tree], "tests/qemu")
         result.add(Result.one(done.returncode == 0, f"{tail(done.stdout)}\nIf this change is meant: scripts/record trees"))
+    tree = config.inner(boot.TREE_STEPS[REDBUD].ensured())
+    done = in_root(["python3", "check_tree.py", "recording", RECORDING, tree], "tests/qemu")
+    result.add(Result.one(done.returncode == 0, tail(done.stdout)))
     return result
 
 
@@ -359,38 +418,43 @@ def archive() -> Result:
     return Result.unittest(done.returncode, done.stdout)
 
 
-def _nvlink2ctl_host(gpus: int) -> Check:
+def _nvlink2ctl_host(machine: Machine) -> Check:
     def run() -> Result:
+        gpus = str(machine.sockets)
         booted = Emulated(
             f"nvlink2ctl-{gpus}",
-            ["--gpus", str(gpus), "--file", str(programs.nvlink2ctl_binary()),
+            [*machine.options(), "--file", str(programs.nvlink2ctl_binary()),
              "--file", str(config.TREE / "tests/nvlink2ctl-host"),
              "--file", str(programs.NVLINK2CTL / "tests/recordings")],
-            "/files/nvlink2ctl-host/run.sh", "/files/nvlink2ctl", "/files/recordings", str(gpus),
+            "/files/nvlink2ctl-host/run.sh", "/files/nvlink2ctl", "/files/recordings", gpus,
         )
         return booted.with_console(Result.tap(booted.status, booted.output))
 
-    return Check(f"nvlink2ctl-host-{gpus}", run, NVLINK2CTL,
-                 f"nvlink2ctl on a host with {gpus} GPUs: what it says is there, what it changes is changed.")
+    return Check(f"nvlink2ctl-host-{machine.sockets}", run, NVLINK2CTL,
+                 f"nvlink2ctl on a host with {machine.sockets} GPUs: what it says is there, what it changes is changed.")
 
 
 # A check of an emulated host is one boot, so that they can be run side by side. The longest come first.
 CHECKS: list[Check] = [
-    *map(_selftests_check, SIX_GPUS),
+    *map(_selftests_check, PARTS),
     *(_order("selftests-order", order, MAPPING) for order in ORDERS),
+    Check("selftests-chip8", selftests_second_chip, SELFTESTS),
     Check("selftests-1chip", selftests_one_chip, SELFTESTS),
-    *map(_nvlink2ctl_host, MACHINES),
+    Check("selftests-sequoia", selftests_sequoia, SELFTESTS),
+    Check("empty-sockets", empty_sockets, [*SELFTESTS, programs.NVLINK2CTL_STEP, programs.DEMO_STEP]),
+    *map(_nvlink2ctl_host, RECORDED),
     Check("fuzz", fuzzer, [*BOOT, programs.FUZZ_STEP]),
     *([Check("fuzz-reproducers", fuzz_reproducers, [*BOOT, programs.FUZZ_STEP])] if fuzz.reproducers() else []),
     *(_bad_firmware(*each) for each in FIRMWARE.items()),
     Check("models", models, [qemu.STEP]),
     Check("basics", basics, [*BOOT, programs.DEMO_STEP]),
     Check("archive", archive, [root.STEP]),
+    Check("next-kernel", next_kernel, SELFTESTS),
     Check("pseries", pseries, SELFTESTS),
     Check("clients-program", clients_program, [root.STEP]),
     Check("emulib", emulib, [root.STEP]),
     Check("time-out", time_out, BOOT),
-    Check("machine", machine, list(boot.TREE_STEPS.values())),
+    Check("machine", machine, [boot.TREE_STEPS[which] for which in dict.fromkeys(which for which, _ in TREES.values())]),
     Check("nvlink2ctl", nvlink2ctl, [root.STEP]),
     Check("host", host, [root.STEP]),
     Check("bench-report", bench_report, [root.STEP]),
@@ -418,7 +482,8 @@ def orders() -> Result:
     return _side_by_side([_order("orders", order, ANY_ORDER) for order in ORDERS])
 
 
-LONG_CHECKS = [Check("orders", orders, SELFTESTS), Check("bad-firmware-all", bad_firmware_all, [*SELFTESTS, boot.TREE_STEPS[GPUS]])]
+LONG_CHECKS = [Check("orders", orders, SELFTESTS), Check("bad-firmware-all", bad_firmware_all, [*SELFTESTS, boot.TREE_STEPS[BAD]]),
+               Check("next-kernel-5.10", next_kernel_peer, [*SELFTESTS, peer.STEP])]
 
 
 def _named(*names: str) -> list[Check]:
@@ -429,7 +494,7 @@ def _named(*names: str) -> list[Check]:
 SUMS = {
     "bad-firmware": _named(*(f"bad-firmware-{name}" for name in FIRMWARE)),
     "selftests-orders": _named(*(f"selftests-order-{order}" for order in ORDERS)),
-    "nvlink2ctl-host": _named(*(f"nvlink2ctl-host-{gpus}" for gpus in MACHINES)),
+    "nvlink2ctl-host": _named(*(f"nvlink2ctl-host-{machine.sockets}" for machine in RECORDED)),
     "exit-status": _named("basics", "time-out"),
     **{name: _named("basics") for name in BASICS},
 }

@@ -16,7 +16,7 @@ include ../../lib.mk
 include ../flags.mk
 
 # kselftest_harness.h compares pointers and integers of any two types.
-CFLAGS += -std=gnu11 -Wextra -Wno-sign-compare -isystem $(selfdir)
+CFLAGS += -std=gnu11 -Wextra -Wno-sign-compare -isystem $(selfdir) -I. -Ilib
 LDLIBS += -pthread
 
 $(TEST_GEN_PROGS) $(TEST_GEN_PROGS_EXTENDED): $(LIB)
