@@ -17,7 +17,7 @@ const QEMU: [&str; 4] = [
     PACKAGED,
 ];
 /// The QEMU of this project's package. It is the last of them: nobody runs it who does not name it.
-const PACKAGED: &str = "/usr/bin/qemu-system-ppc64-nvlink2";
+pub const PACKAGED: &str = "/usr/bin/qemu-system-ppc64-nvlink2";
 const LIBVIRT: [&str; 3] = [
     "/usr/sbin/libvirtd",
     "/usr/sbin/virtqemud",

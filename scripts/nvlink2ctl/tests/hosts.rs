@@ -13,7 +13,8 @@
 mod common;
 
 use common::{
-    Row, changed, data, device, expect, expect_after, host, json_of, node, output, remove, run,
+    BRIDGES, GPUS, Row, changed, device, expect, expect_after, host, json_of, node, output, remove,
+    run,
 };
 use serde_json::{Value, json};
 
@@ -133,21 +134,13 @@ fn empty_socket() {
     expect_after(
         &host,
         |files| {
-            for function in files["sys"]["bus"]["pci"]["devices"]
-                .as_object_mut()
-                .unwrap()
-            {
-                if matches!(function.1["vendor"].as_str(), Some("=0x10de\n")) {
-                    function.1["driver"] = BOUND.into();
-                }
-                if matches!(function.1["device"].as_str(), Some("=0x04ea\n"))
-                    && !function.0.starts_with("0006:00:01")
-                {
-                    function.1["driver"] = BOUND.into();
-                }
+            let there = GPUS.iter().filter(|bdf| **bdf != "0004:05:00.0");
+            let connected = BRIDGES.iter().filter(|bdf| !bdf.starts_with("0006:00:01"));
+            for bdf in there.chain(connected) {
+                device(files, bdf)["driver"] = BOUND.into();
             }
-            files["dev"]["vfio"]["0"] = "=".into();
             files["dev"]["vfio"]["1"] = "=".into();
+            files["dev"]["vfio"]["2"] = "=".into();
         },
         &[("doctor", 0, &["This host is ready", "-FAILED"])],
     );
@@ -162,7 +155,7 @@ fn empty_socket() {
                 &["0006:00:01.1 belongs to nvidia"],
             ),
             (
-                "bind --dry-run --group 0",
+                "bind --dry-run --group 1",
                 0,
                 &["0006:00:01.1  nvidia -> nvlink2-vfio-pci"],
             ),
@@ -181,13 +174,18 @@ fn empty_socket() {
     // A bridge that a GPU lists is no such one.
     expect_after(
         &self::host("redbud"),
-        |files| remove(node(files, "pciex@6030200000000/bridge@1,1"), "ibm,gpu"),
+        |files| {
+            remove(
+                node(files, "pciex@6030200000000/unknown-bridge@1,1"),
+                "ibm,gpu",
+            )
+        },
         &[
             (
                 "list",
                 0,
                 &[
-                    "0006:00:01.1: not usable: device tree: ibm,gpu of /pciex@6030200000000/bridge@1,1 is missing",
+                    "0006:00:01.1: not usable: device tree: ibm,gpu of /pciex@6030200000000/unknown-bridge@1,1 is missing",
                 ],
             ),
             (
@@ -206,18 +204,23 @@ fn empty_socket() {
 #[test]
 fn link_speed() {
     expect(
-        &host("link-speed-code-8"),
+        &host("redbud"),
         &[
             ("list", 0, &["25.78125 Gb/s", "-code"]),
             ("topology", 0, &["0006:00:00.0 (25.78125 Gb/s)", "-code"]),
             ("show 0007:00:01.2", 0, &["speed          25.78125 Gb/s"]),
         ],
     );
-    for (code, text) in [("3", "20 Gb/s"), ("9", "25 Gb/s"), ("7", "code 7")] {
+    for (code, text) in [
+        ("3", "20 Gb/s"),
+        ("8", "25.78125 Gb/s"),
+        ("9", "25 Gb/s"),
+        ("7", "code 7"),
+    ] {
         expect_after(
             &host("redbud"),
             |files| {
-                node(files, "pciex@6030200000000/bridge@0")["ibm,nvlink-speed"] =
+                node(files, "pciex@6030200000000/unknown-bridge@0")["ibm,nvlink-speed"] =
                     format!("#0000000{code}").into()
             },
             &[(
@@ -310,8 +313,7 @@ fn stock_kernel() {
 #[test]
 fn link_gone() {
     let gone = host("link-gone");
-    let lacks =
-        "0004:04:00.0: Linux has no PCI function for its bridge /pciex@6030200000000/bridge@0,1";
+    let lacks = "0004:04:00.0: Linux has no PCI function for its bridge /pciex@6030200000000/unknown-bridge@0,1";
     expect(
         &gone,
         &[
@@ -323,12 +325,12 @@ fn link_gone() {
             ("list", 0, &[lacks]),
             ("bind --dry-run 0004:04:00.0", 4, &[lacks]),
             ("bind --dry-run --all", 4, &[lacks]),
-            ("bind --dry-run --group 0", 4, &[lacks]),
+            ("bind --dry-run --group 1", 4, &[lacks]),
             ("libvirt-xml 0004:04:00.0", 4, &[lacks]),
             ("qemu-args 0004:04:00.0", 4, &[lacks]),
             // Others are none the worse for it, and what is there can be taken back.
             ("qemu-args 0004:05:00.0", 0, &["0006:00:01.2"]),
-            ("bind --dry-run --group 1", 0, &["0007:00:01.2"]),
+            ("bind --dry-run --group 2", 0, &["0007:00:01.2"]),
             ("unbind --dry-run 0004:04:00.0", 0, &["0006:00:00.2"]),
         ],
     );
@@ -426,7 +428,7 @@ fn groups_of_an_npu() {
             "doctor",
             1,
             &[
-                "FAILED  IOMMU groups: 0004:04:00.0 is in group 0, 0004:05:00.0 of the same NPU (/pciex@6030200000000) in 5",
+                "FAILED  IOMMU groups: 0004:04:00.0 is in group 1, 0004:05:00.0 of the same NPU (/pciex@6030200000000) in 5",
             ],
         )],
     );
@@ -442,11 +444,11 @@ fn groups_of_an_npu() {
     ];
     expect_after(
         &host("redbud"),
-        |files| group(files, &chip_8, 0),
+        |files| group(files, &chip_8, 1),
         &[(
             "doctor",
             1,
-            &["FAILED  IOMMU groups: group 0 has functions of two NPUs"],
+            &["FAILED  IOMMU groups: group 1 has functions of two NPUs"],
         )],
     );
     expect_after(
@@ -463,9 +465,20 @@ fn groups_of_an_npu() {
 /// The smallest guest has 1 GiB and one PCI host bridge, as 'qemu-args' makes it.
 #[test]
 fn unprivileged_memlock() {
-    let case = |name: &str| data(&format!("cases/unprivileged-memlock/{name}.json"));
-    expect(
-        &case("64-mib"),
+    let case = |limit: &str, rows: &[Row]| {
+        expect_after(
+            &host("redbud"),
+            |files| {
+                files["proc"]["self"] = json!({
+                    "status": "=CapEff:\t0000000000000000\n",
+                    "limits": format!("=Max locked memory         {limit}         {limit}         bytes\n"),
+                });
+            },
+            rows,
+        );
+    };
+    case(
+        "67108864",
         &[(
             "doctor",
             1,
@@ -474,8 +487,8 @@ fn unprivileged_memlock() {
             ],
         )],
     );
-    expect(
-        &case("300-gb"),
+    case(
+        "300000000000",
         &[
             (
                 "doctor",
@@ -533,7 +546,7 @@ fn no_link_speed() {
                 "qemu-args 0004:04:00.0",
                 4,
                 &[
-                    "its bridge 0006:00:00.0: device tree: ibm,nvlink-speed of /pciex@6030200000000/bridge@0 is missing",
+                    "its bridge 0006:00:00.0: device tree: ibm,nvlink-speed of /pciex@6030200000000/unknown-bridge@0 is missing",
                 ],
             ),
             ("bind --dry-run --all", 4, &["ibm,nvlink-speed"]),
@@ -547,7 +560,7 @@ fn no_link_speed() {
         .filter(|finding| finding["verdict"] == "failed")
         .collect();
     let first = failed[0]["found"].as_str().unwrap();
-    assert!(first.starts_with("0006:00:00.0: device tree: ibm,nvlink-speed of /pciex@6030200000000/bridge@0 is missing"), "{first}");
+    assert!(first.starts_with("0006:00:00.0: device tree: ibm,nvlink-speed of /pciex@6030200000000/unknown-bridge@0 is missing"), "{first}");
     assert_eq!(failed.len(), 1);
 }
 
@@ -574,6 +587,15 @@ fn old_opal() {
             ),
         ],
     );
+    // A GPU is reset before its bridges, whoever starts the guest.
+    let hostdevs = json_of(&old, "libvirt-xml 0004:04:00.0");
+    let domains: Vec<_> = hostdevs
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|hostdev| hostdev.as_str().unwrap().contains("domain=\"0x0004\""))
+        .collect();
+    assert_eq!(domains, [true, false, false, false]);
     for (version, words) in [
         (
             "skiboot-v6.3.2",
@@ -759,8 +781,15 @@ fn page_size() {
         expect_after(
             &host("redbud"),
             |files| {
-                let config = &mut files["boot"]["config-7.3.0"];
-                *config = format!("{}{options}", config.as_str().unwrap()).into();
+                let (_, config) = files["boot"]
+                    .as_object_mut()
+                    .unwrap()
+                    .iter_mut()
+                    .next()
+                    .unwrap();
+                let others = config.as_str().unwrap().split_inclusive('\n');
+                let others: String = others.filter(|line| !line.contains("_64K")).collect();
+                *config = format!("{others}{options}").into();
             },
             &[("doctor", 1, &[words])],
         );

@@ -15,8 +15,8 @@ use nvlink2ctl::{
 };
 use std::cell::OnceCell;
 
-/// A machine with four GPUs of three links each.
-const REDBUD: &str = include_str!("../../tests/cases/redbud/host.json");
+/// An emulated machine with four GPUs of three links each.
+const REDBUD: &str = include_str!("../../tests/recordings/4-gpus.json");
 
 thread_local! {
     static HOST: OnceCell<(Source, Host)> = const { OnceCell::new() };

@@ -5,9 +5,10 @@
 #![allow(dead_code, reason = "not every test uses all of it")]
 
 use assert_cmd::{Command, assert::Assert};
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::{
     fs,
+    ops::Deref,
     path::{Path, PathBuf},
 };
 
@@ -65,9 +66,124 @@ pub fn remove(folder: &mut Value, name: &str) {
     folder.as_object_mut().unwrap().remove(name).unwrap();
 }
 
-/// A host of the cases; most domains are for "redbud", a machine with four GPUs of three links each.
-pub fn host(case: &str) -> PathBuf {
-    data(&format!("cases/{case}/host.json"))
+/// The recording of a host, with its file if that goes away with it.
+pub struct Host {
+    _folder: Option<tempfile::TempDir>,
+    file: PathBuf,
+}
+
+impl Deref for Host {
+    type Target = Path;
+
+    fn deref(&self) -> &Path {
+        &self.file
+    }
+}
+
+/// Functions of the NPUs of a Redbud.
+pub const BRIDGES: [&str; 12] = [
+    "0006:00:00.0",
+    "0006:00:00.1",
+    "0006:00:00.2",
+    "0006:00:01.0",
+    "0006:00:01.1",
+    "0006:00:01.2",
+    "0007:00:00.0",
+    "0007:00:00.1",
+    "0007:00:00.2",
+    "0007:00:01.0",
+    "0007:00:01.1",
+    "0007:00:01.2",
+];
+
+/// GPUs of a Redbud.
+pub const GPUS: [&str; 4] = [
+    "0004:04:00.0",
+    "0004:05:00.0",
+    "0035:03:00.0",
+    "0035:04:00.0",
+];
+
+/// A host of the cases. Most domains are for "redbud", a machine with four GPUs of three links each.
+///
+/// They are recordings of emulated hosts, some with a change that makes them what people have reported; a
+/// machine that nobody emulates has a file of its own.
+pub fn host(case: &str) -> Host {
+    let recording = |name: &str| data(&format!("recordings/{name}.json"));
+    type Change = fn(&mut Value);
+    let (base, change): (&str, Change) = match case {
+        "redbud" => return Host::of(recording("4-gpus")),
+        "empty-socket" => return Host::of(recording("4-empty")),
+        "power8-nvlink1" => return Host::of(data("cases/power8-nvlink1/host.json")),
+        "link-gone" => ("4-bound", |files| {
+            remove(&mut files["sys"]["bus"]["pci"]["devices"], "0006:00:00.1");
+            let debugfs = &mut files["sys"]["kernel"]["debug"]["nvlink2-vfio-pci"];
+            remove(debugfs, "0006:00:00.1");
+        }),
+        "no-link-speed" => ("4-gpus", |files| {
+            for bridge in BRIDGES {
+                remove(node(files, &bridge_node(bridge)), "ibm,nvlink-speed");
+            }
+        }),
+        "old-opal" => ("4-gpus", |files| {
+            node(files, "ibm,opal/firmware")["version"] = "=skiboot-v6.0.20\0".into();
+        }),
+        "stock-kernel" => ("4-gpus", stock_kernel),
+        _ => panic!("no case {case}"),
+    };
+    let (folder, file) = changed(&recording(base), change);
+    Host {
+        _folder: Some(folder),
+        file,
+    }
+}
+
+impl Host {
+    fn of(file: PathBuf) -> Self {
+        assert!(file.is_file(), "{}", file.display());
+        Self {
+            _folder: None,
+            file,
+        }
+    }
+}
+
+/// The path of a bridge's node: the NPU of a domain, and slot and function in hexadecimal as OPAL has them.
+pub fn bridge_node(bdf: &str) -> String {
+    let npu = match &bdf[..4] {
+        "0006" => "6030200000000",
+        _ => "6230200000000",
+    };
+    let function = match &bdf[11..] {
+        "0" => String::new(),
+        function => format!(",{function}"),
+    };
+    format!("pciex@{npu}/unknown-bridge@{}{function}", &bdf[9..10])
+}
+
+/// A distribution's kernel: it has no support for NPUs, each GPU is in a group of its own, and there is no driver.
+fn stock_kernel(files: &mut Value) {
+    for bridge in BRIDGES {
+        remove(&mut files["sys"]["bus"]["pci"]["devices"], bridge);
+    }
+    for (gpu, group) in GPUS.iter().zip([0, 1, 10, 11]) {
+        device(files, gpu)["iommu_group"] = format!(">/sys/kernel/iommu_groups/{group}").into();
+    }
+    remove(
+        &mut files["sys"]["bus"]["pci"]["drivers"],
+        "nvlink2-vfio-pci",
+    );
+    remove(&mut files["sys"]["kernel"]["debug"], "nvlink2-vfio-pci");
+
+    let release = files["proc"]["sys"]["kernel"]["osrelease"].take();
+    files["proc"]["sys"]["kernel"]["osrelease"] = "=6.12.0\n".into();
+    let release = release.as_str().unwrap().trim_matches(['=', '\n']);
+    let config = files["boot"][format!("config-{release}")].take();
+    let config = config
+        .as_str()
+        .unwrap()
+        .replace("CONFIG_PPC_POWERNV_NPU2=y\n", "");
+    files["boot"] = json!({ "config-6.12.0": config });
 }
 
 /// What is expected of a command: its exit status, words that it says, and words that it does not say (these
