@@ -72,6 +72,16 @@ pub struct Domain {
     devices: Vec<GuestDevice>,
 }
 
+/// Whether an argument for QEMU passes a function of the host, and does not merely set a property of such devices.
+fn passes_a_function(argument: &str) -> bool {
+    argument.contains("vfio-pci")
+        && ["host", "sysfsdev"].iter().any(|name| {
+            [format!("{name}="), format!("\"{name}\"")]
+                .iter()
+                .any(|text| argument.contains(text))
+        })
+}
+
 /// A device of the guest on PCI; host functions get their isolation group later.
 #[derive(Clone, Debug)]
 struct GuestDevice {
@@ -168,7 +178,7 @@ impl Domain {
                 .child("memoryBacking")
                 .is_some_and(|backing| backing.child("locked").is_some()),
             functions: Vec::new(),
-            behind_libvirt: domain.qemu_arguments("vfio-pci"),
+            behind_libvirt: domain.qemu_arguments(passes_a_function),
             remarks: Vec::new(),
             other_vfio: 0,
             vdpa: 0,

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Hosts after public reports, in `tests/cases`, and what is right to say about them. Each test has the case
-//! itself, and others of the same kind.
+//! Hosts after public reports, made of recordings of emulated hosts ([`common::host`]), and what is right to say
+//! about them. Each test has the case itself, and others of the same kind.
 
 #![allow(
     clippy::unwrap_used,

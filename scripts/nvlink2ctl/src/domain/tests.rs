@@ -542,8 +542,13 @@ fn arguments_for_qemu_are_seen() {
         .len(),
         1
     );
+    let by_path = "vfio-pci,sysfsdev=/sys/bus/pci/devices/0004:04:00.0";
+    assert_eq!(arguments(&["-device", by_path], qemu).len(), 1);
     assert!(arguments(&["-device", "virtio-rng-pci"], qemu).is_empty());
-    assert!(arguments(&["vfio-pci"], "http://example.org").is_empty());
+    let property = "vfio-pci.x-no-kvm-intx=on";
+    assert!(arguments(&["-global", property], qemu).is_empty());
+    let other = "vfio-pci,host=0004:04:00.0";
+    assert!(arguments(&[other], "http://example.org").is_empty());
 }
 
 /// The bus of each host function: what has an address is there, the rest on a bus of its group.

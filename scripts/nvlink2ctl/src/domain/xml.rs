@@ -127,8 +127,8 @@ impl<'a> Element<'a> {
         }
     }
 
-    /// The arguments of `<qemu:commandline>` with these words in them, each with where it is.
-    pub fn qemu_arguments(&self, words: &str) -> Vec<String> {
+    /// The arguments of `<qemu:commandline>` that are as wanted, each with where it is.
+    pub fn qemu_arguments(&self, wanted: fn(&str) -> bool) -> Vec<String> {
         let is = |node: &Node, name| node.has_tag_name((QEMU, name));
         self.0
             .children()
@@ -136,9 +136,7 @@ impl<'a> Element<'a> {
             .flat_map(|node| node.children())
             .filter(|node| is(node, "arg"))
             .filter_map(|node| {
-                let value = node
-                    .attribute("value")
-                    .filter(|text| text.contains(words))?;
+                let value = node.attribute("value").filter(|text| wanted(text))?;
                 Some(format!("{} ({value})", Self(node).path()))
             })
             .collect()

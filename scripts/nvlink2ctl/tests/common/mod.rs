@@ -114,7 +114,6 @@ pub fn host(case: &str) -> Host {
     let (base, change): (&str, Change) = match case {
         "redbud" => return Host::of(recording("4-gpus")),
         "empty-socket" => return Host::of(recording("4-empty")),
-        "power8-nvlink1" => return Host::of(data("cases/power8-nvlink1/host.json")),
         "link-gone" => ("4-bound", |files| {
             remove(&mut files["sys"]["bus"]["pci"]["devices"], "0006:00:00.1");
             let debugfs = &mut files["sys"]["kernel"]["debug"]["nvlink2-vfio-pci"];
@@ -129,7 +128,7 @@ pub fn host(case: &str) -> Host {
             node(files, "ibm,opal/firmware")["version"] = "=skiboot-v6.0.20\0".into();
         }),
         "stock-kernel" => ("4-gpus", stock_kernel),
-        _ => panic!("no case {case}"),
+        _ => return Host::of(data(&format!("cases/{case}/host.json"))),
     };
     let (folder, file) = changed(&recording(base), change);
     Host {
