@@ -185,7 +185,7 @@ TEST_F(ats, reads_and_writes_memory_of_the_process)
 	for (n = 0; n < UNTOUCHED; n++) {
 		__u64 *page = guest_page(&self->p.guest, n);
 
-		e->link = n & 1;
+		e->link = n % self->tb.gpu->num_links;
 		page[3] = pattern(n, 2);
 		EXPECT_EQ(0, engine_read64(e, ATS, guest_ea(n) + 24, &value));
 		EXPECT_EQ(pattern(n, 2), value);

@@ -150,8 +150,11 @@ FIXTURE_TEARDOWN(lpar)
 TEST_F_TIMEOUT(lpar, bound_from_first_open_to_last_close, 90)
 {
 	struct bed *bed = &self->bed;
-	static const unsigned int orders[][3] = {
-		{ 0, 1, 2 }, { 0, 2, 1 }, { 1, 0, 2 }, { 1, 2, 0 }, { 2, 0, 1 }, { 2, 1, 0 },
+	/* The GPU, and its first and its last link. */
+	const unsigned int last = bed->num_devices - 1;
+	const unsigned int orders[][3] = {
+		{ 0, 1, last }, { 0, last, 1 }, { 1, 0, last },
+		{ 1, last, 0 }, { last, 0, 1 }, { last, 1, 0 },
 	};
 	unsigned int o, c, i, lpid = 0;
 
@@ -166,7 +169,8 @@ TEST_F_TIMEOUT(lpar, bound_from_first_open_to_last_close, 90)
 				ASSERT_STREQ("", not_bound(bed->gpu, lpid))
 					TH_LOG("opened %u first", orders[o][0]);
 			}
-			EXPECT_EQ(lpid, driver_lpid(device_bdf(bed, 1)));
+			for (i = 0; i < bed->num_devices; i++)
+				EXPECT_EQ(lpid, driver_lpid(device_bdf(bed, i)));
 			for (i = 0; i < 2; i++)
 				device_close(bed, orders[c][i]);
 			ASSERT_STREQ("", not_bound(bed->gpu, lpid))

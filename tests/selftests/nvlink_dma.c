@@ -26,7 +26,7 @@
 /* Where the tests map it: not at zero, so that an offset lost on the way shows. */
 #define IOVA		(7 * PAGE_64K)
 
-/* The ways to memory. */
+/* The ways to memory: a GPU has the first of them, as many NVLinks as there are links. */
 static const struct way {
 	const char *name;
 	__u32 path;
@@ -35,7 +35,15 @@ static const struct way {
 	{ "PCIe", PCI, 0 },
 	{ "first NVLink", TCE, 0 },
 	{ "second NVLink", TCE, 1 },
+	{ "third NVLink", TCE, 2 },
 };
+
+static size_t num_ways(const struct engine *e)
+{
+	const size_t count = 1 + engine_links(e);
+
+	return count < ARRAY_SIZE(ways) ? count : ARRAY_SIZE(ways);
+}
 
 /* The cause of a fault at an address that is in a window and not mapped. */
 static __u32 cause_unmapped(const struct way *way)
@@ -61,6 +69,7 @@ FIXTURE_SETUP(nvlink)
 	ASSERT_EQ(0, testbed_open(&self->tb, 0, false))
 		TH_LOG("%s", self->tb.why);
 	ASSERT_EQ(0, engine_attach(&self->engine, self->tb.dev));
+	ASSERT_EQ(1 + self->tb.gpu->num_links, num_ways(&self->engine));
 	self->mem = anonymous(MEM_SIZE);
 	ASSERT_NE(NULL, self->mem);
 	ASSERT_EQ(0, vfio_dma_register(&self->tb.group, self->mem, MEM_SIZE));
@@ -120,7 +129,7 @@ static bool copies_all_ways(struct engine *e, char *mem, __u64 iova)
 {
 	size_t i;
 
-	for (i = 0; i < ARRAY_SIZE(ways); i++) {
+	for (i = 0; i < num_ways(e); i++) {
 		if (!copies(e, &ways[i], mem, iova))
 			return false;
 	}
@@ -172,7 +181,7 @@ TEST_F(nvlink, what_is_not_mapped_faults)
 
 	ASSERT_EQ(0, vfio_dma_map(&self->tb.group, self->mem + PAGE_64K, IOVA, PAGE_64K));
 	fill(self->mem, MEM_SIZE, 1);
-	for (i = 0; i < ARRAY_SIZE(ways); i++) {
+	for (i = 0; i < num_ways(e); i++) {
 		const struct way *way = &ways[i];
 
 		EXPECT_STREQ("", refused(e, way, IOVA - 8, cause_unmapped(way)));
@@ -202,7 +211,7 @@ TEST_F(nvlink, read_only_tce_refuses_writes)
 
 	ASSERT_EQ(0, map_read_only(&self->tb.group, self->mem, IOVA));
 	fill(self->mem, PAGE_64K, 1);
-	for (i = 0; i < ARRAY_SIZE(ways); i++) {
+	for (i = 0; i < num_ways(e); i++) {
 		const struct way *way = &ways[i];
 
 		e->link = way->link;
@@ -232,7 +241,7 @@ TEST_F(nvlink, unmapped_memory_is_out_of_reach_at_once)
 		EXPECT_TRUE(copies_all_ways(e, mem + PAGE_64K, IOVA + PAGE_64K));
 		ASSERT_EQ(0, vfio_dma_unmap(&self->tb.group, IOVA, PAGE_64K));
 		fill(mem, PAGE_64K, 1);
-		for (i = 0; i < ARRAY_SIZE(ways); i++)
+		for (i = 0; i < num_ways(e); i++)
 			EXPECT_STREQ("", refused(e, &ways[i], IOVA, cause_unmapped(&ways[i])));
 		EXPECT_TRUE(filled(mem, PAGE_64K, 1));
 		EXPECT_TRUE(copies_all_ways(e, mem + PAGE_64K, IOVA + PAGE_64K));
@@ -292,7 +301,7 @@ TEST_F(nvlink, links_follow_the_windows)
 		EXPECT_TRUE(copies(e, &ways[0], low, IOVA));
 		EXPECT_TRUE(copies(e, &ways[0], high, start + far));
 		fill(low, PAGE_64K, 1);
-		for (i = 1; i < ARRAY_SIZE(ways); i++) {
+		for (i = 1; i < num_ways(e); i++) {
 			EXPECT_TRUE(copies(e, &ways[i], high, start + far))
 				TH_LOG("%u levels", shape[s].levels);
 			EXPECT_STREQ("", refused(e, &ways[i], IOVA, CAUSE(TCE_INVALID)));
@@ -301,14 +310,14 @@ TEST_F(nvlink, links_follow_the_windows)
 
 		ASSERT_EQ(0, remove_window(g, start));
 		EXPECT_STREQ("", refused(e, &ways[0], start + far, CAUSE(PCI)));
-		for (i = 1; i < ARRAY_SIZE(ways); i++)
+		for (i = 1; i < num_ways(e); i++)
 			EXPECT_STREQ("", refused(e, &ways[i], far, CAUSE(TVE_RANGE)));
 		EXPECT_TRUE(copies_all_ways(e, low, IOVA));
 	}
 
 	ASSERT_EQ(0, remove_window(g, g->window_start));
 	fill(low, PAGE_64K, 1);
-	for (i = 0; i < ARRAY_SIZE(ways); i++)
+	for (i = 0; i < num_ways(e); i++)
 		EXPECT_STREQ("", refused(e, &ways[i], IOVA, cause_outside(&ways[i])));
 	EXPECT_TRUE(filled(low, PAGE_64K, 1));
 }
@@ -341,7 +350,7 @@ static const char *reaches_canary(struct engine *e, const struct canary *c)
 	__u64 value;
 	size_t i;
 
-	for (i = 0; i < ARRAY_SIZE(ways); i++) {
+	for (i = 0; i < num_ways(e); i++) {
 		e->link = ways[i].link;
 		for (bit = 48; bit <= 64; bit++) {
 			__u64 addr = c->pa | (bit < 64 ? 1ULL << bit : 0);
@@ -388,7 +397,7 @@ TEST_F(nvlink, nothing_is_left_after_release)
 
 	fill(self->mem, MEM_SIZE, 1);
 	ASSERT_EQ(0, engine_attach_host(&e, bdf, false));
-	for (i = 0; i < ARRAY_SIZE(ways); i++)
+	for (i = 0; i < num_ways(&e); i++)
 		EXPECT_STREQ("", refused(&e, &ways[i], IOVA, cause_outside(&ways[i])));
 	EXPECT_STREQ("", reaches_canary(&e, &canary));
 	EXPECT_TRUE(filled(self->mem, MEM_SIZE, 1));
@@ -460,7 +469,7 @@ TEST_F_TIMEOUT(nvlink, rescanned_gpu_has_the_windows_of_the_owner, 90)
 		/* The kernel's, as far as drivers are concerned. */
 		ASSERT_EQ(0, engine_attach_host(&e, other->bdf, true));
 		EXPECT_TRUE(copies_all_ways(&e, after, 2 * IOVA));
-		for (i = 0; i < ARRAY_SIZE(ways); i++)
+		for (i = 0; i < num_ways(&e); i++)
 			EXPECT_STREQ("", refused(&e, &ways[i], IOVA, cause_unmapped(&ways[i])));
 		EXPECT_STREQ("", refused(&e, &ways[0], start + IOVA, CAUSE(PCI)));
 		EXPECT_STREQ("", reaches_canary(&e, &canary));
