@@ -165,19 +165,22 @@ def selftests_second_chip() -> Result:
     return _selftests("selftests-chip8", REDBUD, CHIP, first=REDBUD_HALF.sockets)
 
 
-# A socket that is free, and one whose card does not answer, each beside one that is full.
-HOLES = Machine(REDBUD.board, REDBUD.chips, empty=("GPU1",), dead=("GPU3",))
+# A socket that is free, and one whose card does not answer, each beside one that is full: with a GPU of the larger size,
+# in firmware's other map of memory.
+HOLES = Machine(REDBUD.board, REDBUD.chips, empty=("GPU1",), dead=("GPU3",), small_map=True)
+HOLES_SAY = ("This host is ready", "aperture 0x40000000000 (128 GiB), RAM 32 GiB", "aperture 0x242000000000 (128 GiB), RAM 32 GiB")
 
 
 def empty_sockets() -> Result:
-    """Sockets without a card, and with one that does not answer, are no fault of anybody's."""
-    run = Emulated("empty-sockets", [*HOLES.options(), "--file", str(programs.selftests_dir()),
+    """Sockets without a card, and with one that does not answer, are no fault of anybody's; GPUs of 32 GiB from 4 TiB up."""
+    run = Emulated("empty-sockets", [*HOLES.options(), "--gpu-ram", "32G", "--file", str(programs.selftests_dir()),
                                      "--file", str(programs.nvlink2ctl_binary()), "--file", str(programs.demo_binary())],
-                   "sh", "-c", "/files/nvlink2ctl bind --all && /files/nvlink2ctl doctor && /files/nvlink2-demo && "
-                   "exec /files/selftests/run.sh empty_socket")
+                   "sh", "-c", "/files/nvlink2ctl bind --all && /files/nvlink2ctl doctor && /files/nvlink2ctl list && "
+                   "/files/nvlink2-demo && exec /files/selftests/run.sh empty_socket")
     result = Result.tallied(run.status, run.output)
-    result.add(Result.one("FAILED" not in run.output and "This host is ready" in run.output,
-                          f"nvlink2ctl doctor is not content:\n{tail(run.output)}"))
+    missing = [text for text in HOLES_SAY if text not in run.output]
+    result.add(Result.one(not missing and "FAILED" not in run.output,
+                          f"nvlink2ctl is not content, or does not say {missing}:\n{tail(run.output)}"))
     return run.with_console(result, "empty_socket")
 
 
