@@ -12,6 +12,7 @@
 #include <pthread.h>
 #include <stdatomic.h>
 #include <sys/ioctl.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include "kselftest_harness.h"
@@ -163,6 +164,50 @@ TEST_F(bridges, another_is_reset)
 		EXPECT_LT(0, read_while_reset(self->dev[other], self->dev[one]))
 			TH_LOG("%s is reset", self->bridge[one]->bdf);
 	}
+}
+
+/*
+ * A reset of a bridge takes the RAM of its own GPU from whoever has it mapped, and not that of the
+ * GPU whose link shares the block: that stays mapped, and answers.
+ */
+TEST_F(bridges, gpu_ram_of_another_stays)
+{
+	const struct dt_gpu *other = &self->tb.topo.gpu[1];
+	struct vfio_region_info *ram;
+	__u32 lost[2] = { 0, 1 };
+	struct model model;
+	unsigned int i;
+	__u64 value;
+	void *p;
+	int dev;
+
+	ASSERT_EQ(self->tb.group.id, pci_iommu_group(other->bdf));
+	dev = vfio_device_open(&self->tb.group, other->bdf);
+	ASSERT_LE(0, dev);
+	ASSERT_EQ(0, model_attach(&model, dev));
+	ASSERT_EQ(0, model_train(&model));
+	ASSERT_EQ(0, model_read32(&model, V100_UNTRAINED_ACCESSES, &lost[0]));
+	ASSERT_EQ(0, vfio_find_gpu_ram(dev, &ram));
+	p = vfio_map(dev, ram, 0, PAGE_64K);
+	ASSERT_NE(NULL, p);
+	ASSERT_EQ(0, try_write64(p, 0x29));
+
+	ASSERT_EQ(0, trace_start("selftest-bridges"));
+	for (i = 0; i < self->tb.gpu->num_links; i++) {
+		const struct dt_bridge *b = &self->tb.gpu->link[i];
+
+		ASSERT_EQ(0, ioctl(self->dev[b->link_index], VFIO_DEVICE_RESET));
+		EXPECT_EQ(0, try_read64(p, &value))
+			TH_LOG("%s is reset", b->bdf);
+		EXPECT_EQ(0x29ULL, value);
+	}
+	EXPECT_EQ(0, trace_count("selftest-bridges", "vfio_pci_nvgpu_mmap_fault", NULL));
+	trace_stop("selftest-bridges");
+	ASSERT_EQ(0, model_read32(&model, V100_UNTRAINED_ACCESSES, &lost[1]));
+	EXPECT_EQ(lost[0], lost[1]);
+	munmap(p, PAGE_64K);
+	free(ram);
+	close(dev);
 }
 
 TEST_HARNESS_MAIN
