@@ -168,7 +168,10 @@ def selftests_second_chip() -> Result:
 # A socket that is free, and one whose card does not answer, each beside one that is full: with a GPU of the larger size,
 # in firmware's other map of memory.
 HOLES = Machine(REDBUD.board, REDBUD.chips, empty=("GPU1",), dead=("GPU3",), small_map=True)
-HOLES_SAY = ("This host is ready", "aperture 0x40000000000 (128 GiB), RAM 32 GiB", "aperture 0x242000000000 (128 GiB), RAM 32 GiB")
+HOLES_SAY = (
+    "This host is ready", "not connected, as links to an empty socket are: 0006:00:01.0, 0006:00:01.1, 0006:00:01.2, 0007:00:00.0",
+    "aperture 0x40000000000 (128 GiB), RAM 32 GiB", "aperture 0x242000000000 (128 GiB), RAM 32 GiB",
+)
 
 
 def empty_sockets() -> Result:
