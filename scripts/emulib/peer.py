@@ -87,7 +87,8 @@ class Seen:
 BOOTS: list[tuple[list[str], list[str]]] = [
     ([], []),
     (["no-atsd"], ["npu0-atsd-missing"]),
-    (["bad-links"], ["npu0-atsd-short", "bridge3-tgt-missing"]),
+    (["one-atsd"], ["npu0-atsd-short"]),
+    (["bad-links"], ["bridge3-tgt-missing"]),
     (["no-link"], ["bridge4-nvlink-missing"]),
 ]
 
@@ -123,7 +124,7 @@ def guards(defects: str, bad_firmware: bool) -> str:
     pattern = re.compile(rf"\bdefect_(?:{'|'.join(defects.split(', '))})_")
     tests = sorted(programs.SELFTESTS.glob("*.c"))
     found = [test.stem for test in tests if pattern.search(test.read_text(encoding="utf-8"))]
-    return ", ".join([*found, *(["bad_firmware"] if bad_firmware else [])])
+    return ", ".join(dict.fromkeys([*found, *(["bad_firmware"] if bad_firmware else [])]))
 
 
 WIDTHS = (6, 38, 26, 26, 14)

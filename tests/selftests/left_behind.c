@@ -6,7 +6,7 @@
  *
  * One line an observation, "defects | what is looked at | what is seen". The driver is $DRIVER, or
  * the one under test if the running kernel has it, or vfio-pci. An argument names the firmware
- * that the machine was booted with, if it is bad: "no-atsd" or "bad-links", see the scenes.
+ * that the machine was booted with, if it is bad: "no-atsd", "bad-links", see the scenes.
  *
  * Every scene runs in a process of its own: what kills one is an observation too. Those that
  * a kernel may not survive come last.
@@ -586,27 +586,37 @@ static void no_register(void)
 /* npu0-atsd-short */
 static void one_register(void)
 {
-	const char *what = "ibm,mmio-atsd for link 0 only: what the bridge of link 1 maps";
+	static const char * const what[] = {
+		NULL,
+		"ibm,mmio-atsd for link 0 only: what the bridge of link 1 maps",
+		"ibm,mmio-atsd for link 0 only: what a bridge of GPU 1 maps",
+	};
+	const char * const bdf[] = {
+		gpu->link[0].bdf, gpu->link[1].bdf, topo.gpu[1].link[0].bdf,
+	};
 	const __u64 ava = htobe64(0x12345000);
 	struct vfio_region_info *info;
-	char *map[2] = { NULL, NULL };
+	char *map[ARRAY_SIZE(bdf)] = { NULL };
 	struct user u;
 	int bridge;
 	size_t i;
 
 	user_group(&u, true);
-	for (i = 0; i < ARRAY_SIZE(map); i++) {
-		bridge = vfio_device_open(&u.group, gpu->link[i].bdf);
+	for (i = 0; i < ARRAY_SIZE(bdf); i++) {
+		bridge = vfio_device_open(&u.group, bdf[i]);
 		if (!vfio_find_atsd(bridge, &info))
 			map[i] = vfio_map(bridge, info, 0, PAGE_64K);
 	}
-	if (!map[0] || !map[1]) {
-		saw("10", what, "no register");
-		return;
+	for (i = 1; i < ARRAY_SIZE(bdf); i++) {
+		if (!map[0] || !map[i]) {
+			saw("10", what[i], "no register");
+			continue;
+		}
+		store64(map[0] + ATSD_AVA, 0);
+		store64(map[i] + ATSD_AVA, ava);
+		saw("10", what[i], "%s",
+		    load64(map[0] + ATSD_AVA) == ava ? "link 0's register" : "its own");
 	}
-	store64(map[0] + ATSD_AVA, 0);
-	store64(map[1] + ATSD_AVA, ava);
-	saw("10", what, "%s", load64(map[0] + ATSD_AVA) == ava ? "link 0's register" : "its own");
 }
 
 /* bridge3-tgt-missing */
@@ -663,7 +673,7 @@ static const struct scene {
 	{ hash_guest, "hash guest", NULL, NULL },
 	{ full_table, "full XTS table", NULL, NULL },
 	{ no_register, "no ATSD register", NULL, "no-atsd" },
-	{ one_register, "one ATSD register", NULL, "bad-links" },
+	{ one_register, "one ATSD register", NULL, "one-atsd" },
 	{ no_target, "no target address", NULL, "bad-links" },
 	{ no_link, "no link", NULL, "no-link" },
 	{ live_tce, "live TCE", NULL, NULL },
