@@ -8,7 +8,7 @@ set -u
 here=$(cd "$(dirname "$0")" && pwd)
 gpu=0004:04:00.0
 bridges='0006:00:00.0 0006:00:00.1 0006:00:00.2'
-planned=27
+planned=28
 n=0
 
 echo "1..$planned"
