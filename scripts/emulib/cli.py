@@ -8,12 +8,14 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
-from . import (
-    bench, boot, clients, config, desk, docs, enter, files, fuzz, initrd, intree, kernel, machines, module, mutate,
-    packages, peer, procs, programs, qemu, qemu_client, root, sources, sysroot,
+from .build import (
+    clients, config, desk, docs, enter, files, initrd, intree, kernel, module, packages, procs, programs, qemu,
+    qemu_client, root, sources, sysroot,
 )
-from .config import Failure, Unavailable
-from .step import Step, ensure_all, say
+from .build.config import Failure, Unavailable
+from .build.step import Step, ensure_all, say
+from .checks import mutate
+from .host import bench, boot, fuzz, machines, peer
 
 STEPS: list[Step] = [
     root.STEP, sources.LINUX_STEP, sources.QEMU_STEP, sources.TARGET_STEP,
@@ -48,9 +50,6 @@ exit status:
   all: 0 done; 1 could not be done, the reason and the remedy are printed; 2 usage; 69 no archive has what is needed;
        130 interrupted
 """
-# As sysexits.h has it.
-UNAVAILABLE = 69
-
 
 def _host_options(parser: argparse.ArgumentParser) -> None:
     machines.add_options(parser)
@@ -316,7 +315,7 @@ def guarded(name: str, work: Callable[[], int]) -> int:
         return work()
     except Unavailable as failure:
         say(f"{name}: {failure}")
-        return UNAVAILABLE
+        return config.UNAVAILABLE
     except Failure as failure:
         say(f"{name}: {failure}")
         return 1

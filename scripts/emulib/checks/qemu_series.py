@@ -4,10 +4,10 @@
 import shutil
 from pathlib import Path
 
-from . import config, enter, procs, qemu_client, sources
-from .config import Failure
+from ..build import config, enter, procs, qemu_client, sources
+from ..build.config import Failure
+from ..build.step import say
 from .report import Check, Result, tail
-from .step import say
 
 # Applies the patches "$@" to Debian's source as a maintainer would, and has QEMU's own checkpatch look at each.
 REVIEW = """

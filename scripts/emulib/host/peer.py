@@ -9,9 +9,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from . import archive, boot, config, kernel, machines, programs, root, sources
-from .config import Failure
-from .step import Log, Step, digest, say
+from ..build import archive, config, kernel, programs, root, sources
+from ..build.config import Failure
+from ..build.step import Log, Step, digest, say
+from . import boot, machines
 
 LINUX = "linux-source-5.10"
 # The last Debian release whose kernel has the driver.

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0
 """QEMU 7.2 and 10.0 and libvirt 9.0 as users of the driver: tests/clients."""
 
-from . import clients
-from .machines import REDBUD, REDBUD_HALF, Machine
+from ..build import clients
+from ..host.machines import REDBUD, REDBUD_HALF, Machine
 from .report import Check, Result
 from .tests import BOOT, Emulated, scaled
 

@@ -12,10 +12,11 @@ from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
-from . import boot, config, console, enter, files, fuzz, initrd, kernel, module, peer, procs, programs, qemu, root
-from .machines import REDBUD, REDBUD_HALF, SEQUOIA, Machine
+from ..build import config, enter, files, initrd, kernel, module, procs, programs, qemu, root
+from ..build.step import locked, say
+from ..host import boot, console, fuzz, peer
+from ..host.machines import REDBUD, REDBUD_HALF, SEQUOIA, Machine
 from .report import Check, Result, tail
-from .step import locked, say
 
 EMU = [sys.executable, str(config.TREE / "scripts/emu"), "run"]
 # Of which there are recordings of what nvlink2ctl reads, which are compared with the hosts.

@@ -6,8 +6,9 @@ import subprocess
 from collections.abc import Iterable
 from pathlib import Path
 
-from . import config, desk, enter, intree, kernel, procs, step, tests
-from .config import Failure
+from ..build import config, desk, enter, intree, kernel, procs, step
+from ..build.config import Failure
+from . import tests
 from .report import Check, Result, tail
 
 HOME = config.inner(config.scratch() / "intree")

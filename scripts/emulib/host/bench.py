@@ -6,9 +6,10 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from . import boot, config, enter, machines, module, peer, procs, programs, root
-from .config import Failure
-from .step import Log, Step, digest, locked, say
+from ..build import config, enter, module, procs, programs, root
+from ..build.config import Failure
+from ..build.step import Log, Step, digest, locked, say
+from . import boot, machines, peer
 
 REPORT = config.TREE / "tests/bench/report"
 # 32 GiB are touched, which the smaller of the two kinds of V100 does not have.
