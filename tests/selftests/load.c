@@ -185,6 +185,43 @@ TEST_F_TIMEOUT(load, table_is_set_twice, LIMIT)
 	measure(_metadata, self, &tables);
 }
 
+/* The window goes, and another one comes for the table of a VM, which stays. */
+static void replace_window(struct __test_metadata *_metadata, struct testbed *tb, void *arg,
+			   unsigned int i)
+{
+	const struct vfio_group *group = arg;
+	struct vfio_iommu_spapr_tce_remove remove = {
+		.argsz = sizeof(remove), .start_addr = group->window_start,
+	};
+	struct vfio_iommu_spapr_tce_create create = {
+		.argsz = sizeof(create),
+		.page_shift = group->page_shift,
+		.window_size = group->window_size,
+		.levels = 1,
+	};
+
+	(void)tb;
+	(void)i;
+	ASSERT_EQ(0, ioctl(group->container, VFIO_IOMMU_SPAPR_TCE_REMOVE, &remove));
+	ASSERT_EQ(0, ioctl(group->container, VFIO_IOMMU_SPAPR_TCE_CREATE, &create));
+	ASSERT_EQ(group->window_start, create.start_addr);
+	ASSERT_EQ(0, vfio_group_set_table(group));
+}
+
+/* Each window that is left behind has four pages, as above. */
+TEST_F_TIMEOUT(load, windows_behind_a_table, LIMIT)
+{
+	struct vfio_group group;
+	const struct load windows = {
+		.name = "windows", .rounds = self->cycles, .round = replace_window, .arg = &group,
+		.pages = 2 * self->cycles,
+	};
+
+	ASSERT_EQ(0, vfio_group_open(&group, pci_iommu_group(self->tb.topo.gpu[0].bdf), true));
+	measure(_metadata, self, &windows);
+	vfio_group_close(&group);
+}
+
 /* A GPU that is open, and a thread that faults. */
 struct faulting {
 	struct testbed tb;
