@@ -392,7 +392,7 @@ int guest_wander(struct guest *g, __u64 gpa, __u64 size, __u64 count)
 	return run_until_done(g, &regs);
 }
 
-/* A hypercall with @args: 0 if it succeeds, -EIO if it does not, -ENOTSUP if KVM leaves it to us. */
+/* A hypercall: 0 if it succeeds, -EIO if it does not, -ENOTSUP if KVM leaves it to userspace. */
 static int run_hypercall(struct guest *g, __u64 nr, const __u64 args[HCALL_ARGS])
 {
 	struct kvm_regs regs;
