@@ -410,6 +410,19 @@ TEST_F_TIMEOUT(one, resets_all_gpus_of_the_group, 60)
 	close_others(&all);
 }
 
+/* A PE of which no device is open may go with its devices at any time: nothing is done to it. */
+TEST_F(one, nothing_is_done_without_an_open_device)
+{
+	EXPECT_EQ(0, eeh(&self->tb, VFIO_EEH_PE_ENABLE));
+	ASSERT_EQ(0, munmap(self->p, TOUCHER_PAGES * PAGE_64K));
+	ASSERT_EQ(0, close(self->tb.dev));
+	self->tb.dev = -1;
+	EXPECT_EQ(-ENODEV, eeh(&self->tb, VFIO_EEH_PE_ENABLE));
+	EXPECT_EQ(-ENODEV, eeh(&self->tb, VFIO_EEH_PE_GET_STATE));
+	EXPECT_EQ(-ENODEV, eeh(&self->tb, VFIO_EEH_PE_RESET_HOT));
+	EXPECT_EQ(-ENODEV, eeh(&self->tb, VFIO_EEH_PE_RESET_DEACTIVATE));
+}
+
 /* A thread that asserts a hot reset, which takes seconds, once. */
 struct asserter {
 	const struct testbed *tb;

@@ -13,6 +13,7 @@
  * unmapped yet: how many of them a cycle may cost.
  */
 #define _GNU_SOURCE
+#include <linux/kvm.h>
 #include <stdlib.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
@@ -183,6 +184,74 @@ TEST_F_TIMEOUT(load, table_is_set_twice, LIMIT)
 	};
 
 	measure(_metadata, self, &tables);
+}
+
+/* The window goes, and another one comes for the table of a VM, which stays. */
+static void replace_window(struct __test_metadata *_metadata, struct testbed *tb, void *arg,
+			   unsigned int i)
+{
+	const struct vfio_group *group = arg;
+	struct vfio_iommu_spapr_tce_remove remove = {
+		.argsz = sizeof(remove), .start_addr = group->window_start,
+	};
+	struct vfio_iommu_spapr_tce_create create = {
+		.argsz = sizeof(create),
+		.page_shift = group->page_shift,
+		.window_size = group->window_size,
+		.levels = 1,
+	};
+
+	(void)tb;
+	(void)i;
+	ASSERT_EQ(0, ioctl(group->container, VFIO_IOMMU_SPAPR_TCE_REMOVE, &remove));
+	ASSERT_EQ(0, ioctl(group->container, VFIO_IOMMU_SPAPR_TCE_CREATE, &create));
+	ASSERT_EQ(group->window_start, create.start_addr);
+	ASSERT_EQ(0, vfio_group_set_table(group));
+}
+
+/* Each window that is left behind has four pages, as above. */
+TEST_F_TIMEOUT(load, windows_behind_a_table, LIMIT)
+{
+	struct vfio_group group;
+	const struct load windows = {
+		.name = "windows", .rounds = self->cycles, .round = replace_window, .arg = &group,
+		.pages = 2 * self->cycles,
+	};
+
+	ASSERT_EQ(0, vfio_group_open(&group, pci_iommu_group(self->tb.topo.gpu[0].bdf), true));
+	measure(_metadata, self, &windows);
+	vfio_group_close(&group);
+}
+
+#define TABLES	100
+
+/* Each window goes while another table of the VM has it, which gets no other one. */
+TEST_F_TIMEOUT(load, windows_behind_many_tables, LIMIT)
+{
+	struct vfio_group group, other;
+	unsigned int i;
+
+	ASSERT_EQ(0, vfio_group_open(&group, pci_iommu_group(self->tb.topo.gpu[0].bdf), true));
+	for (i = 0; i < WARM_UP; i++)
+		replace_window(_metadata, &self->tb, &group, i);
+	ASSERT_EQ(0, counts_take(&self->before));
+	for (i = 0; i < TABLES; i++) {
+		struct kvm_create_spapr_tce_64 tce = {
+			.liobn = VFIO_GROUP_LIOBN + 1 + i,
+			.page_shift = group.page_shift,
+			.offset = group.window_start >> group.page_shift,
+			.size = group.window_size >> group.page_shift,
+		};
+
+		/* Closed with the test. */
+		other = group;
+		other.kvm_table = ioctl(group.vm, KVM_CREATE_SPAPR_TCE_64, &tce);
+		ASSERT_LE(0, other.kvm_table);
+		replace_window(_metadata, &self->tb, &other, i);
+	}
+	ASSERT_EQ(0, counts_take(&self->after));
+	EXPECT_FALSE(counts_grown(&self->before, &self->after, 10 * TABLES, 2 * TABLES));
+	vfio_group_close(&group);
 }
 
 /* A GPU that is open, and a thread that faults. */

@@ -52,6 +52,10 @@
 /* No hypercalls that KVM knows: all is well, or an interrupt was not expected. */
 #define HCALL_DONE	0x7ff0
 #define H_PUT_TCE	0x20
+#define H_STUFF_TCE	0x138
+#define H_PUT_TCE_INDIRECT	0x13c
+/* As many as any of these has. */
+#define HCALL_ARGS	4
 #define HCALL_VECTOR(v)	(0x6000 | (v))
 
 #define GPR_ADDRESS	20
@@ -388,29 +392,71 @@ int guest_wander(struct guest *g, __u64 gpa, __u64 size, __u64 count)
 	return run_until_done(g, &regs);
 }
 
-int guest_put_tce(struct guest *g, __u64 liobn, __u64 ioba, __u64 tce)
+/* A hypercall: 0 if it succeeds, -EIO if it does not, -ENOTSUP if KVM leaves it to userspace. */
+static int run_hypercall(struct guest *g, __u64 nr, const __u64 args[HCALL_ARGS])
 {
 	struct kvm_regs regs;
+	unsigned int i;
 	int ret;
 
 	if (ioctl(g->vcpu, KVM_GET_REGS, &regs))
 		return -errno;
 	regs.pc = hypercall.gpa;
 	regs.msr = hypercall.msr;
-	regs.gpr[3] = H_PUT_TCE;
-	regs.gpr[4] = liobn;
-	regs.gpr[5] = ioba;
-	regs.gpr[6] = tce;
+	regs.gpr[3] = nr;
 	/* What ended the last run is a hypercall, of which KVM takes these for the results. */
-	g->run->papr_hcall.ret = H_PUT_TCE;
-	g->run->papr_hcall.args[0] = liobn;
-	g->run->papr_hcall.args[1] = ioba;
-	g->run->papr_hcall.args[2] = tce;
+	g->run->papr_hcall.ret = nr;
+	for (i = 0; i < HCALL_ARGS; i++) {
+		regs.gpr[4 + i] = args[i];
+		g->run->papr_hcall.args[i] = args[i];
+	}
 	ret = run_until_done(g, &regs);
 	if (ret == -EPROTO && g->run->exit_reason == KVM_EXIT_PAPR_HCALL &&
-	    g->run->papr_hcall.nr == H_PUT_TCE)
+	    g->run->papr_hcall.nr == nr)
 		return -ENOTSUP;
 	return ret ?: regs.gpr[GPR_LOADED] ? -EIO : 0;
+}
+
+int guest_put_tce(struct guest *g, __u64 liobn, __u64 ioba, __u64 tce)
+{
+	const __u64 args[HCALL_ARGS] = { liobn, ioba, tce };
+
+	return run_hypercall(g, H_PUT_TCE, args);
+}
+
+int guest_enable_tce_ranges(int vm)
+{
+	static const __u64 calls[] = { H_PUT_TCE_INDIRECT, H_STUFF_TCE };
+	unsigned int i;
+
+	for (i = 0; i < ARRAY_SIZE(calls); i++) {
+		struct kvm_enable_cap cap = {
+			.cap = KVM_CAP_PPC_ENABLE_HCALL, .args = { calls[i], 1 },
+		};
+
+		if (ioctl(vm, KVM_ENABLE_CAP, &cap))
+			return -errno;
+	}
+	return 0;
+}
+
+void guest_write_tce(struct guest *g, unsigned int page, unsigned int i, __u64 tce)
+{
+	store_be64(g, guest_gpa(page) + i * sizeof(tce), tce);
+}
+
+int guest_put_tces(struct guest *g, __u64 liobn, __u64 ioba, unsigned int page, unsigned int count)
+{
+	const __u64 args[HCALL_ARGS] = { liobn, ioba, guest_gpa(page), count };
+
+	return run_hypercall(g, H_PUT_TCE_INDIRECT, args);
+}
+
+int guest_stuff_tces(struct guest *g, __u64 liobn, __u64 ioba, __u64 tce, __u64 count)
+{
+	const __u64 args[HCALL_ARGS] = { liobn, ioba, tce, count };
+
+	return run_hypercall(g, H_STUFF_TCE, args);
 }
 
 int guest_set_memory(int vm, __u64 gpa, void *memory, __u64 size)

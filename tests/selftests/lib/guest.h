@@ -24,6 +24,9 @@
 #define GUEST_PTE_READ_WRITE	0x6ULL
 #define GUEST_PTE_PRIVILEGED	0x8ULL
 
+/* What a list of TCEs has at most. */
+#define GUEST_TCES	512
+
 /* Of the memory where the host has it, as long and aligned as a huge page. */
 #define GUEST_MEMORY_SIZE	0x200000UL
 
@@ -63,6 +66,16 @@ int guest_process_store(struct guest *g, unsigned int n, __u64 value);
  * userspace, which this one does not do; the vCPU can go on to something else then.
  */
 int guest_put_tce(struct guest *g, __u64 liobn, __u64 ioba, __u64 tce);
+/* Without this KVM leaves the following two to userspace. */
+int guest_enable_tce_ranges(int vm);
+/*
+ * The same for @count TCEs from @ioba on: those that guest_write_tce() has put into page @page, or
+ * all of them @tce. H_PARAMETER and the like are -EIO.
+ */
+int guest_put_tces(struct guest *g, __u64 liobn, __u64 ioba, unsigned int page, unsigned int count);
+int guest_stuff_tces(struct guest *g, __u64 liobn, __u64 ioba, __u64 tce, __u64 count);
+/* TCE number @i of those in @page, of which there are at most GUEST_TCES. */
+void guest_write_tce(struct guest *g, unsigned int page, unsigned int i, __u64 tce);
 
 /*
  * Gives the guest @size bytes of @memory at @gpa, or takes them away (@size 0). There is one such
