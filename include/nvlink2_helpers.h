@@ -79,6 +79,8 @@ bool nvlink2_kvm_is_hv(struct kvm *kvm);
 bool nvlink2_kvm_is_radix(struct kvm *kvm);
 u64 nvlink2_kvm_lpid(struct kvm *kvm);
 struct mm_struct *nvlink2_kvm_mm(struct kvm *kvm);
+bool nvlink2_kvm_has_memory_at(struct kvm *kvm, unsigned long start, unsigned long end,
+			       u64 *generation);
 
 extern struct tracepoint __tracepoint_vfio_pci_nvgpu_mmap_fault;
 
@@ -90,6 +92,7 @@ void nvlink2_trace_bridge_mmap(struct pci_dev *pdev, unsigned long hpa, unsigned
 			       unsigned long size, int ret);
 void nvlink2_trace_lpar_bind(const char *gpu, unsigned int lpid, int ret);
 void nvlink2_trace_lpar_unbind(const char *gpu, unsigned int lpid, int ret);
-void nvlink2_trace_lpar_invalidate(const char *gpu, unsigned int lpid, int ret);
+void nvlink2_trace_lpar_invalidate(unsigned int lpid, unsigned long start, unsigned long end,
+				   unsigned int launches, int ret);
 
 #endif

@@ -78,9 +78,22 @@ DEFINE_EVENT(nvlink2_lpar, nvlink2_lpar_unbind,
 	     TP_ARGS(gpu, lpid, result)
 );
 
-DEFINE_EVENT(nvlink2_lpar, nvlink2_lpar_invalidate,
-	     TP_PROTO(const char *gpu, unsigned int lpid, int result),
-	     TP_ARGS(gpu, lpid, result)
+TRACE_EVENT(nvlink2_lpar_invalidate,
+	    TP_PROTO(unsigned int lpid, unsigned long start, unsigned long end,
+		     unsigned int launches, int result),
+	    TP_ARGS(lpid, start, end, launches, result),
+	    TP_STRUCT__entry(__field(unsigned int, lpid)
+			     __field(unsigned long, start)
+			     __field(unsigned long, end)
+			     __field(unsigned int, launches)
+			     __field(int, result)),
+	    TP_fast_assign(__entry->lpid = lpid;
+			   __entry->start = start;
+			   __entry->end = end;
+			   __entry->launches = launches;
+			   __entry->result = result;),
+	    TP_printk("lpid=%u start=%lx end=%lx launches=%u result=%d", __entry->lpid,
+		      __entry->start, __entry->end, __entry->launches, __entry->result)
 );
 
 #endif

@@ -1,48 +1,51 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The virtual machine that a GPU is bound to, and what the GPU knows of its memory.
-//!
-//! A bound GPU remembers translations of the machine's addresses. The guest has it forget those
-//! that it changes; the host does when the machine loses memory, be it that its process unmaps
-//! pages or that the kernel moves them: until then nobody else may get these pages.
+//! The virtual machine that a GPU is bound to.
 
 use crate::{
+    binding::vm_watch::{
+        Owner,
+        Translations,
+        VmWatch,
+        VmWatches, //
+    },
     linux::{
         kvm::Kvm,
-        mm::mmu_notifier::{
-            Watch,
-            Watcher, //
-        },
-        npu::Npu,
-        trace, //
+        npu::Npu, //
     },
     pure::lpid::Lpid, //
 };
+use core::ops::Deref;
 use kernel::{
     mm::MmWithUser,
     prelude::*,
-    str::CString,
     sync::Arc, //
 };
 
-/// Who has to know that a machine loses all its memory.
-pub(crate) trait Owner: Send + Sync + Sized + 'static {
-    /// The machine that a GPU has `translations` of loses all its memory. May sleep, but must not
-    /// drop the [`BoundVm`], which waits for this to return.
-    fn memory_goes(&self, translations: &Translations<Self>);
-}
-
-/// A machine that a GPU is bound to, or is about to be.
+/// A machine that a GPU is bound to, or is about to be, and whose memory is watched for it.
 ///
-/// Not to be dropped under a lock that [`Owner::memory_goes`] takes, nor by it.
+/// Not to be dropped under a lock that an [`Owner`] takes, nor by one.
 pub(crate) struct BoundVm<O: Owner> {
     // Dropped before the machine, which may be the last user of the process.
-    watch: Pin<KBox<Watch<Translations<O>>>>,
-    kvm: Kvm,
+    watched: Watched<O>,
+    kvm: Arc<Kvm>,
+}
+
+/// A GPU's share of a watch.
+struct Watched<O: Owner> {
+    watch: Arc<VmWatch<O>>,
+    watches: Arc<VmWatches<O>>,
+    owner: Arc<O>,
+}
+
+impl<O: Owner> Drop for Watched<O> {
+    fn drop(&mut self) {
+        self.watches.leave(&self.watch, &self.owner);
+    }
 }
 
 impl<O: Owner> BoundVm<O> {
-    /// Watches `mm`, the memory of `kvm`, for GPU `gpu` of `npu`, and tells `owner`.
+    /// Watches `mm`, the memory of `kvm`, for a GPU of `npu`, and tells `owner`.
     ///
     /// EINTR: a signal came.
     pub(crate) fn new(
@@ -50,54 +53,39 @@ impl<O: Owner> BoundVm<O> {
         mm: &MmWithUser,
         npu: Npu,
         lpid: Lpid,
-        gpu: CString,
+        watches: &Arc<VmWatches<O>>,
         owner: Arc<O>,
     ) -> Result<Self> {
-        let translations = Translations {
-            npu,
-            lpid,
-            gpu,
-            owner,
-        };
-        let watch = KBox::pin_init(Watch::new(mm, translations), GFP_KERNEL)?;
+        let kvm = Arc::new(kvm, GFP_KERNEL)?;
+        let watch = watches.join(&kvm, mm, npu, lpid, owner.clone())?;
 
-        Ok(Self { watch, kvm })
+        Ok(Self {
+            watched: Watched {
+                watch,
+                watches: watches.clone(),
+                owner,
+            },
+            kvm,
+        })
     }
 
     /// Whether the machine is that of `kvm`.
     pub(crate) fn is(&self, kvm: &Kvm) -> bool {
-        self.kvm == *kvm
+        *self.kvm == *kvm
+    }
+
+    /// Returns what the GPU knows of the machine's memory.
+    pub(crate) fn translations(&self) -> &Translations<O> {
+        self.watched.watch.watcher().deref()
     }
 
     /// Whether these are the translations that this watches for.
     pub(crate) fn has(&self, translations: &Translations<O>) -> bool {
-        core::ptr::eq(self.watch.watcher(), translations)
+        core::ptr::eq(self.translations(), translations)
     }
 
     /// Stops watching, and never gives the machine's LPID back.
     pub(crate) fn strand(self) {
         core::mem::forget(self.kvm);
-    }
-}
-
-/// What a GPU knows of the addresses of a machine.
-pub(crate) struct Translations<O> {
-    npu: Npu,
-    lpid: Lpid,
-    /// For traces.
-    gpu: CString,
-    owner: Arc<O>,
-}
-
-impl<O: Owner> Watcher for Translations<O> {
-    fn invalidate(&self) {
-        let result = self.npu.invalidate_lpar(self.lpid);
-
-        // If it failed the kernel has told.
-        trace::lpar_invalidate(&self.gpu, self.lpid, &result);
-    }
-
-    fn release(&self) {
-        self.owner.memory_goes(self);
     }
 }

@@ -12,9 +12,13 @@
 //! driver, or the machine loses all its memory. As long as the NPU may know an LPID a reference to
 //! the machine keeps KVM from giving it to another.
 //!
-//! A GPU that is open without a virtual machine can't be bound through a bridge, nor opened so
-//! while it is bound: it keeps translations until it is reset, which closing it does, and they must
-//! not outlive a binding.
+//! A GPU that is open is bound by that open or not at all, and can't be opened without a virtual
+//! machine while it is bound through a bridge: it keeps translations until it is reset, which
+//! closing it does, and they must not outlive a binding. Its share ends before that reset, while
+//! it can still be told to forget, and nobody binds it again before the reset is over.
+//!
+//! A GPU that does not forget what the machine lost loses its binding: the NPU has ceased to
+//! translate for it by then.
 //!
 //! Should firmware fail to take an LPID back, the reference is retained with it, at most one per
 //! GPU, and nobody can open the GPU or its bridges (EIO) until firmware has: every open tries
@@ -26,12 +30,13 @@
 
 use crate::{
     binding::{
-        bound_vm::{
-            BoundVm,
+        bound_vm::BoundVm,
+        lpar_mapping::LparMapping,
+        vm_watch::{
             Owner,
-            Translations, //
+            Translations,
+            VmWatches, //
         },
-        lpar_mapping::LparMapping, //
     },
     linux::{
         kvm::Kvm,
@@ -59,6 +64,10 @@ use kernel::{
     prelude::*,
     str::CString,
     sync::{
+        lock::{
+            mutex::MutexBackend,
+            Guard, //
+        },
         Arc,
         Mutex, //
     }, //
@@ -81,8 +90,8 @@ struct BindingState {
     binding: SharedValue<LparMapping<GpuBinding>>,
     /// How often this driver has the GPU itself: it may not be bound while that is 0.
     gpus: usize,
-    /// The GPU is open without a virtual machine.
-    unbound: bool,
+    /// The GPU is open, or is being reset as it was closed.
+    open: bool,
     /// A machine whose memory went while the GPU was bound to it, until there is an occasion to
     /// drop it.
     departed: Option<BoundVm<GpuBinding>>,
@@ -161,19 +170,23 @@ impl BindingState {
 pub(crate) struct GpuBinding {
     /// The GPU's.
     node: OfNode,
+    /// Of all GPUs.
+    watches: Arc<VmWatches<GpuBinding>>,
     #[pin]
     state: Mutex<BindingState>,
 }
 
 impl GpuBinding {
-    /// The GPU that `node` describes, bound to nothing.
-    pub(crate) fn new(node: OfNode) -> impl PinInit<Self> {
+    /// The GPU that `node` describes, bound to nothing; whose memory is watched for it is in
+    /// `watches`.
+    pub(crate) fn new(node: OfNode, watches: Arc<VmWatches<GpuBinding>>) -> impl PinInit<Self> {
         pin_init!(Self {
             node,
+            watches,
             state <- new_mutex!(BindingState {
                 binding: SharedValue::new(),
                 gpus: 0,
-                unbound: false,
+                open: false,
                 departed: None,
                 gates: KVec::new(),
             }),
@@ -192,9 +205,9 @@ impl GpuBinding {
 
     /// Binds the GPU to the LPAR of `kvm`, for `core` with `gate`, or shares the binding to it.
     ///
-    /// EBUSY: it is bound to another machine's, or open without one. EOPNOTSUPP: the machine has no
-    /// LPID that the NPU can be told, or firmware has no calls for it. ENODEV: the GPU is not
-    /// plugged in, or has another driver. ESRCH: the machine's process is gone. ENXIO: firmware
+    /// EBUSY: it is bound to another machine's, or open without a binding. EOPNOTSUPP: the machine
+    /// has no LPID that the NPU can be told, or firmware has no calls for it. ENODEV: the GPU is
+    /// not plugged in, or has another driver. ESRCH: the machine's process is gone. ENXIO: firmware
     /// does not tell where the NPU's registers are, or leaves none to the host. EIO: firmware
     /// failed, now or at the end of the last binding. ENOSPC: the NPU's table is full. EINTR: a
     /// signal came.
@@ -228,11 +241,11 @@ impl GpuBinding {
         _former = state.settle()?;
         state.gates.reserve(1, GFP_KERNEL)?;
         let share = match state.binding.held() {
-            None if state.unbound => {
+            None if state.open => {
                 dev_err!(
                     core.device(),
-                    "LPID {} not bound: the GPU is open without a virtual machine, close it \
-                     first\n",
+                    "LPID {} not bound: the GPU is open without a virtual machine, or lost the one \
+                     that it was opened for, close it first\n",
                     lpid.get()
                 );
                 return Err(EBUSY);
@@ -241,8 +254,7 @@ impl GpuBinding {
                 let gpu = state.gpu_for(core, &this.node, lpid)?;
                 let name = CString::try_from(gpu.name())?;
                 let npu = gpu.npu().ok_or(ENODEV)?;
-                let traced = CString::try_from(gpu.name())?;
-                let vm = BoundVm::new(kvm, &mm, npu, lpid, traced, this.clone())?;
+                let vm = BoundVm::new(kvm, &mm, npu, lpid, &this.watches, this.clone())?;
                 let binding = match LparMapping::new(&gpu, this.node.clone(), name, vm, lpid) {
                     Ok(binding) => binding,
                     Err((error, vm)) => {
@@ -287,11 +299,11 @@ impl GpuBinding {
         })
     }
 
-    /// Keeps the GPU unbound while `core`, which is the GPU, is open without a virtual machine.
+    /// The GPU, which is `core`, is open without a virtual machine.
     ///
     /// EBUSY: it is bound through a bridge.
-    pub(crate) fn keep_unbound(this: &Arc<Self>, core: &Core) -> Result<Unbound> {
-        let mut state = this.state.lock();
+    pub(crate) fn keep_unbound(this: &Arc<Self>, core: &Core) -> Result<GpuOpen> {
+        let state = this.state.lock();
 
         if let Some(binding) = state.binding.held() {
             dev_err!(
@@ -302,8 +314,24 @@ impl GpuBinding {
             );
             return Err(EBUSY);
         }
-        state.unbound = true;
-        Ok(Unbound(this.clone()))
+        Ok(GpuOpen::new(this, state))
+    }
+
+    /// The GPU, which this binds or has bound by its open, is open.
+    pub(crate) fn gpu_opened(this: &Arc<Self>) -> GpuOpen {
+        GpuOpen::new(this, this.state.lock())
+    }
+
+    /// The GPU is about to be reset.
+    pub(crate) fn reset_begins(this: &Arc<Self>) -> QuietGpu {
+        this.set_quiet(true);
+        QuietGpu(this.clone())
+    }
+
+    fn set_quiet(&self, quiet: bool) {
+        if let Some(gpu) = GpuFunction::at(&self.node) {
+            gpu.set_quiet(quiet);
+        }
     }
 
     /// This driver has the GPU from now on.
@@ -335,6 +363,16 @@ impl GpuBinding {
             (None, None) => writeln!(f, "none"),
         }
     }
+
+    /// Writes what shootdowns there were for the machine, or `none`.
+    pub(crate) fn show_shootdowns(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let state = self.state.lock();
+
+        match state.binding.held().and_then(LparMapping::translations) {
+            Some(translations) => translations.show(f),
+            None => writeln!(f, "none"),
+        }
+    }
 }
 
 impl Owner for GpuBinding {
@@ -354,6 +392,22 @@ impl Owner for GpuBinding {
         // To drop it is to wait for the caller.
         if vm.is_some() {
             state.departed = vm;
+        }
+    }
+
+    /// Ends the binding of a GPU that was given up, whoever shares it.
+    fn shootdown_failed(&self, translations: &Translations<Self>) {
+        let Some(gpu) = GpuFunction::at(&self.node) else {
+            return;
+        };
+
+        if gpu.is_given_up() {
+            dev_err!(
+                gpu.device(),
+                "it did not forget memory that its virtual machine lost: the binding ends, close \
+                 the GPU and its bridges\n"
+            );
+            self.memory_goes(translations);
         }
     }
 }
@@ -381,16 +435,47 @@ impl Drop for GpuPresence {
 
 /// What an open device has to do with the binding of its GPU.
 pub(crate) enum KvmHold {
-    Bound(#[expect(dead_code, reason = "held for its Drop")] Bound),
-    Unbound(#[expect(dead_code, reason = "held for its Drop")] Unbound),
+    /// It has a share of it, as a bridge, or as the GPU that is open.
+    Bound(Bound, Option<GpuOpen>),
+    /// It is the GPU, and has none.
+    Unbound(#[expect(dead_code, reason = "held for its Drop")] GpuOpen),
 }
 
-/// As long as it exists the GPU is not bound.
-pub(crate) struct Unbound(Arc<GpuBinding>);
+impl KvmHold {
+    /// Gives the GPU's share up before it is reset. What is left keeps it unbound until then.
+    pub(crate) fn before_reset(self) -> Self {
+        match self {
+            Self::Bound(bound, Some(open)) => {
+                drop(bound);
+                Self::Unbound(open)
+            }
+            other => other,
+        }
+    }
+}
 
-impl Drop for Unbound {
+/// As long as it exists nobody else binds the GPU.
+pub(crate) struct GpuOpen(Arc<GpuBinding>);
+
+impl GpuOpen {
+    fn new(binding: &Arc<GpuBinding>, mut state: Guard<'_, BindingState, MutexBackend>) -> Self {
+        state.open = true;
+        Self(binding.clone())
+    }
+}
+
+impl Drop for GpuOpen {
     fn drop(&mut self) {
-        self.0.state.lock().unbound = false;
+        self.0.state.lock().open = false;
+    }
+}
+
+/// As long as it exists the GPU is being reset.
+pub(crate) struct QuietGpu(Arc<GpuBinding>);
+
+impl Drop for QuietGpu {
+    fn drop(&mut self) {
+        self.0.set_quiet(false);
     }
 }
 

@@ -4,10 +4,12 @@
 //! it until the one that takes it back.
 
 use crate::{
-    binding::bound_vm::{
-        BoundVm,
-        Owner,
-        Translations, //
+    binding::{
+        bound_vm::BoundVm,
+        vm_watch::{
+            Owner,
+            Translations, //
+        },
     },
     linux::{
         kvm::Kvm,
@@ -104,6 +106,11 @@ impl<O: Owner> LparMapping<O> {
     /// Whether the machine is that of `kvm`.
     pub(crate) fn is_to(&self, kvm: &Kvm) -> bool {
         self.vm.as_ref().is_some_and(|vm| vm.is(kvm))
+    }
+
+    /// Returns what the GPU knows of the machine's memory, until the NPU is done with it.
+    pub(crate) fn translations(&self) -> Option<&Translations<O>> {
+        self.vm.as_ref().map(BoundVm::translations)
     }
 
     /// Whether `translations` are of the machine.

@@ -6,3 +6,4 @@
 pub(crate) mod bound_vm;
 pub(crate) mod gpu_binding;
 pub(crate) mod lpar_mapping;
+pub(crate) mod vm_watch;

@@ -76,6 +76,9 @@ fn gpu_files<'data>(data: &'data Arc<GpuState>, dir: &ScopedDir<'data, '_>) {
             .try_for_each(|link| writeln!(f, "{link}"))
     });
     dir.read_callback_file(c"lpar", data, &|state, f| state.binding.show(f));
+    dir.read_callback_file(c"shootdowns", data, &|state, f| {
+        state.binding.show_shootdowns(f)
+    });
     dir.read_callback_file(c"closed", data, &|state, f| state.ram.gate.show(f));
     dir.read_callback_file(c"mappings", data, &|state, f| {
         state.ram.registrations.show(f)

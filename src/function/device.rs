@@ -194,7 +194,7 @@ impl Driver for Nvlink2Device {
 
     fn open(&self, enabled: &Enabled<'_>) -> Result {
         let core = enabled.core();
-        let bound = matches!(*self.hold.lock(), Some(KvmHold::Bound(_)));
+        let bound = matches!(*self.hold.lock(), Some(KvmHold::Bound(..)));
 
         if let Some(binding) = self.role.binding().filter(|_| !bound) {
             binding.settle()?;
@@ -239,12 +239,17 @@ impl Driver for Nvlink2Device {
         Ok(())
     }
 
-    // The binding, if any, lasts until `clear_kvm`.
+    // The binding, if any, lasts until `clear_kvm`, but for the GPU's own share: what the GPU
+    // knows can't be shot down any more once its links are down.
     fn close(&self, _core: &Core) {
         let opened = self.opened.lock().take();
 
         // Not under the lock: dropping an inode may sleep for long.
         drop(opened);
+        let hold = self.hold.lock().take();
+
+        // Not under the lock: it may end a virtual machine.
+        *self.hold.lock() = hold.map(KvmHold::before_reset);
     }
 
     fn largest_page(&self, index: u64) -> Option<u64> {
@@ -268,12 +273,17 @@ impl Driver for Nvlink2Device {
 impl KvmNotifier for Nvlink2Device {
     fn set_kvm(&self, core: &Core, kvm: Option<Kvm>) -> Result {
         let hold = match (&self.role, self.role.binding(), kvm) {
-            (_, Some(binding), Some(kvm)) => KvmHold::Bound(GpuBinding::bind(
-                binding,
-                core,
-                kvm,
-                self.role.bound_gate(),
-            )?),
+            (role, Some(binding), Some(kvm)) => {
+                let bound = GpuBinding::bind(binding, core, kvm, role.bound_gate())?;
+
+                KvmHold::Bound(
+                    bound,
+                    match role {
+                        Role::Gpu(_) => Some(GpuBinding::gpu_opened(binding)),
+                        Role::Ordinary | Role::Bridge(_) => None,
+                    },
+                )
+            }
             (Role::Gpu(_), Some(binding), None) => {
                 KvmHold::Unbound(GpuBinding::keep_unbound(binding, core)?)
             }

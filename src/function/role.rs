@@ -3,7 +3,10 @@
 //! What a function is to NVLink2.
 
 use crate::{
-    binding::gpu_binding::GpuBinding,
+    binding::gpu_binding::{
+        GpuBinding,
+        QuietGpu, //
+    },
     function::{
         ids::NAME,
         shared::{
@@ -118,6 +121,7 @@ impl BridgeState {
 pub(super) struct Resetting {
     _own: Option<Closed>,
     _behind_link: Option<Closed>,
+    _gpu: Option<QuietGpu>,
 }
 
 impl Role {
@@ -190,7 +194,9 @@ impl Role {
                 shared.gates.of(base, Gate::new())?,
                 shared.registrations.of(base, DmaRegistrations::new())?,
             )?,
-            binding: shared.bindings.of(base, GpuBinding::new(node))?,
+            binding: shared
+                .bindings
+                .of(base, GpuBinding::new(node, shared.watches.clone()))?,
         };
 
         Ok(Self::Gpu(Arc::new(state, GFP_KERNEL)?))
@@ -203,7 +209,9 @@ impl Role {
             bridge,
             gate: Arc::pin_init(Gate::new(), GFP_KERNEL)?,
             gpu_gate: shared.gates.of(base, Gate::new())?,
-            binding: shared.bindings.of(base, GpuBinding::new(gpu))?,
+            binding: shared
+                .bindings
+                .of(base, GpuBinding::new(gpu, shared.watches.clone()))?,
             atsds: shared.atsds.clone(),
         };
 
@@ -252,6 +260,10 @@ impl Role {
             _behind_link: self
                 .gate_behind_link()
                 .map(|gate| close(gate, Cause::LinkReset)),
+            _gpu: match self {
+                Self::Gpu(state) => Some(GpuBinding::reset_begins(&state.binding)),
+                Self::Ordinary | Self::Bridge(_) => None,
+            },
         }
     }
 }

@@ -3,7 +3,10 @@
 //! What functions share: a GPU with its bridges, and all with one another.
 
 use crate::{
-    binding::gpu_binding::GpuBinding,
+    binding::{
+        gpu_binding::GpuBinding,
+        vm_watch::VmWatches, //
+    },
     linux::{
         claim::Claim,
         workqueue::Retrying, //
@@ -87,6 +90,8 @@ pub(crate) struct SharedState {
     pub(crate) registrations: Arc<PerGpu<Retrying<DmaRegistrations>>>,
     /// Of the GPUs, too: which virtual machine each is bound to.
     pub(crate) bindings: Arc<PerGpu<GpuBinding>>,
+    /// Of the virtual machines' memory.
+    pub(crate) watches: Arc<VmWatches<GpuBinding>>,
     /// Of the links, claimed when the first bridge is opened that has them: another link of the GPU
     /// may have the same.
     pub(crate) atsds: Arc<PerGpu<Claim<Atsd>>>,
@@ -100,6 +105,7 @@ impl SharedState {
             gates: Arc::pin_init(PerGpu::new(), GFP_KERNEL)?,
             registrations: Arc::pin_init(PerGpu::new(), GFP_KERNEL)?,
             bindings: Arc::pin_init(PerGpu::new(), GFP_KERNEL)?,
+            watches: Arc::pin_init(VmWatches::new(), GFP_KERNEL)?,
             atsds: Arc::pin_init(PerGpu::new(), GFP_KERNEL)?,
         })
     }

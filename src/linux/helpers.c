@@ -4,6 +4,7 @@
  *
  * One call each and no policy: whatever decides something is Rust.
  */
+#include <linux/interval_tree.h>
 #include <linux/io.h>
 #include <linux/kvm_host.h>
 #include <linux/memory.h>
@@ -267,6 +268,22 @@ struct mm_struct *nvlink2_kvm_mm(struct kvm *kvm)
 	return kvm->mm;
 }
 
+/*
+ * Whether @kvm has memory anywhere from @start to @end in its process. That is so for as long as
+ * @generation stays the same.
+ */
+bool nvlink2_kvm_has_memory_at(struct kvm *kvm, unsigned long start, unsigned long end,
+			       u64 *generation)
+{
+	int idx = srcu_read_lock(&kvm->srcu);
+	struct kvm_memslots *slots = kvm_memslots(kvm);
+	bool found = interval_tree_iter_first(&slots->hva_tree, start, end - 1);
+
+	*generation = slots->generation;
+	srcu_read_unlock(&kvm->srcu, idx);
+	return found;
+}
+
 #else /* !CONFIG_KVM: VFIO has none to tell about */
 
 bool nvlink2_kvm_get(struct kvm *kvm)
@@ -281,6 +298,13 @@ void nvlink2_kvm_put(struct kvm *kvm)
 struct mm_struct *nvlink2_kvm_mm(struct kvm *kvm)
 {
 	return NULL;
+}
+
+bool nvlink2_kvm_has_memory_at(struct kvm *kvm, unsigned long start, unsigned long end,
+			       u64 *generation)
+{
+	*generation = 0;
+	return false;
 }
 
 #endif

@@ -93,6 +93,18 @@ impl Kvm {
 
         mm.mmget_not_zero().map(MmWithUser::into_mmput_async)
     }
+
+    /// Returns whether the machine has memory anywhere from `start` to `end` in its process, and a
+    /// number that changes before and after each change of what memory it has. Does not sleep.
+    pub(crate) fn has_memory_at(&self, start: usize, end: usize) -> (bool, u64) {
+        let mut generation = 0;
+        // SAFETY: By the type invariant the machine is valid.
+        let found = unsafe {
+            bindings::nvlink2_kvm_has_memory_at(self.0.as_ptr(), start, end, &mut generation)
+        };
+
+        (found, generation)
+    }
 }
 
 impl PartialEq for Kvm {

@@ -66,12 +66,27 @@ impl GpuFunction {
     }
 
     /// Lets the GPU translate addresses of guest `lpid`, and the ATSD registers of its links launch
-    /// for it. On failure nothing is mapped.
+    /// for it. On failure nothing is mapped. The GPU must have no translations, and has none until
+    /// [`GpuFunction::set_quiet`] says that it may.
     ///
     /// EBUSY: it is mapped; others: see `pnv_npu2_map_lpar()`.
     pub(crate) fn map_lpar(&self, lpid: Lpid) -> Result {
         // SAFETY: By the type invariant the function is valid. Any device and LPID may be passed.
         to_result(unsafe { bindings::pnv_npu2_map_lpar(self.0.as_ptr(), lpid.get(), GUEST_MSR) })
+    }
+
+    /// Tells whether the GPU is being reset: it asks for no translations then, and has none
+    /// thereafter. Does nothing while it is not mapped, and does not sleep.
+    pub(crate) fn set_quiet(&self, quiet: bool) {
+        // SAFETY: As in `map_lpar`.
+        unsafe { bindings::pnv_npu2_set_quiet(self.0.as_ptr(), quiet) };
+    }
+
+    /// Whether the NPU translates nothing more for the GPU, which is mapped, as it did not confirm
+    /// a shootdown.
+    pub(crate) fn is_given_up(&self) -> bool {
+        // SAFETY: As in `map_lpar`.
+        unsafe { bindings::pnv_npu2_given_up(self.0.as_ptr()) }
     }
 
     /// Undoes [`GpuFunction::map_lpar`].
@@ -96,12 +111,22 @@ unsafe impl Send for Npu {}
 unsafe impl Sync for Npu {}
 
 impl Npu {
-    /// Has the NPU's GPUs that are mapped to `lpid` forget all translations. Does not sleep.
+    /// Has the NPU's GPUs that are mapped to `lpid` forget all translations, and returns how many
+    /// launches that took. Does not sleep.
     ///
-    /// ETIMEDOUT: a GPU does not confirm it. The kernel has told.
-    pub(crate) fn invalidate_lpar(&self, lpid: Lpid) -> Result {
+    /// ETIMEDOUT: a GPU is given up. The kernel has told.
+    pub(crate) fn invalidate_lpar(&self, lpid: Lpid) -> Result<u32> {
         // SAFETY: By the type invariant the NPU is valid. Any LPID may be passed.
-        to_result(unsafe { bindings::pnv_npu2_invalidate_lpar(self.0.as_ptr(), lpid.get()) })
+        let launches = unsafe { bindings::pnv_npu2_invalidate_lpar(self.0.as_ptr(), lpid.get()) };
+
+        to_result(launches)?;
+        Ok(launches.unsigned_abs())
+    }
+}
+
+impl PartialEq for Npu {
+    fn eq(&self, other: &Self) -> bool {
+        self.0 == other.0
     }
 }
 

@@ -33,7 +33,8 @@ void nvlink2_trace_lpar_unbind(const char *gpu, unsigned int lpid, int ret)
 	trace_nvlink2_lpar_unbind(gpu, lpid, ret);
 }
 
-void nvlink2_trace_lpar_invalidate(const char *gpu, unsigned int lpid, int ret)
+void nvlink2_trace_lpar_invalidate(unsigned int lpid, unsigned long start, unsigned long end,
+				   unsigned int launches, int ret)
 {
-	trace_nvlink2_lpar_invalidate(gpu, lpid, ret);
+	trace_nvlink2_lpar_invalidate(lpid, start, end, launches, ret);
 }

@@ -91,14 +91,17 @@ pub(crate) fn lpar_unbind(gpu: &CStr, lpid: Lpid, result: &Result) {
     unsafe { bindings::nvlink2_trace_lpar_unbind(gpu.as_char_ptr(), lpid.get(), errno(result)) };
 }
 
-/// A GPU was to forget the translations of the LPAR that it is bound to.
-pub(crate) fn lpar_invalidate(gpu: &CStr, lpid: Lpid, result: &Result) {
-    // SAFETY: The name is copied.
+/// The GPUs of an NPU were to forget the translations of an LPAR, as its machine lost the user
+/// addresses from `start` to `end`. The result is how many launches that took.
+pub(crate) fn lpar_invalidate(lpid: Lpid, start: usize, end: usize, result: &Result<u32>) {
+    let launches = *result.as_ref().unwrap_or(&0);
+
+    // SAFETY: All are numbers.
     unsafe {
-        bindings::nvlink2_trace_lpar_invalidate(gpu.as_char_ptr(), lpid.get(), errno(result));
+        bindings::nvlink2_trace_lpar_invalidate(lpid.get(), start, end, launches, errno(result));
     }
 }
 
-fn errno(result: &Result) -> i32 {
+fn errno<T>(result: &Result<T>) -> i32 {
     result.as_ref().err().map_or(0, |error| error.to_errno())
 }

@@ -29,6 +29,7 @@
 
 #include "bind.h"
 #include "guest.h"
+#include "npu.h"
 #include "sys.h"
 #include "testbed.h"
 
@@ -480,6 +481,45 @@ static void guest_zap(void)
 	close_gpu();
 }
 
+/* What a machine's process loses while a GPU is bound: pages of its own, and the machine's. */
+static void shootdowns(void)
+{
+	unsigned int run, n;
+	__u64 start, end;
+	long launches;
+	struct guest g;
+	char *p;
+
+	open_gpu(true);
+	check("training", model_train(&tb.model));
+	check("making a guest", guest_create(&g, tb.group.vm, 1));
+	check("running the guest", guest_touch_tables(&g));
+	/* The first one is for what memory the machine was given. */
+	check("munmap", munmap(anonymous(PAGE_64K), PAGE_64K));
+	for (run = 0; run < RUNS; run++) {
+		launches = npu_launches();
+		check("launches", launches);
+		start = now();
+		for (n = 0; n < CALLS; n++) {
+			p = anonymous(PAGE_64K);
+			*p = 1;
+			munmap(p, PAGE_64K);
+		}
+		end = now();
+		result("munmap", "beside the guest's memory", CALLS, run, end - start,
+		       npu_launches() - launches);
+		check("running the guest", guest_touch(&g, 0));
+		launches = npu_launches();
+		start = now();
+		madvise(guest_page(&g, 0), PAGE_64K, MADV_DONTNEED);
+		end = now();
+		result("munmap", "of the guest's memory", 1, run, end - start,
+		       npu_launches() - launches);
+	}
+	guest_destroy(&g);
+	close_gpu();
+}
+
 /* Sleeps of the PCI core included. */
 static void reset(void)
 {
@@ -713,6 +753,7 @@ static const struct benchmark {
 	{ "guest", guest_access, true },
 	{ "zap", zap, true },
 	{ "guest-zap", guest_zap, true },
+	{ "shootdowns", shootdowns, true },
 	{ "reset", reset, true },
 	{ "populate", populate, false },
 };

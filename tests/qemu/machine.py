@@ -96,6 +96,19 @@ SWITCHES = (
 )
 
 
+# The models are as unforgiving as anybody who had the hardware says of it, or as hard as may be
+# where nobody does. For comparison: what makes each of these forgive.
+RELAXED = {
+    "atsd-flush": ("nvlink2-v100.atc-flushes=0",),
+    "atsd-status": ("pnv-npu2.atsd-polls=0", "pnv-npu2.atsd-link-wait=off"),
+    "atsd-4k": ("pnv-npu2.atsd-4k=on",),
+    "nmmu-cache": ("pnv-nmmu.walk-cache=off",),
+}
+
+# How bits 11 to 13 of ATSD LAUNCH may be read.
+ATSD_IS = ("tlbie", "uvm")
+
+
 @dataclass(frozen=True)
 class Machine:
     """A board with one chip or two, and what its sockets hold."""
@@ -106,6 +119,9 @@ class Machine:
     dead: frozenset[str] = frozenset()
     # GPU memory from 4 TiB up, and not from there down.
     small_map: bool = False
+    # Of RELAXED and ATSD_IS.
+    relaxed: tuple[str, ...] = ()
+    atsd_is: str = ATSD_IS[0]
 
     def __post_init__(self):
         if self.chips not in (1, 2):
@@ -207,6 +223,9 @@ def qemu_args(machine, memory="4G", gpu_ram="16G", icount=False, disks=()):
     args = [
         "-M", f"powernv9-witherspoon,gpus-present={machine.present():#x}",
         *(["-global", "pnv-npu2.small-memory-map=on"] if machine.small_map else []),
+        "-global", f"pnv-npu2.is={machine.atsd_is}",
+        *(word for name in machine.relaxed for value in RELAXED[name]
+          for word in ("-global", value)),
         *(["-accel", "tcg,thread=single", "-icount", "shift=0,sleep=off"]
           if icount else ["-accel", "tcg,thread=multi"]),
         "-smp", f"2,sockets={machine.chips},cores={2 // machine.chips},threads=1",
@@ -407,7 +426,7 @@ def machine_of(options):
     if options.gpus:
         board, chips = by_gpus(options.gpus)
     return Machine(board, chips, frozenset(options.empty), frozenset(options.dead),
-                   options.small_memory_map)
+                   options.small_memory_map, tuple(options.relaxed), options.atsd_is)
 
 
 def cmd_args(options):
@@ -467,6 +486,10 @@ def parser():
                        help="the card in the socket does not answer; may be repeated")
     which.add_argument("--small-memory-map", action="store_true",
                        help="GPU memory is from 4 TiB up, and not from there down")
+    which.add_argument("--relaxed", action="append", default=[], choices=RELAXED,
+                       help="the models forgive this; may be repeated")
+    which.add_argument("--atsd-is", choices=ATSD_IS, default=ATSD_IS[0],
+                       help=f"how ATSD LAUNCH is read (default: {ATSD_IS[0]})")
 
     args = commands.add_parser("args", parents=[which],
                                help="print QEMU's arguments, one per line")

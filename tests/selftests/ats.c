@@ -7,14 +7,17 @@
 #include <endian.h>
 #include <sched.h>
 #include <signal.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 
 #include "kselftest_harness.h"
 
+#include "bind.h"
 #include "engine.h"
 #include "guest.h"
+#include "npu.h"
 #include "sys.h"
 #include "testbed.h"
 
@@ -32,10 +35,16 @@
 #define ATSD_LAUNCH	0x0
 #define ATSD_AVA	0x8
 #define ATSD_STATUS	0x10
-/* What to launch: process scoped, by page of 4 KiB, by PID, all of the LPAR. */
-#define ATSD_PAGE	0x4000000000000ULL
-#define ATSD_PID	(ATSD_PAGE | 0x8000000000000ULL)
-#define ATSD_LPAR	(ATSD_PAGE | 0x10000000000000ULL)
+/*
+ * What to launch: process scoped, by page of 64 KiB, by PID; all of the LPAR, if bits 11 and 12
+ * are IS of tlbie, and if bit 12 is "all addresses". The emulator may be told either (emu run
+ * --atsd-is).
+ */
+#define ATSD_PROCESS	0x4000000000000ULL
+#define ATSD_PAGE	(ATSD_PROCESS | 0x1400000000000ULL)
+#define ATSD_PID	(ATSD_PROCESS | 0x8000000000000ULL)
+#define ATSD_IS_LPAR	(ATSD_PROCESS | 0x10000000000000ULL)
+#define ATSD_ALL	0x8000000000000ULL
 #define ATSD_OF_PID(p)	((__u64)(p) << 25)
 
 /* A GPU, and the guest that it works for. */
@@ -147,12 +156,26 @@ static char *atsd_map(const struct vfio_group *group, const char *bdf, const str
 	return p;
 }
 
-static void atsd_launch(char *atsd, __u64 launch, __u64 ea)
+static void atsd_launch_one(char *atsd, __u64 launch, __u64 ea)
 {
 	store64(atsd + ATSD_AVA, htobe64(ea));
 	store64(atsd + ATSD_LAUNCH, htobe64(launch));
 	while (load64(atsd + ATSD_STATUS))
 		;
+}
+
+/* What a launch names is gone after two more, of PID 0. */
+static void atsd_launch(char *atsd, __u64 launch, __u64 ea)
+{
+	atsd_launch_one(atsd, launch, ea);
+	atsd_launch_one(atsd, ATSD_PID, 0);
+	atsd_launch_one(atsd, ATSD_PID, 0);
+}
+
+static void atsd_launch_lpar(char *atsd)
+{
+	atsd_launch(atsd, ATSD_IS_LPAR, 0);
+	atsd_launch(atsd, ATSD_ALL, 0);
 }
 
 FIXTURE(ats)
@@ -172,7 +195,9 @@ FIXTURE_SETUP(ats)
 
 FIXTURE_TEARDOWN(ats)
 {
+	npu_set("inject-atsd-busy", "0");
 	party_leave(&self->p);
+	EXPECT_STREQ("", npu_not_clear());
 	EXPECT_EQ(0, testbed_close(&self->tb));
 }
 
@@ -315,6 +340,14 @@ static const char *lost(struct party *p, unsigned int n)
 	return *why || fault.gpa == guest_gpa(n) ? why : "another page is missing";
 }
 
+/* Page @n is the machine's, also after the host took others away. */
+static int touch_again(struct guest *guest, unsigned int n)
+{
+	int ret = guest_touch_tables(guest);
+
+	return ret ?: guest_touch(guest, n);
+}
+
 /* Has the GPU remember where page @n is. */
 static const char *remembered(const struct party *p, unsigned int n)
 {
@@ -408,6 +441,307 @@ TEST_F(ats, memory_that_is_collapsed)
 		ASSERT_EQ(0, guest_touch(guest, n));
 		EXPECT_EQ(pattern(n, 1), seen(&self->p.engine, n));
 	}
+}
+
+/* What the driver counts of shootdowns of the machine that @bdf is bound to; -1 if it does not. */
+static long counted(const char *bdf, const char *what)
+{
+	char path[128], text[256], *at;
+
+	snprintf(path, sizeof(path), DEBUGFS "/%s/shootdowns", bdf);
+	if (sys_read(path, text, sizeof(text)) < 0)
+		return -1;
+	at = strstr(text, what);
+	return at ? atol(at + strlen(what)) : -1;
+}
+
+/* IS = 2, bit 12 without PRS, two flushes: what is right however LAUNCH is read. */
+#define LAUNCHES	4
+
+/* One sequence is enough for all GPUs of an NPU that the machine has. */
+TEST_F(ats, gpus_of_one_npu_are_told_at_once)
+{
+	const struct dt_gpu *gpu = &self->tb.topo.gpu[1];
+	struct engine other;
+	__u64 value;
+	int dev;
+
+	dev = vfio_device_open(&self->tb.group, gpu->bdf);
+	ASSERT_LE(0, dev);
+	ASSERT_EQ(0, model_train(&(struct model){ .dev = dev }));
+	ASSERT_EQ(0, engine_attach(&other, dev));
+	other.pasid = PID;
+	ASSERT_STREQ("", remembered(&self->p, 0));
+	EXPECT_EQ(pattern(0, 1), seen(&other, 0));
+
+	const long before = npu_launches(), shootdowns = counted(gpu->bdf, "shootdowns ");
+
+	ASSERT_LE(0, shootdowns);
+	ASSERT_EQ(0, munmap(guest_page(&self->p.guest, 0), PAGE_64K));
+	EXPECT_EQ(before + LAUNCHES, npu_launches());
+	EXPECT_EQ(shootdowns + 1, counted(gpu->bdf, "shootdowns "));
+	EXPECT_EQ(shootdowns + 1, counted(self->tb.gpu->bdf, "shootdowns "));
+	EXPECT_EQ((shootdowns + 1) * LAUNCHES, counted(gpu->bdf, "launches "));
+	EXPECT_STREQ("", lost(&self->p, 0));
+	EXPECT_EQ(CAUSE(PARTITION_RADIX), engine_read64(&other, ATS, guest_ea(0), &value));
+	engine_detach(&other);
+	close(dev);
+
+	/* The other one is told as before. */
+	ASSERT_EQ(0, touch_again(&self->p.guest, 1));
+	ASSERT_STREQ("", remembered(&self->p, 1));
+	ASSERT_EQ(0, munmap(guest_page(&self->p.guest, 1), PAGE_64K));
+	EXPECT_STREQ("", lost(&self->p, 1));
+}
+
+/* Memory of the process that is not the machine's is nothing to the GPU. */
+TEST_F(ats, memory_beside_the_machine)
+{
+	const unsigned int times = 1000;
+	long before, spared;
+	unsigned int n;
+
+	ASSERT_STREQ("", remembered(&self->p, 0));
+	before = npu_launches();
+	spared = counted(self->tb.gpu->bdf, "spared ");
+	ASSERT_EQ(0, trace_start("selftest-ats"));
+	for (n = 0; n < times; n++) {
+		__u64 *p = anonymous(PAGE_64K);
+
+		ASSERT_NE(NULL, p);
+		*p = n;
+		ASSERT_EQ(0, munmap(p, PAGE_64K));
+	}
+	EXPECT_EQ(before, npu_launches());
+	EXPECT_LE(spared + times, counted(self->tb.gpu->bdf, "spared "));
+	EXPECT_EQ(0, trace_count("selftest-ats", "nvlink2_lpar_invalidate", NULL));
+
+	ASSERT_EQ(0, munmap(guest_page(&self->p.guest, 0), PAGE_64K));
+	EXPECT_EQ(before + LAUNCHES, npu_launches());
+	EXPECT_EQ(1, trace_count("selftest-ats", "nvlink2_lpar_invalidate", NULL));
+	EXPECT_EQ(1, trace_count("selftest-ats", "nvlink2_lpar_invalidate",
+				 "launches=4 result=0"));
+	trace_stop("selftest-ats");
+	EXPECT_STREQ("", lost(&self->p, 0));
+}
+
+/*
+ * Memory that a machine does not have any more is still known to the GPU: KVM tells nobody that a
+ * slot goes.
+ */
+TEST_F(ats, memory_that_the_machine_had)
+{
+	const __u64 gpa = GUEST_MEMORY_SIZE;
+	struct engine *e = &self->p.engine;
+	struct guest *guest = &self->p.guest;
+	__u64 *memory = anonymous(PAGE_64K);
+	struct engine_fault fault;
+
+	ASSERT_NE(NULL, memory);
+	*memory = pattern(9, 1);
+	ASSERT_EQ(0, guest_set_memory(self->tb.group.vm, gpa, memory, PAGE_64K));
+	ASSERT_EQ(0, guest_walk(guest, gpa, 8, 1));
+	guest_map(guest, 0, gpa, GUEST_PTE_READ_WRITE);
+	EXPECT_EQ(pattern(9, 1), seen(e, 0));
+	ASSERT_EQ(0, guest_set_memory(self->tb.group.vm, gpa, memory, 0));
+	ASSERT_EQ(0, munmap(memory, PAGE_64K));
+	EXPECT_STREQ("", both_refused(e, guest_ea(0), CAUSE(PARTITION_RADIX)));
+	engine_last_fault(e, &fault);
+	EXPECT_EQ(gpa, fault.gpa);
+}
+
+/* OPAL has the NPU tell a GPU by its first link, which may be down while it uses another one. */
+TEST_F(ats, memory_that_is_lost_while_a_link_is_down)
+{
+	char brick[8];
+
+	snprintf(brick, sizeof(brick), "%u", self->tb.gpu->link[0].link_index);
+	ASSERT_STREQ("", remembered(&self->p, 0));
+	ASSERT_EQ(0, npu_set("inject-fence", brick));
+	self->p.engine.link = 1;
+	ASSERT_STREQ("", remembered(&self->p, 0));
+	ASSERT_EQ(0, munmap(guest_page(&self->p.guest, 0), PAGE_64K));
+	EXPECT_STREQ("", lost(&self->p, 0));
+	ASSERT_EQ(0, touch_again(&self->p.guest, 1));
+	EXPECT_EQ(pattern(1, 1), seen(&self->p.engine, 1));
+	EXPECT_EQ(0, counted(self->tb.gpu->bdf, "failed "));
+}
+
+/* Whether the GPU gets page @n again, which the kernel may make it wait for. */
+static bool translates(const struct engine *e, unsigned int n)
+{
+	unsigned int i;
+
+	for (i = 0; i < 200; i++) {
+		if (seen(e, n) == pattern(n, 1))
+			return true;
+		usleep(10000);
+	}
+	return false;
+}
+
+/* A GPU that is reset forgets. Nobody waits for it to say so, and then it works as before. */
+TEST_F(ats, memory_that_is_lost_while_links_are_untrained)
+{
+	struct guest *guest = &self->p.guest;
+	const long before = npu_launches();
+
+	ASSERT_STREQ("", remembered(&self->p, 0));
+	ASSERT_EQ(0, ioctl(self->p.dev, VFIO_DEVICE_RESET));
+	ASSERT_EQ(0, munmap(guest_page(guest, 0), PAGE_64K));
+	EXPECT_EQ(before, npu_launches());
+	EXPECT_EQ(0, counted(self->tb.gpu->bdf, "failed "));
+	ASSERT_EQ(0, vfio_set_memory(self->p.dev, true));
+	ASSERT_EQ(0, model_train(&(struct model){ .dev = self->p.dev }));
+	ASSERT_EQ(0, touch_again(guest, 1));
+	EXPECT_TRUE(translates(&self->p.engine, 1));
+	EXPECT_STREQ("", lost(&self->p, 0));
+	ASSERT_STREQ("", remembered(&self->p, 1));
+	ASSERT_EQ(0, munmap(guest_page(guest, 1), PAGE_64K));
+	EXPECT_STREQ("", lost(&self->p, 1));
+}
+
+/*
+ * Links that are down for an error come back without a reset of the GPU, which knows what it knew:
+ * it gets nothing before that was made up for.
+ */
+TEST_F(ats, memory_that_is_lost_while_all_links_are_down)
+{
+	struct party *p = &self->p;
+	const long before = npu_launches();
+	unsigned int link, i;
+	char brick[8];
+	__u64 value;
+
+	ASSERT_STREQ("", remembered(p, 0));
+	for (link = 0; link < self->tb.gpu->num_links; link++) {
+		snprintf(brick, sizeof(brick), "%u", self->tb.gpu->link[link].link_index);
+		ASSERT_EQ(0, npu_set("inject-fence", brick));
+	}
+	ASSERT_EQ(0, munmap(guest_page(&p->guest, 0), PAGE_64K));
+	EXPECT_EQ(before, npu_launches());
+	ASSERT_EQ(0, touch_again(&p->guest, 1));
+	engine_train(&p->engine);
+	for (i = 0; i < 20; i++)
+		EXPECT_NE(0, engine_read64(&p->engine, ATS, guest_ea(0), &value));
+	EXPECT_TRUE(translates(&p->engine, 1));
+	EXPECT_EQ(before + LAUNCHES, npu_launches());
+	EXPECT_STREQ("", lost(p, 0));
+	EXPECT_EQ(0, counted(self->tb.gpu->bdf, "failed "));
+}
+
+/* What the GPU knows is shot down while it can be, and not when it is being reset. */
+TEST_F(ats, end_of_a_binding_is_before_the_reset)
+{
+	struct party *p = &self->p;
+	const long before = npu_launches();
+
+	ASSERT_STREQ("", remembered(p, 0));
+	engine_detach(&p->engine);
+	close(p->dev);
+	EXPECT_EQ(before + LAUNCHES, npu_launches());
+	/* It has not been trained. */
+	p->dev = vfio_device_open(&self->tb.group, self->tb.gpu->bdf);
+	ASSERT_LE(0, p->dev);
+	close(p->dev);
+	EXPECT_EQ(before + LAUNCHES, npu_launches());
+	p->dev = vfio_device_open(&self->tb.group, self->tb.gpu->bdf);
+	ASSERT_LE(0, p->dev);
+	ASSERT_EQ(0, engine_attach(&p->engine, p->dev));
+}
+
+/* Whether @bdf lost its binding, which takes the driver a while. */
+static bool revoked(const char *bdf)
+{
+	char path[128], text[64];
+	unsigned int n;
+
+	snprintf(path, sizeof(path), DEBUGFS "/%s/lpar", bdf);
+	for (n = 0; n < 500; n++) {
+		if (sys_read(path, text, sizeof(text)) >= 0 && !strncmp(text, "none", 4))
+			return true;
+		usleep(10000);
+	}
+	return false;
+}
+
+/* Nothing is translated for the GPU, and nobody binds it, before it was closed. */
+static void check_given_up(struct __test_metadata *_metadata, struct testbed *tb, struct party *p,
+			   unsigned int n)
+{
+	struct engine *e = &p->engine;
+	__u64 value;
+
+	for (e->link = 0; e->link < tb->gpu->num_links; e->link++) {
+		EXPECT_NE(0, engine_read64(e, ATS, guest_ea(n), &value));
+		EXPECT_NE(0, engine_read64(e, ATS, guest_ea(n + 1), &value));
+	}
+	e->link = 0;
+	EXPECT_TRUE(revoked(tb->gpu->bdf));
+	EXPECT_EQ(1, kmsg_count(tb->kmsg, "nothing is translated for it any more"));
+	EXPECT_EQ(-EBUSY, vfio_device_open(&tb->group, tb->gpu->link[0].bdf));
+	engine_detach(e);
+	close(p->dev);
+	p->dev = vfio_device_open(&tb->group, tb->gpu->bdf);
+	ASSERT_LE(0, p->dev);
+	ASSERT_EQ(0, model_train(&(struct model){ .dev = p->dev }));
+	ASSERT_EQ(0, engine_attach(e, p->dev));
+	e->pasid = PID;
+	ASSERT_EQ(0, touch_again(&p->guest, n + 1));
+	ASSERT_STREQ("", remembered(p, n + 1));
+	ASSERT_EQ(0, munmap(guest_page(&p->guest, n + 1), PAGE_64K));
+	EXPECT_STREQ("", lost(p, n + 1));
+}
+
+/* A launch that never ends takes the GPU away, at once, and not from the next user. */
+TEST_F(ats, gpu_that_does_not_answer)
+{
+	ASSERT_STREQ("", remembered(&self->p, 0));
+	kmsg_count(self->tb.kmsg, "");
+	ASSERT_EQ(0, npu_set("inject-atsd-busy", "1"));
+	ASSERT_EQ(0, munmap(guest_page(&self->p.guest, 0), PAGE_64K));
+	check_given_up(_metadata, &self->tb, &self->p, 0);
+	/* The registers that wait for it are used again when they do not. */
+	ASSERT_EQ(0, npu_set("inject-atsd-busy", "0"));
+	ASSERT_EQ(0, touch_again(&self->p.guest, 2));
+	ASSERT_STREQ("", remembered(&self->p, 2));
+	ASSERT_EQ(0, munmap(guest_page(&self->p.guest, 2), PAGE_64K));
+	EXPECT_STREQ("", lost(&self->p, 2));
+}
+
+/* Where all registers of the host wait nothing is translated until one does not. */
+TEST_F(ats, no_registers_are_left)
+{
+	struct party *p = &self->p;
+	unsigned int n;
+	__u64 value;
+
+	for (n = 0; n < 2; n++) {
+		ASSERT_STREQ("", remembered(p, n));
+		ASSERT_EQ(0, npu_set("inject-atsd-busy", "1"));
+		ASSERT_EQ(0, munmap(guest_page(&p->guest, n), PAGE_64K));
+		ASSERT_TRUE(revoked(self->tb.gpu->bdf));
+		engine_detach(&p->engine);
+		close(p->dev);
+		p->dev = vfio_device_open(&self->tb.group, self->tb.gpu->bdf);
+		ASSERT_LE(0, p->dev);
+		ASSERT_EQ(0, model_train(&(struct model){ .dev = p->dev }));
+		ASSERT_EQ(0, engine_attach(&p->engine, p->dev));
+		p->engine.pasid = PID;
+		ASSERT_EQ(0, touch_again(&p->guest, n + 1));
+	}
+	ASSERT_STREQ("", remembered(p, 2));
+	ASSERT_EQ(0, munmap(guest_page(&p->guest, 2), PAGE_64K));
+	ASSERT_EQ(0, touch_again(&p->guest, 3));
+	for (n = 0; n < 20; n++) {
+		EXPECT_NE(0, engine_read64(&p->engine, ATS, guest_ea(2), &value));
+		EXPECT_NE(0, engine_read64(&p->engine, ATS, guest_ea(3), &value));
+		usleep(10000);
+	}
+	EXPECT_EQ(0, counted(self->tb.gpu->bdf, "failed "));
+	ASSERT_EQ(0, npu_set("inject-atsd-busy", "0"));
+	EXPECT_TRUE(translates(&p->engine, 3));
+	EXPECT_STREQ("", lost(p, 2));
 }
 
 /* What a process made that shares descriptors with this one. */
@@ -545,10 +879,20 @@ TEST_F(ats, defect_9_nothing_without_kvm)
 		EXPECT_STREQ("", both_refused(e, guest_ea(0), CAUSE(XTS_BDF_MISS)));
 }
 
+/* @what with its PID, or all of the LPAR if it is 0. */
+static void launch_any(char *atsd, __u64 what)
+{
+	if (what)
+		atsd_launch(atsd, what | ATSD_OF_PID(PID), guest_ea(0));
+	else
+		atsd_launch_lpar(atsd);
+}
+
 /* What the GPU remembers of a translation goes with a launch, from any of its links. */
 TEST_F(ats, atsd_removes_stale_translations)
 {
-	static const __u64 launches[] = { ATSD_PAGE, ATSD_PID, ATSD_LPAR };
+	/* 0: of the LPAR. */
+	static const __u64 launches[] = { ATSD_PAGE, ATSD_PID, 0 };
 	/* Page 0 is mapped to pages below it in turn, and it to itself. */
 	const unsigned int bystander = 6;
 	struct engine *e = &self->p.engine;
@@ -567,20 +911,22 @@ TEST_F(ats, atsd_removes_stale_translations)
 			EXPECT_EQ(pattern(n, 1), seen(e, 0));
 			EXPECT_EQ(pattern(bystander, 1), seen(e, bystander));
 			guest_map(&self->p.guest, 0, guest_gpa(to), GUEST_PTE_READ_WRITE);
+			ASSERT_EQ(0, guest_flush(&self->p.guest));
 			EXPECT_EQ(pattern(n, 1), seen(e, 0))
 				TH_LOG("the engine has no cache, nothing is tested");
 
 			/* None of these is about it. */
-			atsd_launch(atsd, ATSD_PAGE | ATSD_OF_PID(PID), guest_ea(1));
+			atsd_launch(atsd, ATSD_PAGE | ATSD_OF_PID(PID), guest_ea(0) + PAGE_64K);
 			atsd_launch(atsd, ATSD_PAGE | ATSD_OF_PID(PID + 1), guest_ea(0));
 			atsd_launch(atsd, ATSD_PID | ATSD_OF_PID(PID + 1), guest_ea(0));
 			EXPECT_EQ(pattern(n, 1), seen(e, 0));
 
-			atsd_launch(atsd, launches[i] | ATSD_OF_PID(PID), guest_ea(0));
+			launch_any(atsd, launches[i]);
 			EXPECT_EQ(pattern(to, 1), seen(e, 0))
 				TH_LOG("launch %#lx on link %u", launches[i], link);
 			guest_map(&self->p.guest, 0, 0, 0);
-			atsd_launch(atsd, launches[i] | ATSD_OF_PID(PID), guest_ea(0));
+			ASSERT_EQ(0, guest_flush(&self->p.guest));
+			launch_any(atsd, launches[i]);
 			EXPECT_STREQ("", both_refused(e, guest_ea(0), CAUSE(RADIX)));
 		}
 		munmap(atsd, PAGE_64K);
@@ -592,8 +938,8 @@ TEST_F(ats, atsd_removes_stale_translations)
 static void atsd_launch_anything(char *atsd)
 {
 	static const __u64 values[] = {
-		~0ULL, 0, ATSD_LPAR | ATSD_OF_PID(PID), ATSD_PID | ATSD_OF_PID(PID), ATSD_LPAR,
-		ATSD_PAGE | ATSD_OF_PID(PID), ~ATSD_PAGE,
+		~0ULL, 0, ATSD_IS_LPAR | ATSD_OF_PID(PID), ATSD_PID | ATSD_OF_PID(PID),
+		ATSD_IS_LPAR, ATSD_ALL, ATSD_PAGE | ATSD_OF_PID(PID), ~ATSD_PAGE,
 	};
 	unsigned int offset;
 	size_t i;
@@ -715,6 +1061,8 @@ TEST_F_TIMEOUT(ats, machines_on_one_npu_are_kept_apart, 60)
 	EXPECT_STREQ("", launches_reach(theirs, &self->p.engine));
 	check_apart(_metadata, &self->p, &other);
 	party_leave(&other);
+	munmap(mine, PAGE_64K);
+	munmap(theirs, PAGE_64K);
 	close(bridge);
 	close(bridge2);
 }
@@ -742,6 +1090,7 @@ TEST_F_TIMEOUT(ats, machines_on_two_chips_are_kept_apart, 60)
 	ASSERT_NE(NULL, mine);
 	EXPECT_STREQ("", launches_reach(mine, &other.engine));
 	check_apart(_metadata, &self->p, &other);
+	munmap(mine, PAGE_64K);
 	close(bridge);
 	party_leave(&other);
 	vfio_group_close(&group);

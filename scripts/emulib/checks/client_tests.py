@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0
 """QEMU 7.2 and 10.0 and libvirt 9.0 as users of the driver: tests/clients."""
 
+import dataclasses
+
 from ..build import clients
 from ..host.machines import REDBUD, REDBUD_HALF, Machine
 from .report import Check, Result
@@ -11,6 +13,8 @@ LIMIT = 1800
 
 
 def _clients(client: str, machine: Machine, *scenarios: str) -> Result:
+    # No driver in the guest has its kernel tell the nest MMU what a process unmaps, as the vendor's does.
+    machine = dataclasses.replace(machine, relaxed=("nmmu-cache",))
     run = Emulated(
         f"clients-{client}-{scenarios[0]}",
         [*machine.options(), "--timeout", scaled(LIMIT), "--disk", str(clients.image()),

@@ -2,6 +2,7 @@
 """The project's tests: on this machine, of the models, and in the emulated host."""
 
 import concurrent.futures
+import dataclasses
 import datetime
 import os
 import re
@@ -164,6 +165,11 @@ def selftests_sequoia() -> Result:
 def selftests_second_chip() -> Result:
     """What depends on numbers of a chip, with the first GPU of a Redbud's chip 8."""
     return _selftests("selftests-chip8", REDBUD, CHIP, first=REDBUD_HALF.sockets)
+
+
+def selftests_uvm() -> Result:
+    """Shootdowns where the NPU reads ATSD LAUNCH as NVIDIA's driver writes it."""
+    return _selftests("selftests-uvm", dataclasses.replace(REDBUD, atsd_is="uvm"), ["ats"])
 
 
 # A socket that is free, and one whose card does not answer, each beside one that is full: with a GPU of the larger size,
@@ -446,6 +452,7 @@ CHECKS: list[Check] = [
     *map(_selftests_check, PARTS),
     *(_order("selftests-order", order, MAPPING) for order in ORDERS),
     Check("selftests-chip8", selftests_second_chip, SELFTESTS),
+    Check("selftests-uvm", selftests_uvm, SELFTESTS),
     Check("selftests-1chip", selftests_one_chip, SELFTESTS),
     Check("selftests-sequoia", selftests_sequoia, SELFTESTS),
     Check("empty-sockets", empty_sockets, [*SELFTESTS, programs.NVLINK2CTL_STEP, programs.DEMO_STEP]),

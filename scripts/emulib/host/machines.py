@@ -9,6 +9,9 @@ from ..build.config import Failure
 # GPUs of each chip, by board.
 BOARDS = {"redbud": 2, "sequoia": 3}
 CHIPS = (1, 2)
+# What the models can be told to forgive, and how they may read a shootdown.
+RELAXED = ("atsd-flush", "atsd-status", "atsd-4k", "nmmu-cache")
+ATSD_IS = ("tlbie", "uvm")
 # With how many GPUs, all sockets full, there is a machine.
 COUNTS = tuple(sorted(gpus * chips for gpus in BOARDS.values() for chips in CHIPS))
 
@@ -24,6 +27,9 @@ class Machine:
     dead: tuple[str, ...] = ()
     # GPU memory is from 4 TiB up, and not from there down.
     small_map: bool = False
+    # Of RELAXED and ATSD_IS: nothing that firmware's tree would show.
+    relaxed: tuple[str, ...] = ()
+    atsd_is: str = ATSD_IS[0]
 
     @property
     def name(self) -> str:
@@ -37,7 +43,7 @@ class Machine:
 
     def plain(self) -> bool:
         """Whether it is one that has a name: all sockets full, firmware's usual map of memory."""
-        return self == of_gpus(self.sockets)
+        return not (self.empty or self.dead or self.small_map)
 
     def options(self) -> list[str]:
         """What machine.py, and scripts/emu, take to mean it."""
@@ -46,6 +52,8 @@ class Machine:
             *(word for label in self.empty for word in ("--empty", label)),
             *(word for label in self.dead for word in ("--dead", label)),
             *(["--small-memory-map"] if self.small_map else []),
+            *(word for name in self.relaxed for word in ("--relaxed", name)),
+            *(["--atsd-is", self.atsd_is] if self.atsd_is != ATSD_IS[0] else []),
         ]
 
 
@@ -75,6 +83,10 @@ def add_options(parser: argparse.ArgumentParser) -> None:
                         help="the card in this socket does not answer; may be repeated")
     parser.add_argument("--small-memory-map", action="store_true",
                         help="GPU memory is from 4 TiB up, and not from there down")
+    parser.add_argument("--relaxed", action="append", default=[], choices=RELAXED,
+                        help="have the models forgive this, for comparison only; may be repeated")
+    parser.add_argument("--atsd-is", choices=ATSD_IS, default=ATSD_IS[0],
+                        help=f"how the NPU reads ATSD LAUNCH (default {ATSD_IS[0]})")
 
 
 def chosen(options: argparse.Namespace) -> Machine:
@@ -82,4 +94,5 @@ def chosen(options: argparse.Namespace) -> Machine:
     if options.gpus and (options.machine or options.chips):
         raise Failure("--gpus stands for --machine and --chips: give it alone, or both of them")
     plain = of_gpus(options.gpus) if options.gpus else Machine(options.machine or REDBUD.board, options.chips or REDBUD.chips)
-    return Machine(plain.board, plain.chips, tuple(options.empty), tuple(options.dead), options.small_memory_map)
+    return Machine(plain.board, plain.chips, tuple(options.empty), tuple(options.dead), options.small_memory_map,
+                   tuple(options.relaxed), options.atsd_is)

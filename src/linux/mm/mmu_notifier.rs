@@ -19,9 +19,9 @@ use kernel::{
 
 /// Something that uses an address space by translations of its own.
 pub(crate) trait Watcher: Send + Sync + 'static {
-    /// Pages have left the address space, and are freed when this returns. Must not sleep: called
-    /// with locks of page tables held.
-    fn invalidate(&self);
+    /// Pages from `start` to `end` have left the address space, and are freed when this returns.
+    /// Must not sleep: called with locks of page tables held.
+    fn invalidate(&self, start: usize, end: usize);
 
     /// The address space goes, and all its pages are freed when this returns; or watching ends.
     /// May sleep, but must not drop the [`Watch`], which waits for this to return.
@@ -36,6 +36,7 @@ pub(crate) trait Watcher: Send + Sync + 'static {
 #[pin_data(PinnedDrop)]
 pub(crate) struct Watch<T: Watcher> {
     // Initialised first: the other may be called at once.
+    #[pin]
     watcher: T,
     #[pin]
     notifier: Opaque<bindings::mmu_notifier>,
@@ -48,13 +49,13 @@ unsafe impl<T: Watcher> Sync for Watch<T> {}
 
 impl<T: Watcher> Watch<T> {
     /// Watches `mm`. EINTR: a signal came.
-    pub(crate) fn new<'a>(
+    pub(crate) fn new<'a, I: PinInit<T>>(
         mm: &'a MmWithUser,
-        watcher: T,
-    ) -> impl PinInit<Self, Error> + use<'a, T> {
+        watcher: I,
+    ) -> impl PinInit<Self, Error> + use<'a, T, I> {
         // INVARIANT: Initialising the notifier registers it.
         try_pin_init!(Self {
-            watcher,
+            watcher <- watcher,
             notifier <- Opaque::try_ffi_init(move |slot: *mut bindings::mmu_notifier| {
                 // SAFETY: `slot` is a place for a notifier that stays where it is, in a `Self`
                 // whose watcher is there. `mm` has users, and no lock of it is held.
@@ -89,11 +90,11 @@ impl<T: Watcher> Watch<T> {
     unsafe extern "C" fn invalidate(
         notifier: *mut bindings::mmu_notifier,
         _mm: *mut bindings::mm_struct,
-        _start: usize,
-        _end: usize,
+        start: usize,
+        end: usize,
     ) {
         // SAFETY: The kernel calls this with the notifier whose operation it is.
-        unsafe { Self::of(notifier) }.invalidate();
+        unsafe { Self::of(notifier) }.invalidate(start, end);
     }
 
     /// # Safety

@@ -150,11 +150,18 @@ void *nvlink_map_atsd(const struct nvlink *nv, unsigned int number)
 	       nvlink_map(address, PAGE_64K);
 }
 
-void nvlink_launch(void *atsd, __u64 what)
+static void launch(void *atsd, __u64 what)
 {
 	store64((char *)atsd + ATSD_LAUNCH, htobe64(what));
 	while (load64((char *)atsd + ATSD_STATUS))
 		;
+}
+
+void nvlink_launch(void *atsd, __u64 what)
+{
+	launch(atsd, what);
+	launch(atsd, ATSD_PID(0));
+	launch(atsd, ATSD_PID(0));
 }
 
 int nvlink_forget(const struct nvlink *nv)
@@ -165,6 +172,7 @@ int nvlink_forget(const struct nvlink *nv)
 	if (!atsd)
 		return -errno;
 	nvlink_launch(atsd, ATSD_LPAR);
+	nvlink_launch(atsd, ATSD_ALL);
 	munmap(atsd, PAGE_64K);
 	return 0;
 }

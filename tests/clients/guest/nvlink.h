@@ -63,13 +63,17 @@ bool nvlink_detach(const struct nvlink *nv, struct engine *engines);
 /* The bus address at which devices see guest real address 0, by the window over all memory. */
 int nvlink_dma_base(const struct nvlink *nv, __u64 *base);
 
-/* What to launch, all process scoped: translations of one process, and of all of the guest's. */
+/*
+ * What to launch: translations of one process, and of all of the guest's, as it may be read in two
+ * ways: IS of tlbie, or "all addresses" of no process in particular.
+ */
 #define ATSD_PID(p)	(0x000c000000000000ULL | (__u64)(p) << 25)
 #define ATSD_LPAR	0x0014000000000000ULL
+#define ATSD_ALL	0x0008000000000000ULL
 
 /* Number @number of the virtual PHB's ATSD registers: those of each GPU's links, GPU by GPU. */
 void *nvlink_map_atsd(const struct nvlink *nv, unsigned int number);
-/* Writes the LAUNCH register and waits. */
+/* Writes the LAUNCH register and waits, and then twice more for a flush, which it takes. */
 void nvlink_launch(void *atsd, __u64 what);
 
 /*

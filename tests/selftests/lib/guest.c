@@ -136,6 +136,18 @@ static const __u32 wander[] = {
 	HYPERCALL,
 };
 
+/* Broadcast, of the process in r22, as r20 says; RIC 2, process scoped, radix. */
+static const __u32 flush[] = {
+	0x7ecba264,	/* tlbie	r20, r22, 2, 1, 1 */
+	0x7c0006ac,	/* eieio */
+	0x7c00046c,	/* tlbsync */
+	0x7c4004ac,	/* ptesync */
+	0x7f23cb78,	/* mr		r3, r25 */
+	HYPERCALL,
+};
+
+#define TLBIE_OF_PID	0x400UL
+#define FLUSH_GPA	0x2200UL
 #define WALK_GPA	0x2000UL
 #define WANDER_GPA	0x2100UL
 
@@ -186,6 +198,7 @@ static void make_programs(struct guest *g)
 		memcpy(g->memory + programs[i]->gpa, programs[i]->code, sizeof(programs[i]->code));
 	memcpy(g->memory + WALK_GPA, walk, sizeof(walk));
 	memcpy(g->memory + WANDER_GPA, wander, sizeof(wander));
+	memcpy(g->memory + FLUSH_GPA, flush, sizeof(flush));
 	guest_map(g, PROGRAM_PAGE, PROGRAM_GPA, PTE_READ_EXECUTE);
 }
 
@@ -357,6 +370,20 @@ int guest_process_load(struct guest *g, unsigned int n, __u64 *value)
 int guest_process_store(struct guest *g, unsigned int n, __u64 value)
 {
 	return run_process(g, &process_store, n, &value);
+}
+
+int guest_flush(struct guest *g)
+{
+	struct kvm_regs regs;
+
+	if (ioctl(g->vcpu, KVM_GET_REGS, &regs))
+		return -errno;
+	regs.pc = FLUSH_GPA;
+	regs.msr = MSR_REAL;
+	regs.gpr[GPR_ADDRESS] = TLBIE_OF_PID;
+	regs.gpr[GPR_TO_STORE] = (__u64)g->pid << 32;
+	regs.gpr[25] = HCALL_DONE;
+	return run_until_done(g, &regs);
 }
 
 int guest_walk(struct guest *g, __u64 gpa, __u64 step, __u64 count)

@@ -62,6 +62,12 @@ int guest_process_load(struct guest *g, unsigned int n, __u64 *value);
 int guest_process_store(struct guest *g, unsigned int n, __u64 value);
 
 /*
+ * The guest has changed entries of its process' tables, and has units that cache them forget these.
+ * GPUs have caches of their own.
+ */
+int guest_flush(struct guest *g);
+
+/*
  * The guest sets the TCE of @ioba, as PAPR has it: 0 is H_SUCCESS. -ENOTSUP if KVM leaves that to
  * userspace, which this one does not do; the vCPU can go on to something else then.
  */

@@ -38,6 +38,17 @@ int npu_table(const char *name, __u64 *values, unsigned int count)
 	return 0;
 }
 
+long npu_launches(void)
+{
+	__u64 launches[NUM_ATSD];
+	unsigned int i;
+	long sum = npu_table("atsd-launches", launches, NUM_ATSD);
+
+	for (i = 0; sum >= 0 && i < NUM_ATSD; i++)
+		sum += launches[i];
+	return sum;
+}
+
 int npu_read(struct npu *npu)
 {
 	int ret = npu_table("xts-bdf-map", npu->bdf_map, NUM_BDF_MAP);

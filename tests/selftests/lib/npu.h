@@ -44,6 +44,9 @@ struct npu {
 /* Reads the first @count values of the table @name, a property of the model "pnv-npu2". */
 int npu_table(const char *name, __u64 *values, unsigned int count);
 
+/* How many shootdowns were launched by all ATSD registers, and not lost; or a negative errno. */
+long npu_launches(void);
+
 int npu_read(struct npu *npu);
 /* Why the NPU is not as it has to be while no GPU is bound; "" if it is. */
 const char *npu_not_clear(void);

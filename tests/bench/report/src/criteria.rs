@@ -132,6 +132,16 @@ pub fn all(ours: &Measurements, peer: Option<&Measurements>) -> Vec<Criterion> {
         ),
         AtMost(1.1),
     );
+    add(
+        "shootdowns launched for 1,000 munmap() beside a guest's memory",
+        count("munmap", "beside the guest's memory", 1000),
+        AtMost(0.0),
+    );
+    add(
+        "launches for a page of a guest's memory",
+        count("munmap", "of the guest's memory", 1),
+        AtMost(4.0),
+    );
     if let Some(peer) = peer {
         add(
             "region info / the original's",

@@ -45,6 +45,7 @@ struct NVLink2V100State {
     PnvNpu2 *npu;
     uint32_t bricks;
     uint64_t ram_size;
+    uint32_t atc_flushes;
 
     MemoryRegion regs;          /* BAR0 */
     MemoryRegion window;        /* BAR1 */
@@ -337,7 +338,8 @@ static void v100_realize(PCIDevice *pdev, Error **errp)
         .unanswered = v100_unanswered,
         .shootdown = v100_shootdown,
     };
-    v100_engine_init(&s->engine, pdev, s->npu, s->bricks, &s->ram);
+    v100_engine_init(&s->engine, pdev, s->npu, s->bricks, &s->ram,
+                     s->atc_flushes);
     pnv_npu2_attach(s->npu, &s->gpu, errp);
 }
 
@@ -354,6 +356,7 @@ static const Property v100_properties[] = {
     DEFINE_PROP_LINK("npu", NVLink2V100State, npu, TYPE_PNV_NPU2, PnvNpu2 *),
     DEFINE_PROP_UINT32("bricks", NVLink2V100State, bricks, 0),
     DEFINE_PROP_SIZE("ram-size", NVLink2V100State, ram_size, 16 * GiB),
+    DEFINE_PROP_UINT32("atc-flushes", NVLink2V100State, atc_flushes, 2),
 };
 
 static void v100_instance_init(Object *obj)

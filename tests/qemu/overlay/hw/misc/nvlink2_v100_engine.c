@@ -7,8 +7,9 @@
  *
  * A copy is done while it is started, in pieces that stay in one 4 KiB page on
  * both sides; each piece is translated anew.  What ATS translates is kept in a
- * cache (ATC) until a shootdown names it: as with the real device, software
- * that forgets the shootdown lets it go on to reach old pages.
+ * cache (ATC) until a shootdown names it and further ones, for PID 0, have
+ * flushed what was named: as with the real device, software that forgets one of
+ * them lets it go on to reach old pages.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -134,8 +135,12 @@ static bool v100_atc_hit(const V100AtcEntry *entry,
     }
     switch (shootdown->scope) {
     case PNV_SHOOTDOWN_PAGE:
-        return entry->ctx.pid == shootdown->pid &&
-               ranges_overlap(entry->page.from, entry->page.mask + 1,
+        if (entry->ctx.pid != shootdown->pid) {
+            return false;
+        }
+        /* fall through */
+    case PNV_SHOOTDOWN_PAGE_ALL_PIDS:
+        return ranges_overlap(entry->page.from, entry->page.mask + 1,
                               shootdown->ea, shootdown->mask + 1);
     case PNV_SHOOTDOWN_PID:
         return entry->ctx.pid == shootdown->pid;
@@ -145,15 +150,36 @@ static bool v100_atc_hit(const V100AtcEntry *entry,
     g_assert_not_reached();
 }
 
+static void v100_atc_remove(V100Engine *engine, V100AtcEntry *entry)
+{
+    entry->valid = false;
+    engine->atc_removed++;
+}
+
+/* PID 0, no process of which uses a GPU, all of it, and a flush afterwards */
+static bool v100_flushes(const PnvShootdown *shootdown)
+{
+    return shootdown->flush && shootdown->scope == PNV_SHOOTDOWN_PID &&
+           !shootdown->pid;
+}
+
 void v100_engine_shootdown(V100Engine *engine, const PnvShootdown *shootdown)
 {
     engine->atc_shootdowns++;
     for (int i = 0; i < V100_ENGINE_ATC_SIZE; i++) {
         V100AtcEntry *entry = &engine->atc[i];
 
-        if (v100_atc_hit(entry, shootdown)) {
-            entry->valid = false;
-            engine->atc_removed++;
+        if (entry->valid && entry->flushes && v100_flushes(shootdown) &&
+            entry->ctx.lpid == shootdown->lpid && !--entry->flushes) {
+            v100_atc_remove(engine, entry);
+        }
+        if (!v100_atc_hit(entry, shootdown)) {
+            continue;
+        }
+        if (engine->flushes) {
+            entry->flushes = engine->flushes;
+        } else {
+            v100_atc_remove(engine, entry);
         }
     }
     trace_nvlink2_v100_shootdown(engine->pdev->name, shootdown->scope,
@@ -396,6 +422,7 @@ void v100_engine_reset(V100Engine *engine)
         .npu = engine->npu,
         .bricks = engine->bricks,
         .ram = engine->ram,
+        .flushes = engine->flushes,
     };
 
     *engine = kept;
@@ -429,7 +456,7 @@ static void v100_engine_get_atc(Object *obj, Visitor *v, const char *name,
 }
 
 void v100_engine_init(V100Engine *engine, PCIDevice *pdev, PnvNpu2 *npu,
-                      uint32_t bricks, MemoryRegion *ram)
+                      uint32_t bricks, MemoryRegion *ram, uint32_t flushes)
 {
     Object *obj = OBJECT(pdev);
 
@@ -438,6 +465,7 @@ void v100_engine_init(V100Engine *engine, PCIDevice *pdev, PnvNpu2 *npu,
         .npu = npu,
         .bricks = bricks,
         .ram = ram,
+        .flushes = flushes,
     };
     object_property_add_uint32_ptr(obj, "engine-status", &engine->status,
                                    OBJ_PROP_FLAG_READ);

@@ -12,7 +12,15 @@
  * real).  All the latter's addresses are guest real.  In hypervisor state
  * (MSR HV) there is no partition scoped translation.
  *
- * Nothing is cached here.  Hash tables are not modelled, nor storage keys.
+ * A walk cache has the PTEs, of both trees, and the entries of process tables
+ * that walks used.  Linux works around a page walk cache of POWER9's nest MMU
+ * that keeps PTEs which tlbie with RIC=0 says are to be invalidated, be it by
+ * PID or by LPID, and says that the unit does not take single addresses either:
+ * only RIC=2, of the scope, LPID and PID of an entry, removes it.  What a core
+ * does with tlbiel, no other unit sees.  Entries of tables that lead to other
+ * tables are read each time.  Without "walk-cache" all are.
+ *
+ * Hash tables are not modelled, nor storage keys.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -24,7 +32,10 @@
 #include "exec/address-spaces.h"
 #include "hw/ppc/pnv_nmmu.h"
 #include "hw/ppc/pnv_xscom.h"
+#include "hw/qdev-properties.h"
 #include "hw/resettable.h"
+#include "qapi/error.h"
+#include "qemu/lockable.h"
 #include "system/reset.h"
 #include "target/ppc/cpu.h"
 #include "trace.h"
@@ -60,6 +71,12 @@
 #define RADIX_READ              PPC_BIT(61)
 #define RADIX_READ_WRITE        PPC_BIT(62)
 
+/* As tlbie has them in RIC and IS */
+#define TLBIE_RIC_ALL           2
+#define TLBIE_IS_VA             0
+#define TLBIE_IS_PID            1
+#define TLBIE_IS_ALL            3
+
 #define RADIX_INDEX_MIN         5
 #define RADIX_PAGE_MIN          12
 
@@ -83,6 +100,9 @@ typedef struct NmmuLeaf {
 } NmmuLeaf;
 
 typedef struct NmmuWalk {
+    PnvNmmu *nmmu;
+    uint32_t tlbies;            /* of the nest MMU's, when it began */
+    uint32_t lpid;
     NmmuPartition partition;
     uint64_t *gpa;              /* where to report it */
     bool again;                 /* a PTE changed under the walk */
@@ -131,6 +151,89 @@ static bool nmmu_set_rc(const NmmuLeaf *leaf, bool write)
     address_space_unmap(&address_space_memory, mapped, size, true,
                         done ? size : 0);
     return done;
+}
+
+/*
+ * The walk cache
+ */
+
+/* Whether they are the same but for the address */
+static bool nmmu_same_tree(const PnvNmmuEntry *a, const PnvNmmuEntry *b)
+{
+    return a->process == b->process && a->root == b->root &&
+           a->real == b->real && a->lpid == b->lpid &&
+           (!a->process || a->pid == b->pid);
+}
+
+static PnvNmmuEntry *nmmu_cache_find(PnvNmmu *nmmu, const PnvNmmuEntry *key)
+{
+    for (int i = 0; i < PNV_NMMU_CACHE_SIZE; i++) {
+        PnvNmmuEntry *entry = &nmmu->cache[i];
+
+        if (entry->valid && nmmu_same_tree(entry, key) &&
+            entry->from >> entry->shift == key->from >> entry->shift) {
+            return entry;
+        }
+    }
+    return NULL;
+}
+
+/* What the cache has for the tree and address in key */
+static bool nmmu_cached(PnvNmmu *nmmu, const PnvNmmuEntry *key,
+                        PnvNmmuEntry *found)
+{
+    const PnvNmmuEntry *entry;
+
+    QEMU_LOCK_GUARD(&nmmu->lock);
+    entry = nmmu->walk_cache ? nmmu_cache_find(nmmu, key) : NULL;
+    if (entry) {
+        *found = *entry;
+        nmmu->cache_hits++;
+    }
+    return entry;
+}
+
+static void nmmu_cache(const NmmuWalk *walk, const PnvNmmuEntry *entry)
+{
+    PnvNmmu *nmmu = walk->nmmu;
+    PnvNmmuEntry *old;
+
+    QEMU_LOCK_GUARD(&nmmu->lock);
+    /* What was read before a tlbie must not come back after it */
+    if (!nmmu->walk_cache || nmmu->tlbies != walk->tlbies) {
+        return;
+    }
+    old = nmmu_cache_find(nmmu, entry);
+    if (!old) {
+        old = &nmmu->cache[nmmu->cache_next];
+        nmmu->cache_next = (nmmu->cache_next + 1) % PNV_NMMU_CACHE_SIZE;
+    }
+    *old = *entry;
+    old->valid = true;
+}
+
+static void nmmu_tlbie(PnvNmmu *nmmu, const PPCTlbie *tlbie)
+{
+    if (tlbie->ric != TLBIE_RIC_ALL || tlbie->is == TLBIE_IS_VA) {
+        return;
+    }
+    QEMU_LOCK_GUARD(&nmmu->lock);
+    qatomic_set(&nmmu->tlbies, nmmu->tlbies + 1);
+    for (int i = 0; i < PNV_NMMU_CACHE_SIZE; i++) {
+        PnvNmmuEntry *entry = &nmmu->cache[i];
+
+        if (entry->process == tlbie->prs &&
+            (tlbie->is == TLBIE_IS_ALL || entry->lpid == tlbie->lpid) &&
+            (tlbie->is != TLBIE_IS_PID || entry->pid == tlbie->pid)) {
+            entry->valid = false;
+        }
+    }
+}
+
+/* Called by vCPUs */
+static void nmmu_tlbie_notify(Notifier *notifier, void *data)
+{
+    nmmu_tlbie(container_of(notifier, PnvNmmu, tlbie), data);
 }
 
 static PnvXlateFault nmmu_guest_real(NmmuWalk *walk, uint64_t gpa, bool write,
@@ -198,6 +301,44 @@ static PnvXlateFault nmmu_find_leaf(NmmuWalk *walk, uint64_t root,
     return PNV_XLATE_OK;
 }
 
+/*
+ * The leaf for addr of the tree in key, which the cache may have.  A cached one
+ * that does not do for the access is read again, as more rights need no tlbie.
+ */
+static PnvXlateFault nmmu_get_leaf(NmmuWalk *walk, PnvNmmuEntry *key,
+                                   uint64_t root, uint64_t addr, bool write,
+                                   NmmuLeaf *leaf)
+{
+    PnvXlateFault fault;
+    PnvNmmuEntry found;
+
+    key->from = addr;
+    if (nmmu_cached(walk->nmmu, key, &found)) {
+        *leaf = (NmmuLeaf) { .entry = found.at, .at = found.host,
+                             .pte = found.val, .shift = found.shift };
+        if (nmmu_permits(leaf->pte, write) && !nmmu_lacks_rc(leaf, write)) {
+            return PNV_XLATE_OK;
+        }
+    }
+    fault = nmmu_find_leaf(walk, root, addr, key->process, leaf);
+    if (!fault) {
+        key->at = leaf->entry;
+        key->host = leaf->at;
+        key->val = leaf->pte;
+        key->shift = leaf->shift;
+    }
+    return fault;
+}
+
+/* The access was recorded in the leaf: it may be used without, from now on */
+static void nmmu_leaf_used(NmmuWalk *walk, const PnvNmmuEntry *key, bool write)
+{
+    PnvNmmuEntry entry = *key;
+
+    entry.val |= RADIX_R | (write ? RADIX_C : 0);
+    nmmu_cache(walk, &entry);
+}
+
 static void nmmu_leaf_page(const NmmuLeaf *leaf, uint64_t addr,
                            PnvXlatePage *page)
 {
@@ -212,9 +353,10 @@ static void nmmu_leaf_page(const NmmuLeaf *leaf, uint64_t addr,
 static PnvXlateFault nmmu_guest_real(NmmuWalk *walk, uint64_t gpa, bool write,
                                      PnvXlatePage *page)
 {
+    PnvNmmuEntry key = { .lpid = walk->lpid };
     NmmuLeaf leaf;
 
-    if (nmmu_find_leaf(walk, walk->partition.root, gpa, false, &leaf)) {
+    if (nmmu_get_leaf(walk, &key, walk->partition.root, gpa, write, &leaf)) {
         *walk->gpa = gpa;
         return PNV_XLATE_PARTITION_RADIX;
     }
@@ -222,8 +364,10 @@ static PnvXlateFault nmmu_guest_real(NmmuWalk *walk, uint64_t gpa, bool write,
         *walk->gpa = gpa;
         return PNV_XLATE_PARTITION_PERMISSION;
     }
-    if (nmmu_lacks_rc(&leaf, write)) {
-        walk->again |= !nmmu_set_rc(&leaf, write);
+    if (nmmu_lacks_rc(&leaf, write) && !nmmu_set_rc(&leaf, write)) {
+        walk->again = true;
+    } else if (key.shift) {
+        nmmu_leaf_used(walk, &key, write);
     }
     nmmu_leaf_page(&leaf, gpa, page);
     return PNV_XLATE_OK;
@@ -257,9 +401,16 @@ static PnvXlateFault nmmu_find_process(NmmuWalk *walk, uint32_t pid,
 {
     const NmmuPartition *partition = &walk->partition;
     uint64_t count = 1ull << (partition->prts + 12 - ENTRY_SHIFT);
+    PnvNmmuEntry key = { .process = true, .root = true, .lpid = walk->lpid,
+                         .pid = pid, .real = partition->real };
+    PnvNmmuEntry found;
     PnvXlateFault fault;
     hwaddr at;
 
+    if (nmmu_cached(walk->nmmu, &key, &found)) {
+        *root = found.val;
+        return PNV_XLATE_OK;
+    }
     if (pid >= count) {
         return PNV_XLATE_PROCESS_ENTRY;
     }
@@ -267,6 +418,10 @@ static PnvXlateFault nmmu_find_process(NmmuWalk *walk, uint32_t pid,
                             ((uint64_t)pid << ENTRY_SHIFT), &at, root);
     if (fault == PNV_XLATE_RADIX || (!fault && !(*root & ROOT_RPDB))) {
         return PNV_XLATE_PROCESS_ENTRY;
+    }
+    if (!fault) {
+        key.val = *root;
+        nmmu_cache(walk, &key);
     }
     return fault;
 }
@@ -277,6 +432,9 @@ static PnvXlateFault nmmu_walk(PnvNmmu *nmmu, NmmuWalk *walk,
                                bool write, PnvXlatePage *page)
 {
     unsigned quadrant = GETFIELD(EA_QUADRANT, ea);
+    uint32_t pid = quadrant == EA_QUADRANT_KERNEL ? 0 : ctx->pid;
+    PnvNmmuEntry key = { .process = true, .lpid = ctx->lpid, .pid = pid,
+                         .real = ctx->hv };
     uint64_t addr = ea & ~EA_QUADRANT;
     PnvXlatePage host;
     PnvXlateFault fault;
@@ -290,10 +448,9 @@ static PnvXlateFault nmmu_walk(PnvNmmu *nmmu, NmmuWalk *walk,
     if (quadrant != EA_QUADRANT_PROCESS && quadrant != EA_QUADRANT_KERNEL) {
         return PNV_XLATE_RADIX;
     }
-    fault = nmmu_find_process(walk, quadrant == EA_QUADRANT_KERNEL ? 0 :
-                              ctx->pid, &root);
+    fault = nmmu_find_process(walk, pid, &root);
     if (!fault) {
-        fault = nmmu_find_leaf(walk, root, addr, true, &leaf);
+        fault = nmmu_get_leaf(walk, &key, root, addr, write, &leaf);
     }
     if (fault) {
         return fault;
@@ -330,6 +487,9 @@ static PnvXlateFault nmmu_walk(PnvNmmu *nmmu, NmmuWalk *walk,
         }
         walk->again |= !nmmu_set_rc(&leaf, write);
     }
+    if (!walk->again && key.shift) {
+        nmmu_leaf_used(walk, &key, write);
+    }
     return PNV_XLATE_OK;
 }
 
@@ -337,13 +497,15 @@ PnvXlateFault pnv_nmmu_translate(PnvNmmu *nmmu, const PnvXlateContext *ctx,
                                  uint64_t ea, bool write, PnvXlatePage *page,
                                  uint64_t *gpa)
 {
-    NmmuWalk walk = { .gpa = gpa };
+    NmmuWalk walk = { .nmmu = nmmu, .lpid = ctx->lpid, .gpa = gpa };
     PnvXlateFault fault;
 
     do {
         walk.again = false;
+        walk.tlbies = qatomic_read(&nmmu->tlbies);
         fault = nmmu_walk(nmmu, &walk, ctx, ea, write, page);
-    } while (walk.again);
+        /* A tlbie waits for the walks that it is about */
+    } while (walk.again || qatomic_read(&nmmu->tlbies) != walk.tlbies);
     trace_pnv_nmmu_translate(ctx->lpid, ctx->pid, ea, write, fault,
                              fault ? 0 : pnv_xlate_to(page, ea));
     return fault;
@@ -388,7 +550,27 @@ static const MemoryRegionOps nmmu_xscom_ops = {
 
 static void nmmu_reset_hold(Object *obj, ResetType type)
 {
-    PNV_NMMU(obj)->ptcr = 0;
+    PnvNmmu *nmmu = PNV_NMMU(obj);
+
+    nmmu->ptcr = 0;
+    nmmu->cache_hits = 0;
+    nmmu->cache_next = 0;
+    memset(nmmu->cache, 0, sizeof(nmmu->cache));
+}
+
+/* A tlbie as no vCPU has executed it: "RIC IS PRS LPID PID" */
+static void nmmu_inject_tlbie(Object *obj, const char *value, Error **errp)
+{
+    PPCTlbie tlbie;
+    unsigned prs;
+
+    if (sscanf(value, "%u %u %u %u %u", &tlbie.ric, &tlbie.is, &prs,
+               &tlbie.lpid, &tlbie.pid) != 5) {
+        error_setg(errp, "nmmu: five numbers, not %s", value);
+        return;
+    }
+    tlbie.prs = prs;
+    nmmu_tlbie(PNV_NMMU(obj), &tlbie);
 }
 
 static void nmmu_realize(DeviceState *dev, Error **errp)
@@ -397,12 +579,22 @@ static void nmmu_realize(DeviceState *dev, Error **errp)
 
     pnv_xscom_region_init(&nmmu->xscom_regs, OBJECT(nmmu), &nmmu_xscom_ops,
                           nmmu, "xscom-nmmu", PNV9_XSCOM_NMMU_SIZE);
+    qemu_mutex_init(&nmmu->lock);
+    nmmu->tlbie.notify = nmmu_tlbie_notify;
+    notifier_list_add(&ppc_tlbie_notifiers, &nmmu->tlbie);
     qemu_register_resettable(OBJECT(dev));
 }
+
+static const Property nmmu_properties[] = {
+    DEFINE_PROP_BOOL("walk-cache", PnvNmmu, walk_cache, true),
+};
 
 static void nmmu_instance_init(Object *obj)
 {
     object_property_add_uint64_ptr(obj, "ptcr", &PNV_NMMU(obj)->ptcr,
+                                   OBJ_PROP_FLAG_READ);
+    object_property_add_uint64_ptr(obj, "cache-hits",
+                                   &PNV_NMMU(obj)->cache_hits,
                                    OBJ_PROP_FLAG_READ);
 }
 
@@ -415,6 +607,11 @@ static void nmmu_class_init(ObjectClass *klass, void *data)
     dc->realize = nmmu_realize;
     dc->user_creatable = false;
     rc->phases.hold = nmmu_reset_hold;
+    device_class_set_props(dc, nmmu_properties);
+    object_class_property_add_str(klass, "inject-tlbie", NULL,
+                                  nmmu_inject_tlbie);
+    object_class_property_set_description(klass, "inject-tlbie",
+        "Broadcast tlbie: RIC, IS, PRS, LPID, PID");
 }
 
 static const TypeInfo nmmu_info = {

@@ -25,7 +25,7 @@
  *    decodes only while the four agree.
  *  - link training, NTL reset and fences.
  *  - XTS, TVT, ATSD and TCE kill, as tables and requests.  How they translate
- *    is in pnv_npu2_xlate.c.
+ *    is in pnv_npu2_xlate.c, what a shootdown does in pnv_npu2_atsd.c.
  *  - interrupts, by stores to XIVE trigger pages.
  *
  * Not modelled: OpenCAPI, NVLink error injection, performance counters, and
@@ -764,28 +764,6 @@ static void npu2_tce_kill(PnvNpu2 *npu, uint64_t val)
     }
 }
 
-/*
- * LAUNCH starts the shootdown of what LAUNCH and AVA name, in the partition
- * that the set's LPARID register holds.  STATUS reads 0 when it is done, which
- * it is at once.
- */
-static void npu2_atsd_launch(PnvNpu2 *npu, unsigned n, uint64_t val)
-{
-    PnvNpu2AtsdBlock *atsd = &npu->atsd[n];
-
-    atsd->last_launch = val;
-    if (!(npu->xts[NPU2_XTS_CFG >> 3] & NPU2_XTS_CFG_MMIOSD)) {
-        qemu_log_mask(LOG_GUEST_ERROR, "npu2: ATSD %u launched while XTS_CFG "
-                      "has MMIO shootdowns off\n", n);
-        atsd->ignored++;
-        return;
-    }
-    trace_pnv_npu2_atsd(npu->chip_id, n, npu->atsd_lparid[n], val, atsd->ava);
-    atsd->launches++;
-    pnv_npu2_shootdown(npu, GETFIELD(NPU2_ATSD_LPARID_LPARID,
-                                     npu->atsd_lparid[n]), val, atsd->ava);
-}
-
 /* Full, as injected: what isn't in use reads as somebody else's */
 static uint64_t npu2_bdf_map_read(PnvNpu2 *npu, uint64_t val)
 {
@@ -807,6 +785,9 @@ static uint64_t npu2_read_reg(PnvNpu2 *npu, const Npu2Where *where)
         where->offset >= NPU2_XTS_BDF_MAP(0) &&
         where->offset < NPU2_XTS_BDF_MAP(NPU2_XTS_BDF_MAP_SIZE)) {
         return npu2_bdf_map_read(npu, *where->val);
+    }
+    if (where->kind == NPU2_KIND_ATSD && where->offset == NPU2_ATSD_STATUS) {
+        return pnv_npu2_atsd_status(npu, where->unit);
     }
     return where->val ? *where->val : 0;
 }
@@ -869,7 +850,7 @@ static void npu2_write_reg(PnvNpu2 *npu, const Npu2Where *where, uint64_t val)
         break;
     case NPU2_KIND_ATSD:
         if (where->offset == NPU2_ATSD_LAUNCH) {
-            npu2_atsd_launch(npu, where->unit, val);
+            pnv_npu2_atsd_launch(npu, where->unit, val);
         } else {
             *where->val = val;
         }
@@ -1368,8 +1349,18 @@ void pnv_npu2_train(PnvNpu2 *npu, PnvNpu2Gpu *gpu)
 void pnv_npu2_untrain(PnvNpu2 *npu, PnvNpu2Gpu *gpu)
 {
     for (int i = 0; i < PNV_NPU2_BRICKS; i++) {
-        if (npu->brick[i].gpu == gpu) {
-            npu2_set_trained(&npu->brick[i], false);
+        PnvNpu2Brick *brick = &npu->brick[i];
+
+        if (brick->gpu != gpu) {
+            continue;
+        }
+        npu2_set_trained(brick, false);
+        /*
+         * To an NPU whose end was not reset first that is an error.  At power
+         * on there is nothing to report it.
+         */
+        if (brick->base) {
+            npu2_fence_brick(brick);
         }
     }
     npu2_update_memory(npu);
@@ -1438,7 +1429,7 @@ static const Npu2Table npu2_tables[] = {
       npu2_get_atsd_lparid },
     { "atsd-launches", "Shootdowns launched, per register set",
       NPU2_ATSD_COUNT, npu2_get_atsd_launches },
-    { "atsd-ignored", "Launches while MMIO shootdowns were off",
+    { "atsd-ignored", "Launches that were lost: MMIO shootdowns off, or busy",
       NPU2_ATSD_COUNT, npu2_get_atsd_ignored },
     { "atsd-last-launch", "Last value of LAUNCH, per register set",
       NPU2_ATSD_COUNT, npu2_get_atsd_last_launch },
@@ -1522,6 +1513,22 @@ static void npu2_set_scom_errors(Object *obj, Visitor *v, const char *name,
                                  void *opaque, Error **errp)
 {
     visit_type_uint32(v, name, &PNV_NPU2(obj)->scom_errors, errp);
+}
+
+static void npu2_get_atsd_hangs(Object *obj, Visitor *v, const char *name,
+                                void *opaque, Error **errp)
+{
+    visit_type_uint32(v, name, &PNV_NPU2(obj)->atsd_hangs, errp);
+}
+
+static void npu2_set_atsd_hangs(Object *obj, Visitor *v, const char *name,
+                                void *opaque, Error **errp)
+{
+    uint32_t launches;
+
+    if (visit_type_uint32(v, name, &launches, errp)) {
+        pnv_npu2_atsd_hang(PNV_NPU2(obj), launches);
+    }
 }
 
 static void npu2_inject_irq(Object *obj, Visitor *v, const char *name,
@@ -1626,6 +1633,13 @@ static void npu2_realize(DeviceState *dev, Error **errp)
     PnvNpu2 *npu = PNV_NPU2(dev);
     g_autofree char *ring = g_strdup_printf("npu2-%u-regs", npu->chip_id);
 
+    npu->atsd_uvm = !g_strcmp0(npu->atsd_is, "uvm");
+    if (npu->atsd_is && !npu->atsd_uvm && strcmp(npu->atsd_is, "tlbie")) {
+        error_setg(errp, "npu2: property is: tlbie or uvm, not %s",
+                   npu->atsd_is);
+        return;
+    }
+
     pnv_xscom_region_init(&npu->xscom_regs, OBJECT(npu), &npu2_xscom_ops, npu,
                           "xscom-npu2", PNV9_XSCOM_NPU2_SIZE);
     pnv_xscom_region_init(&npu->xscom_pb_cent, OBJECT(npu), &npu2_pb_cent_ops,
@@ -1656,6 +1670,10 @@ static const Property npu2_properties[] = {
     DEFINE_PROP_UINT32("chip-id", PnvNpu2, chip_id, 0),
     DEFINE_PROP_LINK("nmmu", PnvNpu2, nmmu, TYPE_PNV_NMMU, PnvNmmu *),
     DEFINE_PROP_BOOL("small-memory-map", PnvNpu2, small_map, false),
+    DEFINE_PROP_STRING("is", PnvNpu2, atsd_is),
+    DEFINE_PROP_BOOL("atsd-4k", PnvNpu2, atsd_4k, false),
+    DEFINE_PROP_BOOL("atsd-link-wait", PnvNpu2, atsd_link_wait, true),
+    DEFINE_PROP_UINT32("atsd-polls", PnvNpu2, atsd_polls, 3),
 };
 
 static void npu2_class_init(ObjectClass *klass, void *data)
@@ -1695,6 +1713,11 @@ static void npu2_class_init(ObjectClass *klass, void *data)
                               NULL);
     object_class_property_set_description(klass, "inject-scom-error",
         "SCOM accesses to XTS and ATSD registers that fail from now on");
+    object_class_property_add(klass, "inject-atsd-busy", "uint32",
+                              npu2_get_atsd_hangs, npu2_set_atsd_hangs, NULL,
+                              NULL);
+    object_class_property_set_description(klass, "inject-atsd-busy",
+        "Shootdowns from now on that never end; 0 lets all end that did not");
     object_class_property_add(klass, "inject-irq", "uint32", NULL,
                               npu2_inject_irq, NULL, NULL);
     object_class_property_set_description(klass, "inject-irq",

@@ -14,11 +14,6 @@
  * TCEs are cached as in the hardware: only TCE_KILL removes them, so software
  * that forgets it goes on to reach what it unmapped.
  *
- * Not known of the hardware, and assumed: IS in bits 11 and 12 of ATSD LAUNCH,
- * of which software is seen to set the second only, is encoded like that of
- * tlbie; a shootdown of partition scoped translations, which can't be told
- * from the effective addresses that a device holds, is one of the LPAR's all.
- *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
 
@@ -201,12 +196,8 @@ PnvXlateFault pnv_npu2_tce_translate(PnvNpu2 *npu, unsigned brick, uint16_t bdf,
  * ATS
  */
 
-/*
- * The PID map entry of a process: its own, or the one for all processes of the
- * LPAR, which the BDF map entry permits by UNFILT and has at index LPARSHORT.
- */
-static const PnvNpu2PidEntry *npu2_find_pid(const PnvNpu2 *npu, uint64_t bdf,
-                                            uint32_t pasid)
+const PnvNpu2PidEntry *pnv_npu2_find_pid(const PnvNpu2 *npu, uint64_t bdf,
+                                         uint32_t pasid)
 {
     unsigned lparshort = GETFIELD(NPU2_BDF_MAP_LPARSHORT, bdf);
 
@@ -239,7 +230,7 @@ PnvXlateFault pnv_npu2_xts_context(PnvNpu2 *npu, uint16_t bdf, uint32_t pasid,
             GETFIELD(NPU2_BDF_MAP_XLAT, entry) != NPU2_BDF_MAP_XLAT_RADIX) {
             continue;
         }
-        pid = npu2_find_pid(npu, entry, pasid);
+        pid = pnv_npu2_find_pid(npu, entry, pasid);
         if (!pid || !(pid->pid & NPU2_PID_MAP_VALID_ATR) ||
             !(pid->pid & NPU2_PID_MAP_MSR_DR)) {
             return PNV_XLATE_PID_MISS;
@@ -251,65 +242,4 @@ PnvXlateFault pnv_npu2_xts_context(PnvNpu2 *npu, uint16_t bdf, uint32_t pasid,
         return ctx->hv && ctx->lpid ? PNV_XLATE_HV_DENIED : PNV_XLATE_OK;
     }
     return PNV_XLATE_BDF_MISS;
-}
-
-static void npu2_decode_shootdown(uint64_t launch, uint64_t ava,
-                                  PnvShootdown *shootdown)
-{
-    /* Page size by AP, as software knows them from ibm,radix-AP-encodings */
-    static const uint8_t page_shift[] = { [0] = 12, [5] = 16, [1] = 21,
-                                          [2] = 30 };
-    unsigned ap = GETFIELD(NPU2_ATSD_LAUNCH_AP, launch);
-
-    shootdown->pid = GETFIELD(NPU2_ATSD_LAUNCH_PID, launch);
-    if (!(launch & NPU2_ATSD_LAUNCH_PRS)) {
-        shootdown->scope = PNV_SHOOTDOWN_LPID;
-        return;
-    }
-    switch (GETFIELD(NPU2_ATSD_LAUNCH_IS, launch)) {
-    case NPU2_ATSD_IS_PAGE:
-        if (ap >= ARRAY_SIZE(page_shift) || !page_shift[ap]) {
-            qemu_log_mask(LOG_GUEST_ERROR, "npu2: ATSD with AP %u\n", ap);
-            shootdown->scope = PNV_SHOOTDOWN_PID;
-            break;
-        }
-        shootdown->scope = PNV_SHOOTDOWN_PAGE;
-        shootdown->mask = MAKE_64BIT_MASK(0, page_shift[ap]);
-        shootdown->ea = ava & ~shootdown->mask;
-        break;
-    case NPU2_ATSD_IS_PID:
-        shootdown->scope = PNV_SHOOTDOWN_PID;
-        break;
-    default:
-        shootdown->scope = PNV_SHOOTDOWN_LPID;
-    }
-}
-
-void pnv_npu2_shootdown(PnvNpu2 *npu, uint32_t lpid, uint64_t launch,
-                        uint64_t ava)
-{
-    PnvShootdown shootdown = { .lpid = lpid };
-
-    npu2_decode_shootdown(launch, ava, &shootdown);
-    for (int i = 0; i < NPU2_XTS_BDF_MAP_SIZE; i++) {
-        uint64_t entry = npu->bdf_map[i];
-        unsigned stack = GETFIELD(NPU2_BDF_MAP_STACK, entry);
-        const PnvNpu2PidEntry *pid;
-        unsigned brick;
-
-        if (!(entry & NPU2_BDF_MAP_VALID) || !is_power_of_2(stack) ||
-            GETFIELD(NPU2_BDF_MAP_LPARID, entry) != lpid) {
-            continue;
-        }
-        pid = npu2_find_pid(npu, entry, shootdown.pid);
-        if (!pid || !(pid->pid & NPU2_PID_MAP_VALID_ATSD)) {
-            continue;
-        }
-        /* One bit per stack, stack 0 on the left */
-        brick = 2 * (2 - ctz32(stack)) + !!(entry & NPU2_BDF_MAP_BRICK);
-        if (npu->brick[brick].gpu && !pnv_npu2_link_check(npu, brick)) {
-            npu->brick[brick].gpu->shootdown(npu->brick[brick].gpu,
-                                             &shootdown);
-        }
-    }
 }

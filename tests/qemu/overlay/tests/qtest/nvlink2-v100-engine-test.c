@@ -631,9 +631,9 @@ static void bind_gpu(QTestState *qts, unsigned lparshort, uint16_t bdf,
 #define LPID            0x123
 #define PID             0x77
 
-static QTestState *start_ats(Vm *vm)
+static QTestState *start_ats_with(Vm *vm, const char *args)
 {
-    QTestState *qts = start();
+    QTestState *qts = v100_start(args);
 
     train(qts);
     set_ptcr(qts);
@@ -641,6 +641,13 @@ static QTestState *start_ats(Vm *vm)
     bind_gpu(qts, 2, BDF, 0, LPID);
     reg_write(qts, V100_ENGINE_PASID, PID);
     return qts;
+}
+
+/* What changes in a table is seen at once: most tests are not about caches */
+static QTestState *start_ats(Vm *vm)
+{
+    return start_ats_with(vm, V100_ONE_GPU
+                          " -global pnv-nmmu.walk-cache=off");
 }
 
 static void assert_ats_faults(QTestState *qts, uint64_t ea, uint32_t cause)
@@ -901,26 +908,68 @@ static void test_ats_host(void)
 #define LAUNCH_PAGE(ap, pid) \
     (LAUNCH_PRS | FIELD_(14, 17, ap) | FIELD_(19, 38, pid))
 #define LAUNCH_PID(pid) (BIT_(12) | LAUNCH_PRS | FIELD_(19, 38, pid))
+#define LAUNCH_LPAR     (BIT_(11) | LAUNCH_PRS)     /* as tlbie */
+#define LAUNCH_ALL      BIT_(12)                    /* as NVIDIA's driver */
+#define LAUNCH_NO_FLUSH BIT_(39)
+#define AP_4K           0
 #define AP_64K          5
 #define AP_2M           1
+
+/* More often than any launch that ends */
+#define POLLS           100
+
+static bool launch_ends(QTestState *qts, unsigned n)
+{
+    for (unsigned i = 0; i < POLLS; i++) {
+        if (!ring_read(qts, ATSD(n, 0x010))) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static void begin_launch(QTestState *qts, unsigned n, uint64_t ava,
+                         uint64_t val)
+{
+    ring_write(qts, ATSD(n, 0x008), ava);
+    ring_write(qts, ATSD(n, 0x000), val);
+}
 
 /* Launch on register set n, whose LPARID is set before */
 static void launch(QTestState *qts, unsigned n, uint64_t ava, uint64_t val)
 {
-    ring_write(qts, ATSD(n, 0x008), ava);
-    ring_write(qts, ATSD(n, 0x000), val);
-    g_assert_cmphex(ring_read(qts, ATSD(n, 0x010)), ==, 0);
+    begin_launch(qts, n, ava, val);
+    g_assert_true(launch_ends(qts, n));
 }
 
-static QTestState *start_atsd(Vm *vm)
+/* Two launches for PID 0: what was named before is gone then */
+static void flush(QTestState *qts, unsigned n)
 {
-    QTestState *qts = start_ats(vm);
+    launch(qts, n, 0, LAUNCH_PID(0));
+    launch(qts, n, 0, LAUNCH_PID(0));
+}
+
+static void shoot(QTestState *qts, unsigned n, uint64_t ava, uint64_t val)
+{
+    launch(qts, n, ava, val);
+    flush(qts, n);
+}
+
+static QTestState *start_atsd_with(Vm *vm, const char *args)
+{
+    QTestState *qts = start_ats_with(vm, args);
 
     ring_write(qts, XTS(0x020), BIT_(1));
     ring_write(qts, ATSD_LPARID(3), LPID);
     ring_write(qts, ATSD_LPARID(4), LPID + 1);
     tree_map(qts, &vm->process, VM_EA + 64 * KIB, 16, VM_DATA, PTE_RW);
     return qts;
+}
+
+static QTestState *start_atsd(Vm *vm)
+{
+    return start_atsd_with(vm, V100_ONE_GPU
+                           " -global pnv-nmmu.walk-cache=off");
 }
 
 /* Fill the cache for both pages of the process, then unmap these */
@@ -948,47 +997,181 @@ static void assert_stale(QTestState *qts, bool first, bool second)
                     ==, second ? 0 : V100_ENGINE_CAUSE_RADIX);
 }
 
+/* What the launch val with ava removes of the two pages, when it is flushed */
+static void assert_removes(QTestState *qts, Vm *vm, uint64_t ava, uint64_t val,
+                           bool first, bool second)
+{
+    uint32_t removed;
+
+    make_stale(qts, vm);
+    removed = regl(qts, V100_ENGINE_ATC_REMOVED);
+    shoot(qts, 3, ava, val);
+    assert_stale(qts, !first, !second);
+    g_assert_cmpint(regl(qts, V100_ENGINE_ATC_REMOVED), ==,
+                    removed + first + second);
+    shoot(qts, 3, 0, LAUNCH_PID(PID));
+}
+
 static void test_atsd_scope(void)
 {
     Vm vm;
     QTestState *qts = start_atsd(&vm);
-    uint32_t removed;
 
     make_stale(qts, &vm);
     assert_stale(qts, true, true);
     /* Other LPAR, other process, other page, and while shootdowns are off */
     launch(qts, 4, VM_EA, LAUNCH_PID(PID));
-    launch(qts, 4, VM_EA, FIELD_(11, 12, 2) | LAUNCH_PRS);
+    launch(qts, 4, VM_EA, LAUNCH_LPAR);
     launch(qts, 3, VM_EA, LAUNCH_PID(PID + 1));
     launch(qts, 3, VM_EA, LAUNCH_PAGE(AP_64K, PID + 1));
     launch(qts, 3, VM_EA + 128 * KIB, LAUNCH_PAGE(AP_64K, PID));
     ring_write(qts, XTS(0x020), 0);
     launch(qts, 3, VM_EA, LAUNCH_PID(PID));
     ring_write(qts, XTS(0x020), BIT_(1));
+    flush(qts, 3);
     assert_stale(qts, true, true);
-    g_assert_cmpint(regl(qts, V100_ENGINE_ATC_SHOOTDOWNS), ==, 3);
+    g_assert_cmpint(regl(qts, V100_ENGINE_ATC_SHOOTDOWNS), ==, 5);
     g_assert_cmpint(regl(qts, V100_ENGINE_ATC_REMOVED), ==, 0);
+    shoot(qts, 3, 0, LAUNCH_PID(PID));
 
+    assert_removes(qts, &vm, VM_EA, LAUNCH_PAGE(AP_64K, PID), true, false);
+    assert_removes(qts, &vm, VM_EA + 64 * KIB, LAUNCH_PAGE(AP_64K, PID), false,
+                   true);
+    assert_removes(qts, &vm, VM_EA, LAUNCH_PAGE(AP_2M, PID), true, true);
+    assert_removes(qts, &vm, 0, LAUNCH_PID(PID), true, true);
+    assert_removes(qts, &vm, 0, LAUNCH_LPAR, true, true);
+    /* There are no pages of 4 KiB, nor other APs */
+    assert_removes(qts, &vm, VM_EA, LAUNCH_PAGE(AP_4K, PID), false, false);
+    assert_removes(qts, &vm, VM_EA, LAUNCH_PAGE(7, PID), false, false);
+    /* What is not process scoped a GPU does not have, whatever IS is */
+    for (unsigned is = 0; is < 4; is++) {
+        assert_removes(qts, &vm, VM_EA, FIELD_(11, 12, is) |
+                       FIELD_(14, 17, AP_64K), false, false);
+    }
+    qtest_quit(qts);
+}
+
+/* The other reading of the same bits */
+static void test_atsd_scope_uvm(void)
+{
+    Vm vm;
+    QTestState *qts = start_atsd_with(&vm, V100_ONE_GPU
+        " -global pnv-nmmu.walk-cache=off -global pnv-npu2.is=uvm");
+
+    assert_removes(qts, &vm, VM_EA, LAUNCH_PAGE(AP_64K, PID), true, false);
+    assert_removes(qts, &vm, VM_EA, LAUNCH_PAGE(AP_64K, PID + 1), false, false);
+    assert_removes(qts, &vm, VM_EA, FIELD_(14, 17, AP_64K), true, false);
+    assert_removes(qts, &vm, 0, LAUNCH_PID(PID), true, true);
+    assert_removes(qts, &vm, 0, LAUNCH_PID(PID + 1), false, false);
+    assert_removes(qts, &vm, 0, LAUNCH_ALL, true, true);
+    /* One page, at address 0 of PID 0 */
+    assert_removes(qts, &vm, 0, LAUNCH_LPAR, false, false);
+    assert_removes(qts, &vm, VM_EA, LAUNCH_PAGE(AP_4K, PID), false, false);
+    qtest_quit(qts);
+}
+
+static void test_atsd_4k(void)
+{
+    Vm vm;
+    QTestState *qts = start_atsd_with(&vm, V100_ONE_GPU
+        " -global pnv-nmmu.walk-cache=off -global pnv-npu2.atsd-4k=on");
+
+    assert_removes(qts, &vm, VM_EA, LAUNCH_PAGE(AP_4K, PID), true, false);
+    qtest_quit(qts);
+}
+
+/* What a shootdown names stays until two others have flushed it */
+static void test_atsd_flush(void)
+{
+    Vm vm;
+    QTestState *qts = start_atsd(&vm);
+
+    make_stale(qts, &vm);
+    launch(qts, 3, VM_EA, LAUNCH_PAGE(AP_64K, PID));
+    assert_stale(qts, true, true);
+    launch(qts, 3, 0, LAUNCH_PID(0));
+    assert_stale(qts, true, true);
+    /* Named anew it takes two more, and these are none */
+    launch(qts, 3, VM_EA, LAUNCH_PAGE(AP_64K, PID));
+    for (unsigned i = 0; i < 3; i++) {
+        launch(qts, 3, 0, LAUNCH_PID(0) | LAUNCH_NO_FLUSH);
+        launch(qts, 3, 0, LAUNCH_PID(PID + 1));
+        launch(qts, 3, 0, LAUNCH_PAGE(AP_64K, 0));
+        launch(qts, 4, 0, LAUNCH_PID(0));
+    }
+    launch(qts, 3, 0, LAUNCH_PID(0));
+    assert_stale(qts, true, true);
+    g_assert_cmpint(regl(qts, V100_ENGINE_ATC_REMOVED), ==, 0);
+    launch(qts, 3, 0, LAUNCH_PID(0));
+    assert_stale(qts, false, true);
+    g_assert_cmpint(regl(qts, V100_ENGINE_ATC_REMOVED), ==, 1);
+    /* A reset needs none */
+    launch(qts, 3, 0, LAUNCH_PID(PID));
+    config_writel(qts, CAP_EXP + PCI_EXP_DEVCTL, PCI_EXP_DEVCTL_BCR_FLR);
+    setup_bars(qts);
+    g_assert_cmpint(regl(qts, V100_ENGINE_ATC_ENTRIES), ==, 0);
+    qtest_quit(qts);
+
+    qts = start_atsd_with(&vm, V100_ONE_GPU " -global pnv-nmmu.walk-cache=off "
+                          "-global nvlink2-v100.atc-flushes=0");
+    make_stale(qts, &vm);
     launch(qts, 3, VM_EA, LAUNCH_PAGE(AP_64K, PID));
     assert_stale(qts, false, true);
+    qtest_quit(qts);
+}
+
+/* Nothing is done before STATUS says so */
+static void test_atsd_status(void)
+{
+    Vm vm;
+    QTestState *qts = start_atsd(&vm);
+
     make_stale(qts, &vm);
-    launch(qts, 3, VM_EA + 64 * KIB, LAUNCH_PAGE(AP_64K, PID));
-    assert_stale(qts, true, false);
-    make_stale(qts, &vm);
-    launch(qts, 3, VM_EA, LAUNCH_PAGE(AP_2M, PID));
+    begin_launch(qts, 3, 0, LAUNCH_PID(PID));
+    g_assert_cmpint(regl(qts, V100_ENGINE_ATC_SHOOTDOWNS), ==, 0);
+    g_assert_cmphex(ring_read(qts, ATSD(3, 0x010)), !=, 0);
+    /* Who does not wait has not launched */
+    begin_launch(qts, 3, 0, LAUNCH_PID(0));
+    begin_launch(qts, 3, 0, LAUNCH_PID(0));
+    g_assert_cmpint(npu_table(qts, 0, "atsd-ignored", 3), ==, 2);
+    g_assert_true(launch_ends(qts, 3));
+    g_assert_cmpint(regl(qts, V100_ENGINE_ATC_SHOOTDOWNS), ==, 1);
+    assert_stale(qts, true, true);
+    flush(qts, 3);
     assert_stale(qts, false, false);
+    qtest_quit(qts);
+
+    qts = start_atsd_with(&vm, V100_ONE_GPU " -global pnv-nmmu.walk-cache=off "
+                          "-global pnv-npu2.atsd-polls=0");
     make_stale(qts, &vm);
-    launch(qts, 3, 0, LAUNCH_PID(PID));
+    begin_launch(qts, 3, 0, LAUNCH_PID(PID));
+    begin_launch(qts, 3, 0, LAUNCH_PID(0));
+    begin_launch(qts, 3, 0, LAUNCH_PID(0));
     assert_stale(qts, false, false);
-    /* The whole LPAR: process scoped, and what its tree maps */
+    qtest_quit(qts);
+}
+
+static void test_atsd_hang(void)
+{
+    Vm vm;
+    QTestState *qts = start_atsd(&vm);
+
+    ring_write(qts, ATSD_LPARID(5), LPID);
     make_stale(qts, &vm);
-    launch(qts, 3, 0, FIELD_(11, 12, 2) | LAUNCH_PRS);
-    assert_stale(qts, false, false);
-    make_stale(qts, &vm);
-    removed = regl(qts, V100_ENGINE_ATC_REMOVED);
-    launch(qts, 3, 0, BIT_(12));
-    assert_stale(qts, false, false);
-    g_assert_cmpint(regl(qts, V100_ENGINE_ATC_REMOVED), ==, removed + 2);
+    npu_set(qts, 0, "inject-atsd-busy", 1);
+    begin_launch(qts, 3, 0, LAUNCH_PID(PID));
+    g_assert_false(launch_ends(qts, 3));
+    /* Other register sets work, and this one takes nothing */
+    begin_launch(qts, 3, 0, LAUNCH_PID(PID));
+    g_assert_false(launch_ends(qts, 3));
+    g_assert_cmpint(npu_table(qts, 0, "atsd-launches", 3), ==, 1);
+    assert_stale(qts, true, true);
+    shoot(qts, 5, VM_EA, LAUNCH_PAGE(AP_64K, PID));
+    assert_stale(qts, false, true);
+    g_assert_cmpint(regl(qts, V100_ENGINE_ATC_SHOOTDOWNS), ==, 3);
+    npu_set(qts, 0, "inject-atsd-busy", 0);
+    g_assert_true(launch_ends(qts, 3));
+    g_assert_cmpint(regl(qts, V100_ENGINE_ATC_SHOOTDOWNS), ==, 4);
     qtest_quit(qts);
 }
 
@@ -999,33 +1182,189 @@ static void test_atsd_forwarding(void)
     uint64_t pid = ring_read(qts, PID_MAP(2));
 
     make_stale(qts, &vm);
-    /* Neither an entry that forwards none, nor a link that is down */
+    /* Neither an entry that forwards none, nor a brick without a GPU */
     ring_write(qts, PID_MAP(2), pid & ~BIT_(2));
-    launch(qts, 3, 0, LAUNCH_PID(PID));
+    shoot(qts, 3, 0, LAUNCH_PID(PID));
     ring_write(qts, PID_MAP(2), pid);
-    npu_set(qts, 0, "inject-fence", 0);
-    launch(qts, 3, 0, LAUNCH_PID(PID));
-    train(qts);
+    bind_gpu(qts, 2, BDF, 4, LPID);
+    shoot(qts, 3, 0, LAUNCH_PID(PID));
+    bind_gpu(qts, 2, BDF, 0, LPID);
     g_assert_cmpint(regl(qts, V100_ENGINE_ATC_SHOOTDOWNS), ==, 0);
     assert_stale(qts, true, true);
+    /* One for a link that is down waits until it is up */
+    npu_set(qts, 0, "inject-fence", 0);
+    begin_launch(qts, 3, 0, LAUNCH_PID(PID));
+    g_assert_false(launch_ends(qts, 3));
+    g_assert_cmpint(regl(qts, V100_ENGINE_ATC_SHOOTDOWNS), ==, 0);
+    /* Whom the tables have now does not matter to it */
+    ring_write(qts, BDF_MAP(2), 0);
+    g_assert_false(launch_ends(qts, 3));
+    bind_gpu(qts, 2, BDF, 0, LPID);
+    train(qts);
+    g_assert_true(launch_ends(qts, 3));
+    g_assert_cmpint(regl(qts, V100_ENGINE_ATC_SHOOTDOWNS), ==, 1);
+    flush(qts, 3);
+    assert_stale(qts, false, false);
     /* The brick of the BDF map entry is the one that counts */
+    make_stale(qts, &vm);
     bind_gpu(qts, 2, BDF, 1, LPID);
     npu_set(qts, 0, "inject-fence", 0);
-    launch(qts, 3, 0, LAUNCH_PID(PID));
+    shoot(qts, 3, 0, LAUNCH_PID(PID));
     train(qts);
-    g_assert_cmpint(regl(qts, V100_ENGINE_ATC_SHOOTDOWNS), ==, 1);
     assert_stale(qts, false, false);
+    qtest_quit(qts);
+
+    qts = start_atsd_with(&vm, V100_ONE_GPU " -global pnv-nmmu.walk-cache=off "
+                          "-global pnv-npu2.atsd-link-wait=off");
     make_stale(qts, &vm);
-    bind_gpu(qts, 2, BDF, 4, LPID);
-    launch(qts, 3, 0, LAUNCH_PID(PID));
-    g_assert_cmpint(regl(qts, V100_ENGINE_ATC_SHOOTDOWNS), ==, 1);
+    npu_set(qts, 0, "inject-fence", 0);
+    shoot(qts, 3, 0, LAUNCH_PID(PID));
+    train(qts);
+    assert_stale(qts, true, true);
+    qtest_quit(qts);
+}
+
+/*
+ * The nest MMU's walk cache
+ */
+
+#define SCOPE_PROCESS   1
+#define SCOPE_PARTITION 0
+
+static void tlbie(QTestState *qts, unsigned ric, unsigned is, unsigned scope,
+                  uint32_t lpid, uint32_t pid)
+{
+    g_autofree char *value = g_strdup_printf("%u %u %u %u %u", ric, is, scope,
+                                             lpid, pid);
+    QDict *response = qtest_qmp(qts, "{ 'execute': 'qom-set', 'arguments': "
+                                "{ 'path': '/machine/chip[0]/nmmu', "
+                                "'property': 'inject-tlbie', 'value': %s } }",
+                                value);
+
+    g_assert(qdict_haskey(response, "return"));
+    qobject_unref(response);
+}
+
+/* What the GPU sees at VM_EA when it asks the nest MMU */
+static void assert_walks_to(QTestState *qts, uint64_t expected)
+{
+    uint32_t walks = regl(qts, V100_ENGINE_ATC_WALKS);
+
+    shoot(qts, 3, 0, LAUNCH_PID(PID));
+    assert_reads(qts, V100_ENGINE_PATH_ATS, VM_EA, expected);
+    g_assert_cmpint(regl(qts, V100_ENGINE_ATC_WALKS), ==, walks + 1);
+}
+
+/* All that leaves old PTEs of the scope where they are */
+static void tlbies_too_small(QTestState *qts, unsigned scope)
+{
+    for (unsigned is = 0; is < 4; is++) {
+        tlbie(qts, 0, is, scope, LPID, PID);
+        tlbie(qts, 1, is, scope, LPID, PID);
+    }
+    tlbie(qts, 2, 0, scope, LPID, PID);
+    tlbie(qts, 2, 2, scope, LPID + 1, 0);
+    tlbie(qts, 2, 2, !scope, LPID, 0);
+    tlbie(qts, 2, 3, !scope, 0, 0);
+}
+
+static void test_nmmu_process(void)
+{
+    static const struct {
+        unsigned is;
+        uint32_t lpid, pid;
+    } enough[] = {
+        { 1, LPID, PID }, { 2, LPID, 0 }, { 3, 0, 0 },
+    };
+    const uint64_t other = VM_DATA + 64 * KIB;
+    Vm vm;
+    QTestState *qts = start_atsd_with(&vm, V100_ONE_GPU);
+
+    qtest_writeq(qts, vm.memory + other, 0x07e4);
+    for (unsigned i = 0; i < ARRAY_SIZE(enough); i++) {
+        assert_walks_to(qts, 0x5eed0000);
+        tree_map(qts, &vm.process, VM_EA, 16, other, PTE_RW);
+        tlbies_too_small(qts, SCOPE_PROCESS);
+        tlbie(qts, 2, 1, SCOPE_PROCESS, LPID, PID + 1);
+        tlbie(qts, 2, 1, SCOPE_PROCESS, LPID + 1, PID);
+        assert_walks_to(qts, 0x5eed0000);
+        tlbie(qts, 2, enough[i].is, SCOPE_PROCESS, enough[i].lpid,
+              enough[i].pid);
+        assert_walks_to(qts, 0x07e4);
+        tree_map(qts, &vm.process, VM_EA, 16, VM_DATA, PTE_RW);
+        tlbie(qts, 2, 2, SCOPE_PROCESS, LPID, 0);
+    }
+    /* The entry of the process table, too */
+    assert_walks_to(qts, 0x5eed0000);
+    qtest_writeq(qts, vm_process_entry(&vm), 0);
+    assert_walks_to(qts, 0x5eed0000);
+    tlbie(qts, 2, 1, SCOPE_PROCESS, LPID, PID);
+    shoot(qts, 3, 0, LAUNCH_PID(PID));
+    assert_ats_faults(qts, VM_EA, V100_ENGINE_CAUSE_PROCESS_ENTRY);
+    qtest_quit(qts);
+}
+
+static void test_nmmu_partition(void)
+{
+    static const struct {
+        unsigned is;
+        uint32_t lpid;
+    } enough[] = { { 2, LPID }, { 3, 0 } };
+    const uint64_t page = VM_DATA & ~(2 * MIB - 1);
+    Vm vm;
+    QTestState *qts = start_atsd_with(&vm, V100_ONE_GPU);
+    const uint64_t elsewhere = vm.memory + 2 * VM_SIZE;
+
+    qtest_writeq(qts, elsewhere + VM_DATA, 0x07e4);
+    for (unsigned i = 0; i < ARRAY_SIZE(enough); i++) {
+        assert_walks_to(qts, 0x5eed0000);
+        tree_map(qts, &vm.partition, page, 21, elsewhere + page, PTE_RW);
+        tlbies_too_small(qts, SCOPE_PARTITION);
+        assert_walks_to(qts, 0x5eed0000);
+        tlbie(qts, 2, enough[i].is, SCOPE_PARTITION, enough[i].lpid, 0);
+        assert_walks_to(qts, 0x07e4);
+        tree_map(qts, &vm.partition, page, 21, vm.memory + page, PTE_RW);
+        tlbie(qts, 2, 2, SCOPE_PARTITION, LPID, 0);
+    }
+    /* A page that goes, too */
+    assert_walks_to(qts, 0x5eed0000);
+    qtest_writeq(qts, tree_entry(qts, &vm.partition, page, 21), 0);
+    tlbies_too_small(qts, SCOPE_PARTITION);
+    assert_walks_to(qts, 0x5eed0000);
+    tlbie(qts, 2, 2, SCOPE_PARTITION, LPID, 0);
+    shoot(qts, 3, 0, LAUNCH_PID(PID));
+    assert_gpa_faults(qts, VM_EA, V100_ENGINE_CAUSE_PARTITION_RADIX, VM_DATA);
+    qtest_quit(qts);
+}
+
+/* More rights need no tlbie, and recorded accesses stay recorded */
+static void test_nmmu_rights(void)
+{
+    Vm vm;
+    QTestState *qts = start_atsd_with(&vm, V100_ONE_GPU);
+    uint64_t pte = tree_entry(qts, &vm.process, VM_EA, 16);
+
+    tree_map(qts, &vm.process, VM_EA, 16, VM_DATA, PTE_R);
+    assert_walks_to(qts, 0x5eed0000);
+    g_assert_cmpint(store(qts, V100_ENGINE_PATH_ATS, VM_EA, 1), ==,
+                    V100_ENGINE_CAUSE_PERMISSION);
+    tree_map(qts, &vm.process, VM_EA, 16, VM_DATA, PTE_RW);
+    g_assert_cmpint(store(qts, V100_ENGINE_PATH_ATS, VM_EA, 5), ==, 0);
+    g_assert_cmphex(qtest_readq(qts, pte) & (RADIX_R | RADIX_C), ==,
+                    RADIX_R | RADIX_C);
+    /* A cached PTE that a write was recorded in is not recorded in again */
+    qtest_writeq(qts, pte, qtest_readq(qts, pte) & ~RADIX_C);
+    assert_walks_to(qts, 5);
+    g_assert_cmpint(store(qts, V100_ENGINE_PATH_ATS, VM_EA, 6), ==, 0);
+    g_assert_cmphex(qtest_readq(qts, pte) & RADIX_C, ==, 0);
     qtest_quit(qts);
 }
 
 /* Two GPUs, each bound to a VM of its own; same PID and addresses in both */
 static void test_two_lpars(void)
 {
-    QTestState *qts = v100_start(TWO_GPUS);
+    QTestState *qts = v100_start(TWO_GPUS
+                                 " -global pnv-nmmu.walk-cache=off");
     uint64_t val;
     Vm vm[2];
 
@@ -1061,7 +1400,7 @@ static void test_two_lpars(void)
     g_assert_cmphex(qtest_readq(qts, vm[0].memory + VM_DATA + 8), ==, 0);
 
     /* A shootdown of the second VM leaves the first one's alone */
-    launch(qts, 1, 0, FIELD_(11, 12, 2) | LAUNCH_PRS);
+    shoot(qts, 1, 0, LAUNCH_LPAR);
     g_assert_cmpint(engine_get(qts, BAR0_2, V100_ENGINE_ATC_ENTRIES), ==, 0);
     g_assert_cmpint(regl(qts, V100_ENGINE_ATC_ENTRIES), ==, 1);
     g_assert_cmpint(regl(qts, V100_ENGINE_ATC_SHOOTDOWNS), ==, 0);
@@ -1075,11 +1414,11 @@ static void test_two_lpars(void)
     bind_gpu(qts, 0, BDF, 0, LPID + 1);
     assert_reads(qts, V100_ENGINE_PATH_ATS, VM_EA, 0x5eed0001);
     g_assert_cmpint(regl(qts, V100_ENGINE_ATC_ENTRIES), ==, 2);
-    launch(qts, 1, 0, FIELD_(11, 12, 2) | LAUNCH_PRS);
+    shoot(qts, 1, 0, LAUNCH_LPAR);
     g_assert_cmpint(regl(qts, V100_ENGINE_ATC_ENTRIES), ==, 1);
     bind_gpu(qts, 0, BDF, 0, LPID);
     assert_reads(qts, V100_ENGINE_PATH_ATS, VM_EA, 0x5eed0000);
-    launch(qts, 0, 0, FIELD_(11, 12, 2) | LAUNCH_PRS);
+    shoot(qts, 0, 0, LAUNCH_LPAR);
     g_assert_cmpint(fetch(qts, V100_ENGINE_PATH_ATS, VM_EA, &val), ==,
                     V100_ENGINE_CAUSE_RADIX);
     qtest_quit(qts);
@@ -1203,7 +1542,15 @@ int main(int argc, char **argv)
     qtest_add_func("v100-engine/ats/rc", test_ats_rc);
     qtest_add_func("v100-engine/ats/host", test_ats_host);
     qtest_add_func("v100-engine/atsd/scope", test_atsd_scope);
+    qtest_add_func("v100-engine/atsd/scope-uvm", test_atsd_scope_uvm);
+    qtest_add_func("v100-engine/atsd/4k", test_atsd_4k);
+    qtest_add_func("v100-engine/atsd/flush", test_atsd_flush);
+    qtest_add_func("v100-engine/atsd/status", test_atsd_status);
+    qtest_add_func("v100-engine/atsd/hang", test_atsd_hang);
     qtest_add_func("v100-engine/atsd/forwarding", test_atsd_forwarding);
+    qtest_add_func("v100-engine/nmmu/process", test_nmmu_process);
+    qtest_add_func("v100-engine/nmmu/partition", test_nmmu_partition);
+    qtest_add_func("v100-engine/nmmu/rights", test_nmmu_rights);
     qtest_add_func("v100-engine/atsd/two-lpars", test_two_lpars);
     qtest_add_func("v100-engine/cache/unbind", test_unbind);
     qtest_add_func("v100-engine/cache/full", test_cache_full);

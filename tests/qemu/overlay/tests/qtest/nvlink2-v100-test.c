@@ -133,6 +133,11 @@ static void check_untrained_by_reset(QTestState *qts, uint32_t resets,
     g_assert_cmpint(regl(qts, V100_RESETS), ==, resets + 1);
     g_assert_cmphex(regl(qts, V100_LINK_STATUS), ==, 0);
     g_assert_cmphex(regl(qts, V100_LINK_TRAIN), ==, 0);
+    /* The NPU's end was not reset before */
+    for (unsigned brick = 0; brick < 2; brick++) {
+        g_assert_cmpint(npu_table(qts, 0, "fences", brick), ==, 3);
+    }
+    g_assert_cmpint(npu_table(qts, 0, "fences", 2), ==, 0);
     g_assert_cmphex(qtest_readq(qts, APERTURE + 0x1000), ==, ~0ull);
     g_assert_cmpint(regl(qts, V100_UNTRAINED_ACCESSES), ==, lost + 1);
     /* The content survives */

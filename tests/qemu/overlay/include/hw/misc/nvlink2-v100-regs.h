@@ -63,7 +63,8 @@
  * Write 0: untrain them.  Other values are ignored.  Reads the last command
  * that took effect.
  * Function level reset, secondary bus reset and system reset untrain; so does
- * a reset of one of the NPU's bricks, for that link only.
+ * a reset of one of the NPU's bricks, for that link only.  Links that go down at
+ * this end are fenced.
  */
 #define V100_LINK_TRAIN                 0xf00010
 #define   V100_LINK_TRAIN_UP                    1
@@ -214,9 +215,10 @@
  * The engine's cache of ATS translations.  An entry is made by each walk that
  * ends well and serves the accesses to its page, (LPAR, PASID, effective
  * address), that it permits, whatever became of the page tables, until a
- * shootdown (ATSD) names it or the GPU is reset.  The XTS maps are looked up on
- * each access: an entry of an LPAR serves only while this GPU is bound to it.
- * All but ENTRIES count since reset.  Read only.
+ * shootdown (ATSD) has named it and two more of all of PID 0 have come, or the
+ * GPU is reset.  The XTS maps are looked up on each access: an entry of an LPAR
+ * serves only while this GPU is bound to it.  All but ENTRIES count since reset.
+ * Read only.
  */
 #define V100_ENGINE_ATC_ENTRIES         0xf01050        /* now */
 #define V100_ENGINE_ATC_HITS            0xf01054        /* translations served */

@@ -13,6 +13,7 @@
 
 typedef struct V100AtcEntry {
     bool valid;
+    uint32_t flushes;           /* 0, or that many until a shootdown is done */
     PnvXlateContext ctx;
     PnvXlatePage page;
 } V100AtcEntry;
@@ -23,6 +24,7 @@ typedef struct V100Engine {
     PnvNpu2 *npu;
     uint32_t bricks;            /* bit per brick, the links in that order */
     MemoryRegion *ram;
+    uint32_t flushes;           /* that it takes to remove what is shot down */
 
     /* Registers */
     uint64_t src;
@@ -48,7 +50,7 @@ typedef struct V100Engine {
 
 /* Set it up for a device, with the properties that show its state */
 void v100_engine_init(V100Engine *engine, PCIDevice *pdev, PnvNpu2 *npu,
-                      uint32_t bricks, MemoryRegion *ram);
+                      uint32_t bricks, MemoryRegion *ram, uint32_t flushes);
 void v100_engine_reset(V100Engine *engine);
 
 /* Registers, 32 bits, at BAR0 offset addr */

@@ -83,7 +83,14 @@ typedef struct PnvNpu2AtsdBlock {
     uint64_t ava;
     uint64_t last_launch;
     uint64_t launches;
-    uint64_t ignored;           /* launched while MMIO shootdowns are off */
+    uint64_t ignored;           /* while MMIO shootdowns are off, or busy */
+
+    /* The launch that is under way */
+    bool busy;
+    bool hung;                  /* as injected: it never ends */
+    uint32_t polls;             /* reads of STATUS before it takes effect */
+    uint32_t targets;           /* bit per brick that it is still to go to */
+    PnvShootdown shootdown;
 } PnvNpu2AtsdBlock;
 
 typedef struct PnvNpu2PidEntry {
@@ -106,6 +113,14 @@ struct PnvNpu2 {
     uint32_t chip_id;
     PnvNmmu *nmmu;              /* of the same chip */
     bool small_map;             /* GPU memory from 4 TiB up */
+
+    /* Shootdowns, see pnv_npu2_atsd.c */
+    char *atsd_is;
+    bool atsd_uvm;
+    bool atsd_4k;
+    bool atsd_link_wait;
+    uint32_t atsd_polls;
+    uint32_t atsd_hangs;        /* injected: launches to come that never end */
 
     /* Injected faults */
     bool xts_full;
@@ -160,7 +175,9 @@ void pnv_npu2_detach(PnvNpu2 *npu, PnvNpu2Gpu *gpu);
 /*
  * The device's view of its links.  Training takes the NTLs of the bricks out
  * of reset and clears their fences, as the vendor's driver does through the
- * PHY procedures of the firmware.
+ * PHY procedures of the firmware.  A device that takes its links down, or is
+ * reset, leaves them fenced: firmware resets links before their GPU because
+ * the NPU reports an error otherwise.
  */
 void pnv_npu2_train(PnvNpu2 *npu, PnvNpu2Gpu *gpu);
 void pnv_npu2_untrain(PnvNpu2 *npu, PnvNpu2Gpu *gpu);
@@ -170,5 +187,18 @@ void pnv_npu2_gpu_changed(PnvNpu2 *npu);
 uint32_t pnv_npu2_trained(const PnvNpu2 *npu, const PnvNpu2Gpu *gpu);
 /* What the NPU decodes for the GPU, or 0 */
 hwaddr pnv_npu2_aperture(const PnvNpu2 *npu, const PnvNpu2Gpu *gpu);
+
+/*
+ * The PID map entry of a process: its own, or the one for all processes of the
+ * LPAR, which the BDF map entry permits by UNFILT and has at index LPARSHORT.
+ */
+const PnvNpu2PidEntry *pnv_npu2_find_pid(const PnvNpu2 *npu, uint64_t bdf,
+                                         uint32_t pasid);
+
+/* A store to LAUNCH, and a load of STATUS, of register set n */
+void pnv_npu2_atsd_launch(PnvNpu2 *npu, unsigned n, uint64_t launch);
+uint64_t pnv_npu2_atsd_status(PnvNpu2 *npu, unsigned n);
+/* So many launches never end, until this is called with 0 */
+void pnv_npu2_atsd_hang(PnvNpu2 *npu, uint32_t launches);
 
 #endif /* PPC_PNV_NPU2_H */

@@ -145,9 +145,11 @@
 #define   NPU2_ATSD_LAUNCH_IS           PPC_BITMASK(11, 12)
 #define     NPU2_ATSD_IS_PAGE           0
 #define     NPU2_ATSD_IS_PID            1
+#define   NPU2_ATSD_LAUNCH_ALL          PPC_BIT(12)     /* not AVA's page */
 #define   NPU2_ATSD_LAUNCH_PRS          PPC_BIT(13)     /* process scoped */
-#define   NPU2_ATSD_LAUNCH_AP           PPC_BITMASK(14, 17)
+#define   NPU2_ATSD_LAUNCH_AP           PPC_BITMASK(15, 17)
 #define   NPU2_ATSD_LAUNCH_PID          PPC_BITMASK(19, 38)
+#define   NPU2_ATSD_LAUNCH_NO_FLUSH     PPC_BIT(39)
 #define NPU2_ATSD_AVA               0x008
 #define NPU2_ATSD_STATUS            0x010
 

@@ -62,6 +62,7 @@ static inline hwaddr pnv_xlate_to(const PnvXlatePage *page, uint64_t addr)
 
 typedef enum PnvShootdownScope {
     PNV_SHOOTDOWN_PAGE,         /* what overlaps a range of a process */
+    PNV_SHOOTDOWN_PAGE_ALL_PIDS,        /* the same range of all processes */
     PNV_SHOOTDOWN_PID,
     PNV_SHOOTDOWN_LPID,
 } PnvShootdownScope;
@@ -72,6 +73,7 @@ typedef struct PnvShootdown {
     uint32_t pid;
     uint64_t ea;
     uint64_t mask;              /* size - 1 of the range at ea */
+    bool flush;                 /* of what was named before as well */
 } PnvShootdown;
 
 /*
@@ -100,12 +102,5 @@ PnvXlateFault pnv_npu2_xts_context(PnvNpu2 *npu, uint16_t bdf, uint32_t pasid,
  */
 void pnv_npu2_tce_forget(PnvNpu2 *npu, bool kill_all, unsigned pe,
                          uint64_t addr);
-
-/*
- * Decode a shootdown launched in the partition lpid, and forward it to the
- * devices bound to that.
- */
-void pnv_npu2_shootdown(PnvNpu2 *npu, uint32_t lpid, uint64_t launch,
-                        uint64_t ava);
 
 #endif /* PPC_PNV_NPU2_XLATE_H */

@@ -1,0 +1,246 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What the GPUs of an NPU know of a virtual machine's memory.
+//!
+//! A bound GPU remembers translations of the machine's addresses. The guest has it forget those
+//! that it changes; the host does when the machine loses memory, be it that its process unmaps
+//! pages or that the kernel moves them: until then nobody else may get these pages. A shootdown
+//! reaches all GPUs of an NPU, so one is enough for all that are bound to the machine.
+//!
+//! The process has other memory, too, and the GPUs know nothing of that: none of them is bothered
+//! when it goes. What memory the machine has changes: as long as its number has been the same since
+//! the last shootdown, what GPUs know is of memory that the machine has now.
+
+use crate::{
+    linux::{
+        kvm::Kvm,
+        mm::mmu_notifier::{
+            Watch,
+            Watcher, //
+        },
+        npu::Npu,
+        trace,
+        workqueue::{
+            Retry,
+            Retrying, //
+        },
+    },
+    pure::lpid::Lpid, //
+};
+use kernel::{
+    fmt,
+    mm::MmWithUser,
+    new_mutex,
+    prelude::*,
+    sync::{
+        atomic::{
+            Acquire,
+            Atomic,
+            Relaxed,
+            Release, //
+        },
+        Arc,
+        Mutex, //
+    },
+};
+
+/// GPUs that an NPU can have: each takes one link at least.
+const MAX_GPUS: usize = 6;
+
+/// Who has to know what becomes of a machine's memory.
+pub(crate) trait Owner: Send + Sync + Sized + 'static {
+    /// The machine that a GPU has `translations` of loses all its memory. May sleep, but must not
+    /// drop the [`VmWatch`], which waits for this to return.
+    fn memory_goes(&self, translations: &Translations<Self>);
+
+    /// The machine lost memory, and a GPU that has `translations` could not be told. The same
+    /// holds.
+    fn shootdown_failed(&self, translations: &Translations<Self>);
+}
+
+/// Watches the memory of a machine for the GPUs of an NPU, as long as it exists.
+pub(crate) type VmWatch<O> = Watch<Retrying<Translations<O>>>;
+
+/// All watches, each of which GPUs share.
+#[pin_data]
+pub(crate) struct VmWatches<O: Owner> {
+    // Taken outside of the mmap lock, and of the owners of a watch.
+    #[pin]
+    all: Mutex<KVec<Arc<VmWatch<O>>>>,
+}
+
+impl<O: Owner> VmWatches<O> {
+    /// Makes it without a watch.
+    pub(crate) fn new() -> impl PinInit<Self> {
+        pin_init!(Self {
+            all <- new_mutex!(KVec::new()),
+        })
+    }
+
+    /// Watches `mm`, the memory of `kvm`, for a GPU of `npu` that is going to be bound to `lpid`,
+    /// and tells `owner`.
+    ///
+    /// EINTR: a signal came.
+    pub(super) fn join(
+        &self,
+        kvm: &Arc<Kvm>,
+        mm: &MmWithUser,
+        npu: Npu,
+        lpid: Lpid,
+        owner: Arc<O>,
+    ) -> Result<Arc<VmWatch<O>>> {
+        let mut all = self.all.lock();
+
+        if let Some(watch) = all
+            .iter()
+            .find(|watch| watch.watcher().npu == npu && *watch.watcher().kvm == **kvm)
+        {
+            watch.watcher().add(owner)?;
+            return Ok(watch.clone());
+        }
+        // Nothing may fail once it watches: it is not to be dropped under the lock.
+        all.reserve(1, GFP_KERNEL)?;
+        let translations = Translations::new(kvm.clone(), npu, lpid, owner);
+        let watch = Arc::pin_init(Watch::new(mm, Retrying::new(translations)), GFP_KERNEL)?;
+
+        // There is room for it.
+        let _ = all.push_within_capacity(watch.clone());
+        Ok(watch)
+    }
+
+    /// Undoes [`VmWatches::join`]. Not to be called under a lock that an owner takes, nor by one.
+    pub(super) fn leave(&self, watch: &Arc<VmWatch<O>>, owner: &Arc<O>) {
+        let mut all = self.all.lock();
+
+        if watch.watcher().remove(owner) {
+            // The caller has another reference.
+            all.retain(|other| !Arc::ptr_eq(other, watch));
+        }
+    }
+}
+
+/// What GPUs of an NPU know of the addresses of a machine.
+#[pin_data]
+pub(crate) struct Translations<O: Owner> {
+    // As long as the machine exists it has its memory slots.
+    kvm: Arc<Kvm>,
+    npu: Npu,
+    lpid: Lpid,
+    /// The number of what memory the machine had, before the last shootdown.
+    generation: Atomic<u64>,
+    #[pin]
+    owners: Mutex<[Option<Arc<O>>; MAX_GPUS]>,
+    shootdowns: Atomic<u64>,
+    launches: Atomic<u64>,
+    failed: Atomic<u64>,
+    spared: Atomic<u64>,
+}
+
+impl<O: Owner> Translations<O> {
+    fn new(kvm: Arc<Kvm>, npu: Npu, lpid: Lpid, owner: Arc<O>) -> impl PinInit<Self> {
+        // No GPU is bound yet, so none knows anything.
+        let (_, generation) = kvm.has_memory_at(0, 1);
+        let mut owners = [const { None }; MAX_GPUS];
+
+        owners[0] = Some(owner);
+        pin_init!(Self {
+            kvm,
+            npu,
+            lpid,
+            generation: Atomic::new(generation),
+            owners <- new_mutex!(owners),
+            shootdowns: Atomic::new(0),
+            launches: Atomic::new(0),
+            failed: Atomic::new(0),
+            spared: Atomic::new(0),
+        })
+    }
+
+    fn add(&self, owner: Arc<O>) -> Result {
+        let mut owners = self.owners.lock();
+        let free = owners
+            .iter_mut()
+            .find(|slot| slot.is_none())
+            .ok_or(ENOSPC)?;
+
+        *free = Some(owner);
+        Ok(())
+    }
+
+    /// Returns whether there is no other.
+    fn remove(&self, owner: &Arc<O>) -> bool {
+        let mut owners = self.owners.lock();
+
+        for slot in &mut *owners {
+            if slot.as_ref().is_some_and(|other| Arc::ptr_eq(other, owner)) {
+                *slot = None;
+            }
+        }
+        owners.iter().all(Option::is_none)
+    }
+
+    /// Not under the lock: owners take others, outside of which that may be taken.
+    fn tell(&self, tell: impl Fn(&O)) {
+        let owners = self.owners.lock().clone();
+
+        owners.iter().flatten().for_each(|owner| tell(owner));
+    }
+
+    /// The machine's process lost what was from `start` to `end`.
+    fn forget(&self, start: usize, end: usize) -> Result {
+        let (of_machine, generation) = self.kvm.has_memory_at(start, end);
+
+        if !of_machine && generation == self.generation.load(Acquire) {
+            self.spared.fetch_add(1, Relaxed);
+            return Ok(());
+        }
+        let result = self.npu.invalidate_lpar(self.lpid);
+
+        trace::lpar_invalidate(self.lpid, start, end, &result);
+        self.shootdowns.fetch_add(1, Relaxed);
+        match result {
+            Ok(launches) => {
+                self.launches.fetch_add(launches.into(), Relaxed);
+                self.generation.store(generation, Release);
+                Ok(())
+            }
+            // The kernel has told.
+            Err(error) => {
+                self.failed.fetch_add(1, Relaxed);
+                Err(error)
+            }
+        }
+    }
+
+    /// Writes how often GPUs were to forget the machine's memory, and what that took.
+    pub(crate) fn show(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(
+            f,
+            "shootdowns {}\nlaunches {}\nfailed {}\nspared {}",
+            self.shootdowns.load(Relaxed),
+            self.launches.load(Relaxed),
+            self.failed.load(Relaxed),
+            self.spared.load(Relaxed)
+        )
+    }
+}
+
+impl<O: Owner> Watcher for Retrying<Translations<O>> {
+    fn invalidate(&self, start: usize, end: usize) {
+        if self.forget(start, end).is_err() {
+            // Owners sleep.
+            self.schedule();
+        }
+    }
+
+    fn release(&self) {
+        self.tell(|owner| owner.memory_goes(self));
+    }
+}
+
+impl<O: Owner> Retry for Translations<O> {
+    fn retry(&self) -> bool {
+        self.tell(|owner| owner.shootdown_failed(self));
+        false
+    }
+}
