@@ -142,7 +142,7 @@ def _witherspoon(host: Host, run: Path, arguments: str) -> str:
         if not host.machine.plain():
             raise Failure("--mutate: bad firmware is made of the tree of a whole machine; leave out --empty, --dead and "
                           "--small-memory-map")
-        good = TREE_STEPS[host.machine].ensured()
+        good = TREE_STEPS[machines.of_gpus(host.machine.sockets)].ensured()
         mutate = f"""
             python3 {MACHINE} shim --kernel vmlinux --fdt {inner(good)} \\
                 --mutate {shlex.quote(",".join(host.mutations))} \\

@@ -9,6 +9,8 @@ from ..build.config import Failure
 # GPUs of each chip, by board.
 BOARDS = {"redbud": 2, "sequoia": 3}
 CHIPS = (1, 2)
+# What the models can be told to forgive.
+RELAXED = ("flr", "freeze")
 # With how many GPUs, all sockets full, there is a machine.
 COUNTS = tuple(sorted(gpus * chips for gpus in BOARDS.values() for chips in CHIPS))
 
@@ -24,6 +26,11 @@ class Machine:
     dead: tuple[str, ...] = ()
     # GPU memory is from 4 TiB up, and not from there down.
     small_map: bool = False
+    # Of RELAXED: nothing that firmware's tree would show.
+    relaxed: tuple[str, ...] = ()
+    # The slots of GPUs have a power controller; ones clear the NPU's PESTB.
+    slot_power: bool = False
+    pest_ones: bool = False
 
     @property
     def name(self) -> str:
@@ -37,7 +44,7 @@ class Machine:
 
     def plain(self) -> bool:
         """Whether it is one that has a name: all sockets full, firmware's usual map of memory."""
-        return self == of_gpus(self.sockets)
+        return not (self.empty or self.dead or self.small_map or self.slot_power)
 
     def options(self) -> list[str]:
         """What machine.py, and scripts/emu, take to mean it."""
@@ -46,6 +53,9 @@ class Machine:
             *(word for label in self.empty for word in ("--empty", label)),
             *(word for label in self.dead for word in ("--dead", label)),
             *(["--small-memory-map"] if self.small_map else []),
+            *(word for name in self.relaxed for word in ("--relaxed", name)),
+            *(["--slot-power"] if self.slot_power else []),
+            *(["--pest-ones"] if self.pest_ones else []),
         ]
 
 
@@ -75,6 +85,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
                         help="the card in this socket does not answer; may be repeated")
     parser.add_argument("--small-memory-map", action="store_true",
                         help="GPU memory is from 4 TiB up, and not from there down")
+    parser.add_argument("--relaxed", action="append", default=[], choices=RELAXED,
+                        help="have the models forgive this, for comparison only; may be repeated")
+    parser.add_argument("--slot-power", action="store_true",
+                        help="the slots of GPUs have power controllers, which firmware uses for fundamental resets")
+    parser.add_argument("--pest-ones", action="store_true",
+                        help="a PE of the NPU that is frozen is thawed by writing ones, not zeros")
 
 
 def chosen(options: argparse.Namespace) -> Machine:
@@ -82,4 +98,5 @@ def chosen(options: argparse.Namespace) -> Machine:
     if options.gpus and (options.machine or options.chips):
         raise Failure("--gpus stands for --machine and --chips: give it alone, or both of them")
     plain = of_gpus(options.gpus) if options.gpus else Machine(options.machine or REDBUD.board, options.chips or REDBUD.chips)
-    return Machine(plain.board, plain.chips, tuple(options.empty), tuple(options.dead), options.small_memory_map)
+    return Machine(plain.board, plain.chips, tuple(options.empty), tuple(options.dead), options.small_memory_map,
+                   relaxed=tuple(options.relaxed), slot_power=options.slot_power, pest_ones=options.pest_ones)
