@@ -2,6 +2,7 @@
 """The project's tests: on this machine, of the models, and in the emulated host."""
 
 import concurrent.futures
+import dataclasses
 import datetime
 import os
 import re
@@ -164,6 +165,16 @@ def selftests_sequoia() -> Result:
 def selftests_second_chip() -> Result:
     """What depends on numbers of a chip, with the first GPU of a Redbud's chip 8."""
     return _selftests("selftests-chip8", REDBUD, CHIP, first=REDBUD_HALF.sockets)
+
+
+# Where nobody knows what the hardware does the other answer: GPUs with function level reset, in slots that are switched
+# off and on, and PEs that ones thaw.
+OTHER_SILICON = dataclasses.replace(REDBUD_HALF, relaxed=("flr",), slot_power=True, pest_ones=True)
+
+
+def selftests_other_silicon() -> Result:
+    """What depends on answers that nobody has, with the other ones."""
+    return _selftests("selftests-silicon", OTHER_SILICON, selftest_names("silicon"))
 
 
 # A socket that is free, and one whose card does not answer, each beside one that is full: with a GPU of the larger size,
@@ -448,6 +459,7 @@ CHECKS: list[Check] = [
     Check("selftests-chip8", selftests_second_chip, SELFTESTS),
     Check("selftests-1chip", selftests_one_chip, SELFTESTS),
     Check("selftests-sequoia", selftests_sequoia, SELFTESTS),
+    Check("selftests-silicon", selftests_other_silicon, SELFTESTS),
     Check("empty-sockets", empty_sockets, [*SELFTESTS, programs.NVLINK2CTL_STEP, programs.DEMO_STEP]),
     *map(_nvlink2ctl_host, RECORDED),
     Check("fuzz", fuzzer, [*BOOT, programs.FUZZ_STEP]),
