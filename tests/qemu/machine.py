@@ -103,6 +103,8 @@ RELAXED = {
     "atsd-status": ("pnv-npu2.atsd-polls=0", "pnv-npu2.atsd-link-wait=off"),
     "atsd-4k": ("pnv-npu2.atsd-4k=on",),
     "nmmu-cache": ("pnv-nmmu.walk-cache=off",),
+    "flr": ("nvlink2-v100.flr=on",),
+    "freeze": ("pnv-npu2.freeze=off",),
 }
 
 # How bits 11 to 13 of ATSD LAUNCH may be read.
@@ -122,6 +124,10 @@ class Machine:
     # Of RELAXED and ATSD_IS.
     relaxed: tuple[str, ...] = ()
     atsd_is: str = ATSD_IS[0]
+    # The slots of GPUs have a power controller.
+    slot_power: bool = False
+    # Ones clear the NPU's PESTB.
+    pest_ones: bool = False
 
     def __post_init__(self):
         if self.chips not in (1, 2):
@@ -148,6 +154,9 @@ def by_gpus(gpus):
             return board, gpus // board.gpus
     raise ValueError(f"a Redbud has 2 or 4 GPUs, a Sequoia 3 or 6, not {gpus}")
 
+
+# How fast time goes while all processors wait: each reset of a GPU has them wait for seconds.
+IDLE_SPEED = 20
 
 # From one chip's number to the next one's.
 CHIP_STRIDE = 8
@@ -188,13 +197,14 @@ def switch_args(machine, chip, gpu_ram):
     args = ["-device",
             f"x3130-upstream,id=plx{chip},bus=pcie.{chip * PHBS_PER_CHIP + switch.phb}"]
 
+    # Whether a socket's power can be switched nobody says. OPAL does it at a fundamental reset.
+    power = "on" if machine.slot_power else "off"
+
     def port(name, addr):
-        # A socket has no switch of its own. Had it one, OPAL would use it for a fundamental
-        # reset, and QEMU takes a card out of a slot that is switched off.
         return ["-device",
                 f"xio3130-downstream,id={name},bus=plx{chip},port={addr},"
                 f"chassis={SWITCH_CHASSIS + chip},slot={addr},addr={addr:#x},"
-                f"power_controller_present=off"]
+                f"power_controller_present={power}"]
 
     if switch.other is not None:
         args += port(f"other{chip}", switch.other)
@@ -213,7 +223,7 @@ def qemu_args(machine, memory="4G", gpu_ram="16G", icount=False, disks=()):
     """QEMU's arguments for MACHINE, without firmware, kernel and tree.
 
     With ICOUNT an instruction takes a nanosecond of the machine's time, and
-    waiting takes none of ours.
+    waiting takes none of ours. Without it waiting takes less than it says.
     DISKS are raw images, which are not changed: what is written is lost.
 
     The controller "emu-serial" has ports on bus SERIAL_BUS: add -chardev and
@@ -221,9 +231,11 @@ def qemu_args(machine, memory="4G", gpu_ram="16G", icount=False, disks=()):
     -L, -kernel, -initrd and -dtb are the caller's too.
     """
     args = [
-        "-M", f"powernv9-witherspoon,gpus-present={machine.present():#x}",
+        "-M", f"powernv9-witherspoon,gpus-present={machine.present():#x}"
+              + ("" if icount else f",idle-speed={IDLE_SPEED}"),
         *(["-global", "pnv-npu2.small-memory-map=on"] if machine.small_map else []),
         "-global", f"pnv-npu2.is={machine.atsd_is}",
+        *(["-global", "pnv-npu2.pest-write-ones=on"] if machine.pest_ones else []),
         *(word for name in machine.relaxed for value in RELAXED[name]
           for word in ("-global", value)),
         *(["-accel", "tcg,thread=single", "-icount", "shift=0,sleep=off"]
@@ -426,7 +438,8 @@ def machine_of(options):
     if options.gpus:
         board, chips = by_gpus(options.gpus)
     return Machine(board, chips, frozenset(options.empty), frozenset(options.dead),
-                   options.small_memory_map, tuple(options.relaxed), options.atsd_is)
+                   options.small_memory_map, relaxed=tuple(options.relaxed), atsd_is=options.atsd_is,
+                   slot_power=options.slot_power, pest_ones=options.pest_ones)
 
 
 def cmd_args(options):
@@ -490,6 +503,10 @@ def parser():
                        help="the models forgive this; may be repeated")
     which.add_argument("--atsd-is", choices=ATSD_IS, default=ATSD_IS[0],
                        help=f"how ATSD LAUNCH is read (default: {ATSD_IS[0]})")
+    which.add_argument("--slot-power", action="store_true",
+                       help="the slots of GPUs have power controllers")
+    which.add_argument("--pest-ones", action="store_true",
+                       help="a frozen PE of the NPU is thawed by writing ones, not zeros")
 
     args = commands.add_parser("args", parents=[which],
                                help="print QEMU's arguments, one per line")

@@ -120,7 +120,7 @@ class Machine(unittest.TestCase):
             which = redbud(**{how: frozenset(["GPU1"])})
             self.assertEqual(which.present(), present)
             args = machine.qemu_args(which)
-            self.assertIn(f"powernv9-witherspoon,gpus-present={present:#x}", args)
+            self.assertIn(f"powernv9-witherspoon,gpus-present={present:#x},idle-speed=20", args)
             gpus = [arg.partition("id=")[2].partition(",")[0] for arg in args
                     if arg.startswith("nvlink2-v100")]
             self.assertEqual(gpus, ["gpu0", "gpu2", "gpu3"])
@@ -134,6 +134,23 @@ class Machine(unittest.TestCase):
         wanted = "pnv-npu2.small-memory-map=on"
         self.assertNotIn(wanted, machine.qemu_args(redbud()))
         self.assertIn(wanted, machine.qemu_args(redbud(small_map=True)))
+
+    def test_unforgiving_unless_asked(self):
+        plain = machine.qemu_args(redbud())
+        for name, values in machine.RELAXED.items():
+            args = machine.qemu_args(redbud(relaxed=(name,)))
+            for value in values:
+                self.assertNotIn(value, plain)
+                self.assertIn(value, args)
+        wanted = "pnv-npu2.pest-write-ones=on"
+        self.assertNotIn(wanted, plain)
+        self.assertIn(wanted, machine.qemu_args(redbud(pest_ones=True)))
+
+    def test_power_of_slots(self):
+        for on in (False, True):
+            ports = [arg for arg in machine.qemu_args(redbud(slot_power=on))
+                     if arg.startswith("xio3130-downstream")]
+            self.assertEqual({arg.rpartition("=")[2] for arg in ports}, {"on" if on else "off"})
 
     def test_instructions_are_counted_by_one_thread(self):
         plain, counting = (machine.qemu_args(redbud(), icount=icount)

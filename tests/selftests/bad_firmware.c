@@ -332,7 +332,7 @@ static void check(struct __test_metadata *_metadata, int log, const char *all, u
 	vfio_group_close(&group);
 }
 
-TEST_F_TIMEOUT(firmware, defect_19_one_clear_message_and_no_harm, 60)
+TEST_F_TIMEOUT(firmware, defect_19_one_clear_message_and_no_harm, 120)
 {
 	char all[8192], later[1024], bdf[BDF_LEN];
 	unsigned int i, role;

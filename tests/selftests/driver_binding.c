@@ -138,7 +138,7 @@ TEST_F_TIMEOUT(binding, unbind_and_rebind_each, 120)
 }
 
 /* What the driver left behind would show in vfio-pci, and the other way round. */
-TEST_F_TIMEOUT(binding, vfio_pci_takes_over_and_gives_back, 60)
+TEST_F_TIMEOUT(binding, vfio_pci_takes_over_and_gives_back, 120)
 {
 	const struct dt_gpu *g = &self->tb.topo.gpu[0];
 	struct vfio_region_info *info;
@@ -160,7 +160,7 @@ TEST_F_TIMEOUT(binding, vfio_pci_takes_over_and_gives_back, 60)
  * Addresses that suit the driver's pages are the driver's affair: a user of any other can move
  * several mappings at once, as always.
  */
-TEST_F_TIMEOUT(binding, mappings_of_vfio_pci_move_together, 60)
+TEST_F_TIMEOUT(binding, mappings_of_vfio_pci_move_together, 120)
 {
 	const struct dt_gpu *g = &self->tb.topo.gpu[0];
 	struct vfio_region_info *info = NULL;
@@ -220,7 +220,7 @@ TEST_F_TIMEOUT(binding, unload_and_load, 120)
 	}
 }
 
-TEST_F_TIMEOUT(binding, unload_while_open_is_refused, 60)
+TEST_F_TIMEOUT(binding, unload_while_open_is_refused, 120)
 {
 	struct testbed tb;
 	__u64 value;
@@ -245,7 +245,7 @@ TEST_F_TIMEOUT(binding, unload_while_open_is_refused, 60)
 }
 
 /* Unbinding waits for the user to go, whom it names, and takes nothing from him meanwhile. */
-TEST_F_TIMEOUT(binding, unbind_while_open_waits, 60)
+TEST_F_TIMEOUT(binding, unbind_while_open_waits, 120)
 {
 	struct testbed tb;
 	int kmsg, status;

@@ -229,7 +229,7 @@ static void *look_up(void *arg)
  * A container that looks for what it has not registered has a hold of it for a moment, which must
  * not keep a registration for good that waits for its last TCE.
  */
-TEST_F_TIMEOUT(dma, defect_14_looked_up_while_it_waits, 60)
+TEST_F_TIMEOUT(dma, defect_14_looked_up_while_it_waits, 120)
 {
 	void *p = vfio_map(self->tb.dev, self->tb.ram, MAP_OFFSET, MAP_SIZE);
 	struct look_up l = { .group = &self->tb.group, .at = p };
@@ -275,7 +275,7 @@ static int log_names_us(int kmsg, const struct testbed *tb, const char *text)
  * A TCE of a mapping that is gone does not keep the driver from being unbound. It is still known
  * when the driver is back, and is let go in the end. Until then the module has to stay.
  */
-TEST_F_TIMEOUT(dma, unbinding_does_not_wait_for_a_live_tce, 60)
+TEST_F_TIMEOUT(dma, unbinding_does_not_wait_for_a_live_tce, 120)
 {
 	void *p = vfio_map(self->tb.dev, self->tb.ram, MAP_OFFSET, MAP_SIZE);
 	const __u64 expected = (self->tb.gpu->aperture + MAP_OFFSET) | TCE_READ_WRITE;
@@ -358,7 +358,7 @@ static int open_in_a_child(const char *bdf, int group)
  * Defect 15: a second container, of another group, keeps a TCE to this GPU's RAM after the GPU
  * was closed. Nobody else gets the GPU before that TCE is gone.
  */
-TEST_F_TIMEOUT(dma, defect_15_tce_of_another_container, 60)
+TEST_F_TIMEOUT(dma, defect_15_tce_of_another_container, 120)
 {
 	const struct dt_topology *t = &self->tb.topo;
 	int other = -1, group = self->tb.group.id;

@@ -1,6 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0
 /* pread() and pwrite() of the GPU RAM region. */
 #define _GNU_SOURCE
+#include <setjmp.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdint.h>
+#include <sys/mman.h>
+
 #include "kselftest_harness.h"
 
 #include "npu.h"
@@ -290,6 +296,51 @@ TEST_F(gpu, machine_checks_give_eio)
 	free(buf);
 	close(pipes[0]);
 	close(pipes[1]);
+}
+
+static sigjmp_buf away;
+static atomic_int code;
+static atomic_uintptr_t where;
+
+static void on_sigbus(int sig, siginfo_t *info, void *context)
+{
+	(void)context;
+	atomic_store(&code, info->si_code);
+	atomic_store(&where, (uintptr_t)info->si_addr);
+	siglongjmp(away, sig);
+}
+
+/*
+ * A load of a user's that nobody answers gives him SIGBUS, with the address that he loaded from and
+ * not that of the instruction.
+ */
+TEST_F(gpu, machine_checks_tell_the_address)
+{
+	struct sigaction sa = { .sa_sigaction = on_sigbus, .sa_flags = SA_SIGINFO }, old;
+	const __u64 end = self->tb.model.ram_size;
+	char *p = vfio_map(self->tb.dev, self->tb.ram, end - PAGE_64K, 2 * PAGE_64K);
+	unsigned int i;
+
+	ASSERT_NE(NULL, p);
+	ASSERT_EQ(0, sigaction(SIGBUS, &sa, &old));
+	ASSERT_EQ(0, npu_set("inject-machine-check", "true"));
+	for (i = 0; i < 3; i++) {
+		/* The RAM ends with the first page. After that the link is fenced. */
+		char *at = i < 2 ? p + PAGE_64K + i * 8 : p + 16;
+
+		atomic_store(&code, 0);
+		if (!sigsetjmp(away, 1)) {
+			load64(at);
+			EXPECT_EQ(0, 1)
+				TH_LOG("%p can be read", at);
+		}
+		EXPECT_EQ(BUS_MCEERR_AR, atomic_load(&code));
+		EXPECT_EQ((uintptr_t)at, atomic_load(&where));
+	}
+	EXPECT_EQ(0, npu_set("inject-machine-check", "false"));
+	ASSERT_EQ(0, sigaction(SIGBUS, &old, NULL));
+	ASSERT_EQ(0, model_train(&self->tb.model));
+	EXPECT_EQ(0, munmap(p, 2 * PAGE_64K));
 }
 
 TEST_HARNESS_MAIN

@@ -342,7 +342,7 @@ static void *map_a_tce(void *arg)
 }
 
 /* What stays mapped can be mapped by a TCE at any time, also while the rest is cut off. */
-TEST_F_TIMEOUT(gpu, tces_are_mapped_while_another_thread_splits, 60)
+TEST_F_TIMEOUT(gpu, tces_are_mapped_while_another_thread_splits, 120)
 {
 	char *p = vfio_map(self->tb.dev, self->tb.ram, 0, (SPLITS + 1) * PAGE_64K);
 	struct tce_mapper m = { .tb = &self->tb, .page = p };
@@ -394,7 +394,7 @@ static void *map_and_unmap(void *arg)
 }
 
 /* Defect 13: two threads at once leaked an mm and a registration. */
-TEST_F_TIMEOUT(gpu, defect_13_threads_map_at_once, 60)
+TEST_F_TIMEOUT(gpu, defect_13_threads_map_at_once, 120)
 {
 	pthread_barrier_t start;
 	struct mapper m[4];

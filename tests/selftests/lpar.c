@@ -147,7 +147,7 @@ FIXTURE_TEARDOWN(lpar)
 }
 
 /* Whoever opens first binds, whoever closes last unbinds. */
-TEST_F_TIMEOUT(lpar, bound_from_first_open_to_last_close, 90)
+TEST_F_TIMEOUT(lpar, bound_from_first_open_to_last_close, 900)
 {
 	struct bed *bed = &self->bed;
 	/* The GPU, and its first and its last link. */
@@ -581,7 +581,7 @@ TEST_F(lpar, defect_7_full_table_fails_the_open)
  * Registers that stop answering in the middle of an open. Firmware sees a full table if all are
  * silent, and does not notice a few: the GPU then goes without translation until the next open.
  */
-TEST_F_TIMEOUT(lpar, defect_7_register_errors_leave_nothing_behind, 60)
+TEST_F_TIMEOUT(lpar, defect_7_register_errors_leave_nothing_behind, 180)
 {
 	struct bed *bed = &self->bed;
 	unsigned int n;

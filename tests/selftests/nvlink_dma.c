@@ -4,6 +4,8 @@
  * NVLinks the memory that VFIO mapped, as it was mapped, while it is mapped, and no more.
  */
 #define _GNU_SOURCE
+#include <pthread.h>
+#include <stdatomic.h>
 #include <stdint.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
@@ -12,6 +14,7 @@
 
 #include "bind.h"
 #include "engine.h"
+#include "npu.h"
 #include "sys.h"
 #include "testbed.h"
 
@@ -56,6 +59,9 @@ static __u32 cause_outside(const struct way *way)
 	return way->path == PCI ? CAUSE(PCI) : CAUSE(TVE_RANGE);
 }
 
+/* Whose NPU the tests thaw. */
+static const struct dt_bridge *bridge;
+
 FIXTURE(nvlink)
 {
 	struct testbed tb;
@@ -68,6 +74,9 @@ FIXTURE_SETUP(nvlink)
 {
 	ASSERT_EQ(0, testbed_open(&self->tb, 0, false))
 		TH_LOG("%s", self->tb.why);
+	bridge = &self->tb.gpu->link[0];
+	ASSERT_EQ(0, npu_thaw(bridge))
+		TH_LOG("somebody left a PE that is frozen");
 	ASSERT_EQ(0, engine_attach(&self->engine, self->tb.dev));
 	ASSERT_EQ(1 + self->tb.gpu->num_links, num_ways(&self->engine));
 	self->mem = anonymous(MEM_SIZE);
@@ -137,7 +146,8 @@ static bool copies_all_ways(struct engine *e, char *mem, __u64 iova)
 }
 
 /*
- * Both directions fault at @addr, with @cause, and say where. "" or what was different.
+ * Both directions fault at @addr, with @cause, and say where. On a link that stops all DMA of the
+ * PE, which is undone. "" or what was different.
  */
 static const char *refused(struct engine *e, const struct way *way, __u64 addr, __u32 cause)
 {
@@ -152,6 +162,8 @@ static const char *refused(struct engine *e, const struct way *way, __u64 addr, 
 				    engine_read64(e, way->path, addr, &value);
 
 		engine_last_fault(e, &fault);
+		if (way->path == TCE && npu_thaw(bridge) != 1)
+			return "the PE does DMA";
 		if (seen == cause && fault.addr == addr && fault.side == side && !fault.copied)
 			continue;
 		snprintf(text, sizeof(text), "%s, %s of %#lx: cause %u (not %u) at %#lx side %u",
@@ -222,6 +234,7 @@ TEST_F(nvlink, read_only_tce_refuses_writes)
 			TH_LOG("%s", way->name);
 		engine_last_fault(e, &fault);
 		EXPECT_EQ(IOVA + 8, fault.addr);
+		EXPECT_EQ(way->path != PCI, npu_thaw(bridge));
 	}
 	EXPECT_TRUE(filled(self->mem, PAGE_64K, 1));
 }
@@ -322,6 +335,150 @@ TEST_F(nvlink, links_follow_the_windows)
 	EXPECT_TRUE(filled(low, PAGE_64K, 1));
 }
 
+/* A thread that has the GPU read the first word that is mapped, over its first link. */
+struct reader {
+	const struct engine *e;
+	atomic_bool stop;
+	atomic_ulong done;
+	/* Of the last copy that failed. */
+	atomic_uint cause;
+	pthread_t thread;
+};
+
+static void *read_on(void *arg)
+{
+	struct reader *r = arg;
+	__u64 value;
+	__u32 cause;
+
+	while (!atomic_load(&r->stop)) {
+		cause = engine_read64(r->e, TCE, IOVA, &value);
+		if (cause)
+			atomic_store(&r->cause, cause);
+		atomic_fetch_add(&r->done, 1);
+	}
+	return NULL;
+}
+
+/*
+ * A link that loses one of two windows has the other one at once: DMA that is permitted by both
+ * never stops. It would take more rounds than this to be sure.
+ */
+TEST_F_TIMEOUT(nvlink, dma_goes_on_while_the_window_changes, 90)
+{
+	const struct vfio_group *g = &self->tb.group;
+	unsigned int round;
+	__u64 start;
+
+	self->engine.link = 0;
+	ASSERT_EQ(0, vfio_dma_map(g, self->mem, IOVA, PAGE_64K));
+	for (round = 0; round < 100; round++) {
+		struct reader r = { .e = &self->engine };
+		unsigned long before;
+
+		ASSERT_EQ(0, create_window(g, 16, 1, &start));
+		ASSERT_EQ(0, vfio_dma_map(g, self->mem, start + IOVA, PAGE_64K));
+		ASSERT_EQ(0, pthread_create(&r.thread, NULL, read_on, &r));
+		while (!atomic_load(&r.done))
+			;
+		EXPECT_EQ(0, remove_window(g, start));
+		before = atomic_load(&r.done);
+		while (atomic_load(&r.done) < before + 2)
+			;
+		atomic_store(&r.stop, true);
+		pthread_join(r.thread, NULL);
+		ASSERT_EQ(0, atomic_load(&r.cause))
+			TH_LOG("round %u", round);
+	}
+	EXPECT_EQ(0, npu_frozen());
+}
+
+/* Mapped memory is out of reach on the GPU's links, whatever was mapped, and only there. */
+static const char *links_are_stopped(struct engine *e, char *mem)
+{
+	__u64 value;
+	size_t i;
+
+	if (!copies(e, &ways[0], mem, IOVA))
+		return "PCIe does not work";
+	for (i = 1; i < num_ways(e); i++) {
+		e->link = ways[i].link;
+		if (engine_read64(e, TCE, IOVA, &value) != CAUSE(FROZEN))
+			return "a link works";
+	}
+	return "";
+}
+
+/* The GPU does a DMA that is not permitted, after which its links do none at all. */
+static const char *stop_links(struct engine *e, char *mem)
+{
+	__u64 value;
+
+	e->link = 0;
+	if (!copies_all_ways(e, mem, IOVA))
+		return "the links do not work";
+	e->link = 0;
+	if (engine_read64(e, TCE, IOVA + MEM_SIZE, &value) != CAUSE(TCE_INVALID))
+		return "what is not mapped can be read";
+	return links_are_stopped(e, mem);
+}
+
+static int reset_gpu(struct testbed *tb, struct engine *e)
+{
+	if (ioctl(tb->dev, VFIO_DEVICE_RESET))
+		return -errno;
+	engine_detach(e);
+	return vfio_set_memory(tb->dev, true) ?: engine_attach(e, tb->dev) ?:
+	       model_train(&tb->model);
+}
+
+TEST_F(nvlink, refused_dma_stops_links_until_the_gpu_is_reset)
+{
+	struct engine *e = &self->engine;
+
+	ASSERT_EQ(0, vfio_dma_map(&self->tb.group, self->mem, IOVA, PAGE_64K));
+	EXPECT_STREQ("", stop_links(e, self->mem));
+	ASSERT_EQ(0, vfio_dma_map(&self->tb.group, self->mem, IOVA + MEM_SIZE, PAGE_64K));
+	EXPECT_STREQ("", links_are_stopped(e, self->mem));
+	engine_train(e);
+	EXPECT_STREQ("", links_are_stopped(e, self->mem));
+	ASSERT_EQ(0, reset_gpu(&self->tb, e));
+	EXPECT_TRUE(copies_all_ways(e, self->mem, IOVA));
+	EXPECT_EQ(0, npu_frozen());
+}
+
+/* As when a guest starts anew and QEMU makes its windows again. */
+TEST_F(nvlink, refused_dma_stops_links_until_windows_change)
+{
+	struct engine *e = &self->engine;
+	__u64 start;
+
+	ASSERT_EQ(0, vfio_dma_map(&self->tb.group, self->mem, IOVA, PAGE_64K));
+	EXPECT_STREQ("", stop_links(e, self->mem));
+	ASSERT_EQ(0, create_window(&self->tb.group, 16, 1, &start));
+	ASSERT_EQ(0, remove_window(&self->tb.group, start));
+	EXPECT_TRUE(copies_all_ways(e, self->mem, IOVA));
+}
+
+TEST_F(nvlink, next_user_has_links_that_work)
+{
+	const unsigned int gpu = self->tb.gpu - self->tb.topo.gpu;
+	struct engine *e = &self->engine;
+
+	ASSERT_EQ(0, vfio_dma_map(&self->tb.group, self->mem, IOVA, PAGE_64K));
+	EXPECT_STREQ("", stop_links(e, self->mem));
+	engine_detach(e);
+	EXPECT_EQ(0, testbed_close(&self->tb));
+	EXPECT_EQ(0, npu_frozen());
+
+	ASSERT_EQ(0, testbed_open(&self->tb, gpu, false))
+		TH_LOG("%s", self->tb.why);
+	ASSERT_EQ(0, engine_attach(e, self->tb.dev));
+	ASSERT_EQ(0, vfio_dma_register(&self->tb.group, self->mem, MEM_SIZE));
+	ASSERT_EQ(0, vfio_dma_map(&self->tb.group, self->mem, IOVA, PAGE_64K));
+	EXPECT_TRUE(copies_all_ways(e, self->mem, IOVA));
+}
+
 /* A page that was never mapped for DMA, and where it is in the host. */
 struct canary {
 	char *page;
@@ -359,7 +516,8 @@ static const char *reaches_canary(struct engine *e, const struct canary *c)
 			if (ways[i].path == PCI && bit == 60)
 				continue;
 			if (engine_read64(e, ways[i].path, addr, &value) &&
-			    engine_write64(e, ways[i].path, addr, 0))
+			    npu_thaw(bridge) >= 0 &&
+			    engine_write64(e, ways[i].path, addr, 0) && npu_thaw(bridge) >= 0)
 				continue;
 			snprintf(text, sizeof(text), "%s at %#lx", ways[i].name, addr);
 			return text;

@@ -194,7 +194,7 @@ FIXTURE_TEARDOWN(memory)
 }
 
 /* The GPU works as it was, is not opened, and the log says what to do, a block at a time. */
-TEST_F_TIMEOUT(memory, online_before_the_driver_comes, 60)
+TEST_F_TIMEOUT(memory, online_before_the_driver_comes, 120)
 {
 	const struct dt_gpu *g = &self->tb.topo.gpu[0];
 	const __u64 size = self->block_size;
@@ -247,7 +247,7 @@ TEST_F_TIMEOUT(memory, online_before_the_driver_comes, 60)
 }
 
 /* Bound, open, and closed again; and when the driver has gone it is to be had. */
-TEST_F_TIMEOUT(memory, nobody_has_what_the_driver_has, 60)
+TEST_F_TIMEOUT(memory, nobody_has_what_the_driver_has, 120)
 {
 	const struct dt_gpu *g = &self->tb.topo.gpu[0];
 	const __u64 size = self->block_size;
@@ -279,7 +279,7 @@ TEST_F_TIMEOUT(memory, nobody_has_what_the_driver_has, 60)
 }
 
 /* The RAM of one GPU can be the host's while another is passed on. */
-TEST_F_TIMEOUT(memory, of_another_gpu, 60)
+TEST_F_TIMEOUT(memory, of_another_gpu, 120)
 {
 	const struct dt_gpu *g = &self->tb.topo.gpu[1];
 	const __u64 size = self->block_size;
@@ -298,7 +298,7 @@ TEST_F_TIMEOUT(memory, of_another_gpu, 60)
 }
 
 /* ATSD registers of a bridge, from when it is first open for a guest: links can have the same. */
-TEST_F_TIMEOUT(memory, registers_are_claimed, 60)
+TEST_F_TIMEOUT(memory, registers_are_claimed, 120)
 {
 	struct testbed tb;
 	char name[64];

@@ -172,6 +172,16 @@ def selftests_uvm() -> Result:
     return _selftests("selftests-uvm", dataclasses.replace(REDBUD, atsd_is="uvm"), ["ats"])
 
 
+# Where nobody knows what the hardware does the other answer: GPUs with function level reset, in slots that are switched
+# off and on, and PEs that ones thaw.
+OTHER_SILICON = dataclasses.replace(REDBUD_HALF, relaxed=("flr",), slot_power=True, pest_ones=True)
+
+
+def selftests_other_silicon() -> Result:
+    """What depends on answers that nobody has, with the other ones."""
+    return _selftests("selftests-silicon", OTHER_SILICON, selftest_names("silicon"))
+
+
 # A socket that is free, and one whose card does not answer, each beside one that is full: with a GPU of the larger size,
 # in firmware's other map of memory.
 HOLES = Machine(REDBUD.board, REDBUD.chips, empty=("GPU1",), dead=("GPU3",), small_map=True)
@@ -455,6 +465,7 @@ CHECKS: list[Check] = [
     Check("selftests-uvm", selftests_uvm, SELFTESTS),
     Check("selftests-1chip", selftests_one_chip, SELFTESTS),
     Check("selftests-sequoia", selftests_sequoia, SELFTESTS),
+    Check("selftests-silicon", selftests_other_silicon, SELFTESTS),
     Check("empty-sockets", empty_sockets, [*SELFTESTS, programs.NVLINK2CTL_STEP, programs.DEMO_STEP]),
     *map(_nvlink2ctl_host, RECORDED),
     Check("fuzz", fuzzer, [*BOOT, programs.FUZZ_STEP]),

@@ -10,7 +10,7 @@ from ..build.config import Failure
 BOARDS = {"redbud": 2, "sequoia": 3}
 CHIPS = (1, 2)
 # What the models can be told to forgive, and how they may read a shootdown.
-RELAXED = ("atsd-flush", "atsd-status", "atsd-4k", "nmmu-cache")
+RELAXED = ("atsd-flush", "atsd-status", "atsd-4k", "nmmu-cache", "flr", "freeze")
 ATSD_IS = ("tlbie", "uvm")
 # With how many GPUs, all sockets full, there is a machine.
 COUNTS = tuple(sorted(gpus * chips for gpus in BOARDS.values() for chips in CHIPS))
@@ -30,6 +30,9 @@ class Machine:
     # Of RELAXED and ATSD_IS: nothing that firmware's tree would show.
     relaxed: tuple[str, ...] = ()
     atsd_is: str = ATSD_IS[0]
+    # The slots of GPUs have a power controller; ones clear the NPU's PESTB.
+    slot_power: bool = False
+    pest_ones: bool = False
 
     @property
     def name(self) -> str:
@@ -43,7 +46,7 @@ class Machine:
 
     def plain(self) -> bool:
         """Whether it is one that has a name: all sockets full, firmware's usual map of memory."""
-        return not (self.empty or self.dead or self.small_map)
+        return not (self.empty or self.dead or self.small_map or self.slot_power)
 
     def options(self) -> list[str]:
         """What machine.py, and scripts/emu, take to mean it."""
@@ -54,6 +57,8 @@ class Machine:
             *(["--small-memory-map"] if self.small_map else []),
             *(word for name in self.relaxed for word in ("--relaxed", name)),
             *(["--atsd-is", self.atsd_is] if self.atsd_is != ATSD_IS[0] else []),
+            *(["--slot-power"] if self.slot_power else []),
+            *(["--pest-ones"] if self.pest_ones else []),
         ]
 
 
@@ -87,6 +92,10 @@ def add_options(parser: argparse.ArgumentParser) -> None:
                         help="have the models forgive this, for comparison only; may be repeated")
     parser.add_argument("--atsd-is", choices=ATSD_IS, default=ATSD_IS[0],
                         help=f"how the NPU reads ATSD LAUNCH (default {ATSD_IS[0]})")
+    parser.add_argument("--slot-power", action="store_true",
+                        help="the slots of GPUs have power controllers, which firmware uses for fundamental resets")
+    parser.add_argument("--pest-ones", action="store_true",
+                        help="a PE of the NPU that is frozen is thawed by writing ones, not zeros")
 
 
 def chosen(options: argparse.Namespace) -> Machine:
@@ -95,4 +104,5 @@ def chosen(options: argparse.Namespace) -> Machine:
         raise Failure("--gpus stands for --machine and --chips: give it alone, or both of them")
     plain = of_gpus(options.gpus) if options.gpus else Machine(options.machine or REDBUD.board, options.chips or REDBUD.chips)
     return Machine(plain.board, plain.chips, tuple(options.empty), tuple(options.dead), options.small_memory_map,
-                   tuple(options.relaxed), options.atsd_is)
+                   relaxed=tuple(options.relaxed), atsd_is=options.atsd_is, slot_power=options.slot_power,
+                   pest_ones=options.pest_ones)

@@ -169,6 +169,8 @@ pub fn one(bench: &mut Bench, tally: &mut Tally) -> Result<()> {
         unplug_is_refused(&mut vm, gpus[0].functions().len()),
     );
 
+    run_tests(tally, &mut vm, &gpus, "one", &["guest_refused"])?;
+
     vm.send("reboot -f")?;
     step(
         tally,

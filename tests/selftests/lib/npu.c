@@ -5,8 +5,10 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "dt.h"
 #include "npu.h"
 #include "qmp.h"
+#include "scom.h"
 
 /* Chips are numbered 0 and 8; the emulator counts them. */
 #define CHIP_STRIDE	8
@@ -77,6 +79,67 @@ const char *npu_not_clear(void)
 			return "LPARID of an ATSD register";
 	}
 	return "";
+}
+
+__u32 npu_frozen(void)
+{
+	__u64 pestb[NUM_PEST];
+	unsigned int pe;
+	__u32 frozen = 0;
+
+	if (npu_table("pestb", pestb, NUM_PEST))
+		return ~0U;
+	for (pe = 0; pe < NUM_PEST; pe++)
+		frozen |= (__u32)!!pestb[pe] << pe;
+	return frozen;
+}
+
+int npu_thaw(const struct dt_bridge *bridge)
+{
+	const __u32 frozen = npu_frozen();
+	unsigned int pe;
+	int ret = 0;
+
+	if (frozen == ~0U)
+		return -EPROTO;
+	for (pe = 0; !ret && pe < NUM_PEST; pe++) {
+		if (!(frozen >> pe & 1))
+			continue;
+		/* Whichever of the two it takes. */
+		ret = npu_write64(bridge->chip, bridge->xscom_base, PESTB(pe), PPC_BIT(0));
+		ret = ret ?: npu_write64(bridge->chip, bridge->xscom_base, PESTB(pe), 0);
+	}
+	return ret ?: __builtin_popcount(frozen);
+}
+
+unsigned int npu_torn(void)
+{
+	__u64 torn[NUM_LINKS];
+	unsigned int i, count = 0;
+
+	if (npu_table("torn-links", torn, NUM_LINKS))
+		return 0;
+	for (i = 0; i < NUM_LINKS; i++)
+		count += torn[i];
+	return count;
+}
+
+static int read_count(const char *cache, __u64 *count)
+{
+	char command[64], answer[128], *end;
+	int ret;
+
+	snprintf(command, sizeof(command), "qom-get /machine/chip[0]/eq[0] %s-purges", cache);
+	ret = qmp_human(command, answer, sizeof(answer));
+	if (ret)
+		return ret;
+	*count = strtoull(answer, &end, 10);
+	return end == answer ? -EPROTO : 0;
+}
+
+int npu_purges(__u64 *l2, __u64 *l3)
+{
+	return read_count("l2", l2) ?: read_count("l3", l3);
 }
 
 int npu_set(const char *property, const char *value)

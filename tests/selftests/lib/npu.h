@@ -8,9 +8,13 @@
 
 #include <linux/types.h>
 
+struct dt_bridge;
+
 #define NUM_BDF_MAP	16
 #define NUM_PID_MAP	256
 #define NUM_ATSD	8
+#define NUM_LINKS	6
+#define NUM_PEST	16
 
 /* Bits are numbered as in the documents of POWER: 0 is the highest. */
 #define PPC_BIT(n)	(0x8000000000000000ULL >> (n))
@@ -33,6 +37,8 @@ void npu_select(__u32 chip);
 /* Where entries of the maps are in the NPU's register space */
 #define XTS_BDF_MAP(n)	(0x714000 + (n) * 8)
 #define XTS_PID_MAP(n)	(0x718000 + (n) * 0x20)
+/* And what says that DMA of a PE is stopped */
+#define PESTB(pe)	(0x720200 + (pe) * 8)
 
 /* What an NPU knows about LPARs. */
 struct npu {
@@ -50,6 +56,18 @@ long npu_launches(void);
 int npu_read(struct npu *npu);
 /* Why the NPU is not as it has to be while no GPU is bound; "" if it is. */
 const char *npu_not_clear(void);
+
+/* The PEs whose DMA is stopped, a bit for each; all ones if the emulator does not tell. */
+__u32 npu_frozen(void);
+/*
+ * Lets them do DMA again, as nobody does but a test, by registers of the NPU of @bridge. How many
+ * there were, or a negative errno.
+ */
+int npu_thaw(const struct dt_bridge *bridge);
+/* How many links were open when their GPU was reset, since the machine was switched on. */
+unsigned int npu_torn(void);
+/* How often a processor was told to purge its caches, L2 and L3, of all cores of the first chip. */
+int npu_purges(__u64 *l2, __u64 *l3);
 
 /* Sets a property of the model, e.g. one that injects a fault. */
 int npu_set(const char *property, const char *value);

@@ -84,7 +84,8 @@ static int qmp_command(int fd, const char *command, char *answer, size_t size)
 
 int qmp_human(const char *command, char *answer, size_t size)
 {
-	char line[512], reply[8192], *text, *end;
+	static char reply[16384];
+	char line[512], *text, *end;
 	int fd = qmp_open(), ret;
 
 	if (fd < 0)
@@ -109,24 +110,33 @@ int qmp_human(const char *command, char *answer, size_t size)
 	return 0;
 }
 
-int phys_read_be64(__u64 addr, __u64 *value)
+int phys_read_be64s(__u64 addr, __u64 *values, unsigned int count)
 {
-	char command[64], answer[512], *text;
-	unsigned int i;
+	char command[64], answer[8192], *text;
+	unsigned int i, byte;
 	int ret;
 
 	/* Bytes, so that no idea of the emulator's about endianness gets in. */
-	snprintf(command, sizeof(command), "xp /8xb 0x%lx", addr);
+	snprintf(command, sizeof(command), "xp /%uxb 0x%lx", count * 8, addr);
 	ret = qmp_human(command, answer, sizeof(answer));
 	if (ret)
 		return ret;
-	text = strchr(answer, ':');
-	*value = 0;
-	for (i = 0; i < 8; i++) {
-		text = text ? strstr(text, "0x") : NULL;
-		if (!text)
-			return -EPROTO;
-		*value = *value << 8 | strtoul(text, &text, 16);
+	/* A line for each eight, which begins with their address. */
+	text = answer;
+	for (i = 0; i < count; i++) {
+		text = strchr(text, ':');
+		values[i] = 0;
+		for (byte = 0; byte < 8; byte++) {
+			text = text ? strstr(text, "0x") : NULL;
+			if (!text)
+				return -EPROTO;
+			values[i] = values[i] << 8 | strtoul(text, &text, 16);
+		}
 	}
 	return 0;
+}
+
+int phys_read_be64(__u64 addr, __u64 *value)
+{
+	return phys_read_be64s(addr, value, 1);
 }

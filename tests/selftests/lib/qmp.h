@@ -15,7 +15,8 @@
  */
 int qmp_human(const char *command, char *answer, size_t size);
 
-/* Eight bytes of physical memory as a big-endian number. */
+/* Eight bytes of physical memory as a big-endian number, and @count times eight, at most 32. */
 int phys_read_be64(__u64 addr, __u64 *value);
+int phys_read_be64s(__u64 addr, __u64 *values, unsigned int count);
 
 #endif

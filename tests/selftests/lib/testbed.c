@@ -61,6 +61,7 @@ int testbed_bind(struct testbed *tb)
 	if (ret)
 		return ret;
 	npu_select(tb->topo.gpu[0].link[0].chip);
+	tb->torn_before = npu_torn();
 	if (!strcmp(driver_name(), DRIVER) && !module_loaded()) {
 		ret = module_load();
 		if (ret)
@@ -114,6 +115,7 @@ int testbed_open(struct testbed *tb, unsigned int gpu, bool kvm)
 
 int testbed_close(struct testbed *tb)
 {
+	unsigned int torn;
 	int splats;
 
 	free(tb->ram);
@@ -123,7 +125,10 @@ int testbed_close(struct testbed *tb)
 		vfio_group_close(&tb->group);
 	splats = kmsg_splats(tb->kmsg);
 	close(tb->kmsg);
-	return splats;
+	torn = npu_torn() - tb->torn_before;
+	if (torn)
+		fprintf(stderr, "# %u links were open when their GPU was reset\n", torn);
+	return splats < 0 ? splats : splats + (int)torn;
 }
 
 static bool is_in_unbind(pid_t child)

@@ -13,6 +13,13 @@
 #include "model.h"
 #include "vfio.h"
 
+/*
+ * Seconds of a test that has no limit of its own: an open of a GPU takes five of them, and so does a
+ * close. (The headers of the harness come before this one.)
+ */
+#undef TEST_TIMEOUT_DEFAULT
+#define TEST_TIMEOUT_DEFAULT 90
+
 struct testbed {
 	struct dt_topology topo;
 	const struct dt_gpu *gpu;
@@ -23,6 +30,8 @@ struct testbed {
 	struct vfio_region_info *ram;
 	/* Accesses of the GPU's RAM that were lost before it was opened. */
 	__u32 lost_before;
+	/* Links that were open when their GPU was reset, before. */
+	unsigned int torn_before;
 	/* Position in the kernel log at the start. */
 	int kmsg;
 	/* What went wrong, for a person. */
@@ -35,7 +44,8 @@ int testbed_bind(struct testbed *tb);
 int testbed_open(struct testbed *tb, unsigned int gpu, bool kvm);
 /*
  * Closes everything. Returns the number of kernel log lines since the start that report a
- * broken kernel.
+ * broken kernel, and of links that were open when their GPU was reset, which is an error of the
+ * hardware, whoever reset it.
  */
 int testbed_close(struct testbed *tb);
 

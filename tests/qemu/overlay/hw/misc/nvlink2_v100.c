@@ -46,6 +46,7 @@ struct NVLink2V100State {
     uint32_t bricks;
     uint64_t ram_size;
     uint32_t atc_flushes;
+    bool flr;
 
     MemoryRegion regs;          /* BAR0 */
     MemoryRegion window;        /* BAR1 */
@@ -232,15 +233,16 @@ static const MemoryRegionOps v100_bar3_ops = {
 };
 
 /*
- * Function level reset, secondary bus reset and system reset.  The count of
- * accesses that nothing answered goes on: whoever opens or closes the device
- * resets it, and must not hide by that what was lost before.
+ * Secondary bus reset, loss of power, system reset, and function level reset if
+ * there is one.  The count of accesses that nothing answered goes on: whoever
+ * opens or closes the device resets it, and must not hide by that what was lost
+ * before.
  */
 static void v100_reset_hold(Object *obj, ResetType type)
 {
     NVLink2V100State *s = NVLINK2_V100(obj);
 
-    pnv_npu2_untrain(s->npu, &s->gpu);
+    pnv_npu2_gpu_reset(s->npu, &s->gpu);
     s->train = V100_LINK_TRAIN_DOWN;
     v100_engine_reset(&s->engine);
     s->resets++;
@@ -272,7 +274,10 @@ static bool v100_init_caps(PCIDevice *pdev, Error **errp)
         error_setg(errp, "nvlink2-v100: no PCI Express capability: %d", ret);
         return false;
     }
-    pcie_cap_flr_init(pdev);
+    /* The real one is not known to have it */
+    if (NVLINK2_V100(pdev)->flr) {
+        pcie_cap_flr_init(pdev);
+    }
     return true;
 }
 
@@ -357,6 +362,7 @@ static const Property v100_properties[] = {
     DEFINE_PROP_UINT32("bricks", NVLink2V100State, bricks, 0),
     DEFINE_PROP_SIZE("ram-size", NVLink2V100State, ram_size, 16 * GiB),
     DEFINE_PROP_UINT32("atc-flushes", NVLink2V100State, atc_flushes, 2),
+    DEFINE_PROP_BOOL("flr", NVLink2V100State, flr, false),
 };
 
 static void v100_instance_init(Object *obj)

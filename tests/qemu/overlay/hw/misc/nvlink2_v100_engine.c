@@ -39,6 +39,7 @@ static uint32_t v100_engine_cause(PnvXlateFault fault)
         [PNV_XLATE_OK] = V100_ENGINE_CAUSE_NONE,
         [PNV_XLATE_UNTRAINED] = V100_ENGINE_CAUSE_UNTRAINED,
         [PNV_XLATE_FENCED] = V100_ENGINE_CAUSE_FENCED,
+        [PNV_XLATE_FROZEN] = V100_ENGINE_CAUSE_FROZEN,
         [PNV_XLATE_NO_TVE] = V100_ENGINE_CAUSE_NO_TVE,
         [PNV_XLATE_TVE_RANGE] = V100_ENGINE_CAUSE_TVE_RANGE,
         [PNV_XLATE_TCE_INVALID] = V100_ENGINE_CAUSE_TCE_INVALID,
@@ -226,6 +227,10 @@ static uint32_t v100_access_nvlink(V100Engine *engine, const V100Side *side,
     PnvXlateFault fault = pnv_npu2_link_check(engine->npu, brick);
     PnvXlatePage page;
 
+    if (!fault) {
+        fault = pnv_npu2_pe_check(engine->npu, brick,
+                                  pci_get_bdf(engine->pdev));
+    }
     if (!fault && side->path == V100_ENGINE_PATH_ATS) {
         fault = v100_ats(engine, side, &page);
     } else if (!fault) {

@@ -27,9 +27,11 @@
  *  - XTS, TVT, ATSD and TCE kill, as tables and requests.  How they translate
  *    is in pnv_npu2_xlate.c, what a shootdown does in pnv_npu2_atsd.c.
  *  - interrupts, by stores to XIVE trigger pages.
+ *  - PEs that freeze at a DMA that is refused, until software thaws them.
  *
  * Not modelled: OpenCAPI, NVLink error injection, performance counters, and
- * the HMI that reports a fence (the machine has none).
+ * the HMI that reports a fence or a GPU that is reset behind open links (the
+ * machine has none): the latter are counted.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -167,6 +169,37 @@ static void npu2_unfence_brick(PnvNpu2Brick *brick)
     npu->misc[NPU2_MISC_FENCE_STATE >> 3] &=
         ~NPU2_FENCE_STATE_BRICK(brick->index);
     npu2_set_fence(brick, NPU2_FENCE_NONE);
+}
+
+/*
+ * A DMA that translation refuses stops all of its PE, and reports that: PESTB
+ * says so until software clears it.
+ */
+void pnv_npu2_freeze_pe(PnvNpu2 *npu, unsigned pe)
+{
+    uint64_t *pestb = &npu->misc[NPU2_MISC_PESTB(pe) >> 3];
+
+    if (!npu->freeze || (*pestb & NPU2_PESTB_DMA_STOPPED)) {
+        return;
+    }
+    *pestb |= NPU2_PESTB_DMA_STOPPED;
+    npu2_raise_irq(npu, NPU2_IRQ_TCE);
+}
+
+bool pnv_npu2_pe_frozen(const PnvNpu2 *npu, unsigned pe)
+{
+    return npu->misc[NPU2_MISC_PESTB(pe) >> 3] & NPU2_PESTB_DMA_STOPPED;
+}
+
+/*
+ * Nobody published how PESTB is cleared: by writing what it is to be, as the
+ * PEST of PHBs and of the NPU before this one, or by writing ones.
+ */
+static void npu2_pestb_write(PnvNpu2 *npu, unsigned offset, uint64_t val)
+{
+    uint64_t *pestb = &npu->misc[offset >> 3];
+
+    *pestb = npu->pest_w1c ? *pestb & ~val : val;
 }
 
 static void npu2_set_trained(PnvNpu2Brick *brick, bool trained)
@@ -510,7 +543,8 @@ static const Npu2Reg npu2_misc_regs[] = {
     { "MISC_IRQ_REQUEST",       0x0b8, .read_only = true },
     { "MISC_BRICK_BDF2PE",      NPU2_MISC_BDF2PE(0, 0), 18,
       NPU2_BDF2PE_EN | NPU2_BDF2PE_PE | NPU2_BDF2PE_BDF },
-    { "MISC_PESTB",             0x200, 16 },
+    { "MISC_PESTB",             NPU2_MISC_PESTB(0), NPU2_PESTB_ENTRIES,
+      NPU2_PESTB_DMA_STOPPED },
     { "MISC_IRQ_LOG",           0x300, 16 },
     { "MISC_FENCE_ENABLE2",     0x400 },
     { "MISC_IRQ_ENABLE2",       0x408 },
@@ -844,6 +878,9 @@ static void npu2_write_reg(PnvNpu2 *npu, const Npu2Where *where, uint64_t val)
     case NPU2_KIND_MISC:
         if (where->offset == NPU2_MISC_FENCE_STATE) {
             npu2_fence_state_write(npu, val);
+        } else if (where->offset >= NPU2_MISC_PESTB(0) &&
+                   where->offset < NPU2_MISC_PESTB(NPU2_PESTB_ENTRIES)) {
+            npu2_pestb_write(npu, where->offset, val);
         } else {
             *where->val = val;
         }
@@ -1346,6 +1383,16 @@ void pnv_npu2_train(PnvNpu2 *npu, PnvNpu2Gpu *gpu)
     npu2_update_memory(npu);
 }
 
+/*
+ * Whether a link that goes down at the GPU's end is an error to the NPU: its
+ * own end is open.  At a reset of the machine the NPU is reset, too.
+ */
+static bool npu2_tears(PnvNpu2 *npu, PnvNpu2Brick *brick, PnvNpu2Gpu *gpu)
+{
+    return brick->gpu == gpu && npu2_brick_answers(brick) &&
+           !resettable_is_in_reset(OBJECT(npu));
+}
+
 void pnv_npu2_untrain(PnvNpu2 *npu, PnvNpu2Gpu *gpu)
 {
     for (int i = 0; i < PNV_NPU2_BRICKS; i++) {
@@ -1354,16 +1401,21 @@ void pnv_npu2_untrain(PnvNpu2 *npu, PnvNpu2Gpu *gpu)
         if (brick->gpu != gpu) {
             continue;
         }
-        npu2_set_trained(brick, false);
-        /*
-         * To an NPU whose end was not reset first that is an error.  At power
-         * on there is nothing to report it.
-         */
-        if (brick->base) {
+        if (npu2_tears(npu, brick, gpu)) {
             npu2_fence_brick(brick);
         }
+        npu2_set_trained(brick, false);
     }
     npu2_update_memory(npu);
+}
+
+/* A GPU is reset: an HMI would report each link that is torn by that. */
+void pnv_npu2_gpu_reset(PnvNpu2 *npu, PnvNpu2Gpu *gpu)
+{
+    for (int i = 0; i < PNV_NPU2_BRICKS; i++) {
+        npu->brick[i].torn += npu2_tears(npu, &npu->brick[i], gpu);
+    }
+    pnv_npu2_untrain(npu, gpu);
 }
 
 void pnv_npu2_gpu_changed(PnvNpu2 *npu)
@@ -1417,6 +1469,8 @@ NPU2_TABLE_GET(bdf2pe, npu->misc[NPU2_MISC_BDF2PE(i, 0) >> 3])
 NPU2_TABLE_GET(fence, npu->brick[i].fence)
 NPU2_TABLE_GET(trained, npu->brick[i].trained)
 NPU2_TABLE_GET(unanswered, npu->brick[i].unanswered)
+NPU2_TABLE_GET(torn, npu->brick[i].torn)
+NPU2_TABLE_GET(pestb, npu->misc[NPU2_MISC_PESTB(i) >> 3])
 NPU2_TABLE_GET(aperture, npu->brick[i].base)
 NPU2_TABLE_GET(irqs, npu->irqs[i])
 NPU2_TABLE_GET(tce_kills, i == 0 ? npu->tce_kills_all :
@@ -1445,6 +1499,10 @@ static const Npu2Table npu2_tables[] = {
     { "unanswered",
       "CPU accesses that found no GPU memory since power on, per brick",
       PNV_NPU2_BRICKS, npu2_get_unanswered },
+    { "torn-links",
+      "Resets of a GPU while the link was open, since power on, per brick",
+      PNV_NPU2_BRICKS, npu2_get_torn },
+    { "pestb", "PESTB, per PE", NPU2_PESTB_ENTRIES, npu2_get_pestb },
     { "apertures", "Address of GPU memory, per brick, 0 = off",
       PNV_NPU2_BRICKS, npu2_get_aperture },
     { "irqs", "Interrupts raised, per source", NPU2_IRQ_COUNT,
@@ -1674,6 +1732,8 @@ static const Property npu2_properties[] = {
     DEFINE_PROP_BOOL("atsd-4k", PnvNpu2, atsd_4k, false),
     DEFINE_PROP_BOOL("atsd-link-wait", PnvNpu2, atsd_link_wait, true),
     DEFINE_PROP_UINT32("atsd-polls", PnvNpu2, atsd_polls, 3),
+    DEFINE_PROP_BOOL("freeze", PnvNpu2, freeze, true),
+    DEFINE_PROP_BOOL("pest-write-ones", PnvNpu2, pest_w1c, false),
 };
 
 static void npu2_class_init(ObjectClass *klass, void *data)

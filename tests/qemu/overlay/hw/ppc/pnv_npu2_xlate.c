@@ -6,8 +6,9 @@
  *
  *  - Untranslated: the requester's BDF selects the PE in the map of the brick,
  *    the PE the TVE.  That bypasses, with or without a range check, or leads to
- *    a tree of TCEs.  Firmware disables a TVE by a range check that nothing
- *    passes; a TVE of zero, as after reset, lets everything through.
+ *    a tree of TCEs.  What is refused freezes the PE, for requests of both kinds.
+ *    Firmware disables a TVE by a range check that nothing passes; a TVE of zero,
+ *    as after reset, lets everything through.
  *  - ATS: the BDF map gives the LPAR, the PID map the MSR, the nest MMU the
  *    rest.
  *
@@ -160,17 +161,13 @@ void pnv_npu2_tce_forget(PnvNpu2 *npu, bool kill_all, unsigned pe,
     }
 }
 
-PnvXlateFault pnv_npu2_tce_translate(PnvNpu2 *npu, unsigned brick, uint16_t bdf,
-                                     uint64_t addr, bool write,
-                                     PnvXlatePage *page)
+static PnvXlateFault npu2_tve_translate(PnvNpu2 *npu, unsigned pe,
+                                        uint64_t addr, bool write,
+                                        PnvXlatePage *page)
 {
-    int pe = npu2_find_pe(npu, brick, bdf);
     PnvXlateFault fault;
     uint64_t tve;
 
-    if (pe < 0) {
-        return PNV_XLATE_NO_TVE;
-    }
     addr &= TCE_ADDRESS;
     tve = npu->tvt[pe];
     if (!GETFIELD(NPU2_TVE_PSIZE, tve)) {
@@ -190,6 +187,32 @@ PnvXlateFault pnv_npu2_tce_translate(PnvNpu2 *npu, unsigned brick, uint16_t bdf,
     }
     npu2_tce_cache(npu, pe, page);
     return PNV_XLATE_OK;
+}
+
+PnvXlateFault pnv_npu2_pe_check(const PnvNpu2 *npu, unsigned brick,
+                                uint16_t bdf)
+{
+    int pe = npu2_find_pe(npu, brick, bdf);
+
+    return pe >= 0 && pnv_npu2_pe_frozen(npu, pe) ? PNV_XLATE_FROZEN :
+                                                    PNV_XLATE_OK;
+}
+
+PnvXlateFault pnv_npu2_tce_translate(PnvNpu2 *npu, unsigned brick, uint16_t bdf,
+                                     uint64_t addr, bool write,
+                                     PnvXlatePage *page)
+{
+    int pe = npu2_find_pe(npu, brick, bdf);
+    PnvXlateFault fault;
+
+    if (pe < 0) {
+        return PNV_XLATE_NO_TVE;
+    }
+    fault = npu2_tve_translate(npu, pe, addr, write, page);
+    if (fault) {
+        pnv_npu2_freeze_pe(npu, pe);
+    }
+    return fault;
 }
 
 /*

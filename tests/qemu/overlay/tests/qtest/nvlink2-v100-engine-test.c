@@ -110,7 +110,18 @@ static void assert_reads(QTestState *qts, unsigned path, uint64_t addr,
     g_assert_cmphex(val, ==, expected);
 }
 
-/* Reading fails; the address that failed is told, and nothing was copied */
+/* As software does after a refused access, which freezes the PE */
+static void thaw(QTestState *qts)
+{
+    for (unsigned pe = 0; pe < 16; pe++) {
+        ring_write(qts, MISC(0x200 + 8 * pe), 0);
+    }
+}
+
+/*
+ * Reading fails; the address that failed is told, and nothing was copied.  No
+ * PE is frozen after it.
+ */
 static void assert_faults(QTestState *qts, unsigned path, uint64_t addr,
                           uint32_t cause)
 {
@@ -123,6 +134,7 @@ static void assert_faults(QTestState *qts, unsigned path, uint64_t addr,
     g_assert_cmpint(regl(qts, V100_ENGINE_FAULT_SIDE), ==,
                     V100_ENGINE_FAULT_SIDE_SRC);
     g_assert_cmphex(engine_getq(qts, V100_ENGINE_FAULT_ADDR_LO), ==, addr);
+    thaw(qts);
 }
 
 static QTestState *start(void)
@@ -379,6 +391,7 @@ static void test_tce_pages(void)
         assert_reads(qts, V100_ENGINE_PATH_TCE, page, 0x200 + i);
         g_assert_cmpint(store(qts, V100_ENGINE_PATH_TCE, page, 1), ==,
                         V100_ENGINE_CAUSE_TCE_WRITE);
+        thaw(qts);
         g_assert_cmphex(qtest_readq(qts, base + 2 * page), ==, 0x200 + i);
         g_assert_cmpint(store(qts, V100_ENGINE_PATH_TCE, 2 * page, 3 + i), ==,
                         0);
@@ -460,6 +473,81 @@ static void test_tce_kill(void)
     assert_reads(qts, V100_ENGINE_PATH_TCE, 0, 0xda7a0000da7aull);
     set_tve(qts, PE, BIT_(51));
     assert_faults(qts, V100_ENGINE_PATH_TCE, 0, V100_ENGINE_CAUSE_TVE_RANGE);
+    qtest_quit(qts);
+}
+
+/* A refused access stops all of its PE until PESTB is cleared, and no other */
+static void check_frozen(QTestState *qts, bool write_ones)
+{
+    const uint64_t page = 64 * KIB;
+    const uint32_t pestb = MISC(0x200 + 8 * PE);
+    uint64_t irqs = npu_table(qts, 0, "irqs", 18), val;
+
+    train(qts);
+    set_pe(qts, 0, 0, BDF, PE);
+    set_pe(qts, 1, 0, BDF, PE);
+    set_tve(qts, PE, tve(TABLE, 1, 16, 16));
+    set_tve(qts, PE + 1, tve(TABLE, 1, 16, 16));
+    qtest_writeq(qts, DATA, 0xda7a0000da7aull);
+    qtest_writeq(qts, TABLE, DATA | TCE_R);
+    assert_reads(qts, V100_ENGINE_PATH_TCE, 0, 0xda7a0000da7aull);
+
+    g_assert_cmpint(fetch(qts, V100_ENGINE_PATH_TCE, page, &val), ==,
+                    V100_ENGINE_CAUSE_TCE_INVALID);
+    g_assert_cmphex(ring_read(qts, pestb), ==, BIT_(0));
+    g_assert_cmphex(npu_table(qts, 0, "pestb", PE), ==, BIT_(0));
+    g_assert_cmpint(npu_table(qts, 0, "irqs", 18), ==, irqs + 1);
+    /* On any link, of any kind, and by what is cached as well */
+    for (unsigned link = 0; link < 2; link++) {
+        reg_write(qts, V100_ENGINE_LINK, link);
+        g_assert_cmpint(fetch(qts, V100_ENGINE_PATH_TCE, 0, &val), ==,
+                        V100_ENGINE_CAUSE_FROZEN);
+        g_assert_cmpint(fetch(qts, V100_ENGINE_PATH_ATS, 0, &val), ==,
+                        V100_ENGINE_CAUSE_FROZEN);
+    }
+    reg_write(qts, V100_ENGINE_LINK, 0);
+    g_assert_cmpint(npu_table(qts, 0, "irqs", 18), ==, irqs + 1);
+    /* Another PE goes on; training and other TVEs thaw nothing */
+    set_pe(qts, 0, 0, BDF, PE + 1);
+    assert_reads(qts, V100_ENGINE_PATH_TCE, 0, 0xda7a0000da7aull);
+    set_pe(qts, 0, 0, BDF, PE);
+    train(qts);
+    set_tve(qts, PE, tve(TABLE, 1, 16, 16));
+    g_assert_cmpint(fetch(qts, V100_ENGINE_PATH_TCE, 0, &val), ==,
+                    V100_ENGINE_CAUSE_FROZEN);
+
+    ring_write(qts, pestb, write_ones ? 0 : BIT_(0));
+    g_assert_cmphex(ring_read(qts, pestb), ==, BIT_(0));
+    ring_write(qts, pestb, write_ones ? BIT_(0) : 0);
+    g_assert_cmphex(ring_read(qts, pestb), ==, 0);
+    assert_reads(qts, V100_ENGINE_PATH_TCE, 0, 0xda7a0000da7aull);
+    qtest_quit(qts);
+}
+
+static void test_tce_freeze(void)
+{
+    check_frozen(start(), false);
+}
+
+static void test_tce_freeze_ones(void)
+{
+    check_frozen(v100_start(V100_ONE_GPU
+                            " -global pnv-npu2.pest-write-ones=on"), true);
+}
+
+/* For comparison: as if nothing froze */
+static void test_tce_no_freeze(void)
+{
+    QTestState *qts = v100_start(V100_ONE_GPU " -global pnv-npu2.freeze=off");
+    uint64_t val;
+
+    train(qts);
+    set_pe(qts, 0, 0, BDF, PE);
+    set_tve(qts, PE, BIT_(51));
+    for (unsigned i = 0; i < 2; i++) {
+        g_assert_cmpint(fetch(qts, V100_ENGINE_PATH_TCE, 0, &val), ==,
+                        V100_ENGINE_CAUSE_TVE_RANGE);
+    }
     qtest_quit(qts);
 }
 
@@ -1442,8 +1530,7 @@ static void test_unbind(void)
     assert_ats_faults(qts, VM_EA, V100_ENGINE_CAUSE_XTS_BDF_MISS);
     g_assert_cmpint(regl(qts, V100_ENGINE_ATC_ENTRIES), ==, 1);
     /* Reset drops it */
-    config_writel(qts, CAP_EXP + PCI_EXP_DEVCTL, PCI_EXP_DEVCTL_BCR_FLR);
-    setup_bars(qts);
+    bus_reset(qts);
     g_assert_cmpint(regl(qts, V100_ENGINE_ATC_ENTRIES), ==, 0);
     g_assert_cmpint(regl(qts, V100_ENGINE_STATUS), ==,
                     V100_ENGINE_STATUS_NONE);
@@ -1533,6 +1620,9 @@ int main(int argc, char **argv)
     qtest_add_func("v100-engine/tce/pages", test_tce_pages);
     qtest_add_func("v100-engine/tce/levels", test_tce_levels);
     qtest_add_func("v100-engine/tce/kill", test_tce_kill);
+    qtest_add_func("v100-engine/tce/freeze", test_tce_freeze);
+    qtest_add_func("v100-engine/tce/freeze-ones", test_tce_freeze_ones);
+    qtest_add_func("v100-engine/tce/no-freeze", test_tce_no_freeze);
     qtest_add_func("v100-engine/link", test_link);
     qtest_add_func("v100-engine/ats/copy", test_ats_copy);
     qtest_add_func("v100-engine/ats/xts", test_ats_xts);

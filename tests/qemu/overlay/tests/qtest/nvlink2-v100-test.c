@@ -145,9 +145,10 @@ static void check_untrained_by_reset(QTestState *qts, uint32_t resets,
     g_assert_cmphex(qtest_readq(qts, APERTURE + 0x1000), ==, 0x77);
 }
 
+/* Function level reset, which the real one is not known to have */
 static void test_function_reset(void)
 {
-    QTestState *qts = start();
+    QTestState *qts = v100_start(V100_ONE_GPU ",flr=on");
     uint32_t resets = regl(qts, V100_RESETS);
 
     qtest_readq(qts, APERTURE);
@@ -157,6 +158,66 @@ static void test_function_reset(void)
                     PCI_EXP_DEVCAP_FLR, !=, 0);
     config_writel(qts, CAP_EXP + PCI_EXP_DEVCTL, PCI_EXP_DEVCTL_BCR_FLR);
     check_untrained_by_reset(qts, resets, 1);
+    qtest_quit(qts);
+}
+
+static void test_no_function_reset(void)
+{
+    QTestState *qts = start();
+    uint32_t resets = regl(qts, V100_RESETS);
+
+    train(qts);
+    qtest_writeq(qts, APERTURE, 0x77);
+    g_assert_cmphex(config_readl(qts, CAP_EXP + PCI_EXP_DEVCAP) &
+                    PCI_EXP_DEVCAP_FLR, ==, 0);
+    config_writel(qts, CAP_EXP + PCI_EXP_DEVCTL, PCI_EXP_DEVCTL_BCR_FLR);
+    g_assert_cmphex(config_readl(qts, CAP_EXP + PCI_EXP_DEVCTL) &
+                    PCI_EXP_DEVCTL_BCR_FLR, ==, 0);
+    g_assert_cmpint(regl(qts, V100_RESETS), ==, resets);
+    g_assert_cmphex(qtest_readq(qts, APERTURE), ==, 0x77);
+    qtest_quit(qts);
+}
+
+static void ntl_reset(QTestState *qts, unsigned brick)
+{
+    ring_write(qts, RING(brick / 2, 9 + 2 * (brick % 2), 0x0c0),
+               BIT_(8) | BIT_(9));
+}
+
+/* A reset tears the links that are open, which fences them, and no others */
+static void test_torn(void)
+{
+    QTestState *qts = start();
+
+    bus_reset(qts);
+    g_assert_cmpint(npu_table(qts, 0, "torn-links", 0), ==, 0);
+    train(qts);
+    bus_reset(qts);
+    for (unsigned brick = 0; brick < 3; brick++) {
+        bool own = brick < 2;
+
+        g_assert_cmpint(npu_table(qts, 0, "torn-links", brick), ==, own);
+        g_assert_cmpint(npu_table(qts, 0, "fences", brick), ==, own ? 3 : 0);
+    }
+    /* One of two in NTL reset, as firmware does it before */
+    train(qts);
+    ntl_reset(qts, 0);
+    bus_reset(qts);
+    g_assert_cmpint(npu_table(qts, 0, "torn-links", 0), ==, 1);
+    g_assert_cmpint(npu_table(qts, 0, "torn-links", 1), ==, 2);
+    /* Both, or after an orderly end */
+    train(qts);
+    ntl_reset(qts, 0);
+    ntl_reset(qts, 1);
+    bus_reset(qts);
+    train(qts);
+    reg_write(qts, V100_LINK_TRAIN, V100_LINK_TRAIN_DOWN);
+    bus_reset(qts);
+    /* With the machine */
+    train(qts);
+    qtest_system_reset(qts);
+    g_assert_cmpint(npu_table(qts, 0, "torn-links", 0), ==, 1);
+    g_assert_cmpint(npu_table(qts, 0, "torn-links", 1), ==, 2);
     qtest_quit(qts);
 }
 
@@ -279,7 +340,9 @@ int main(int argc, char **argv)
     qtest_add_func("nvlink2-v100/untrained", test_untrained);
     qtest_add_func("nvlink2-v100/trained", test_trained);
     qtest_add_func("nvlink2-v100/reset/function", test_function_reset);
+    qtest_add_func("nvlink2-v100/reset/no-function", test_no_function_reset);
     qtest_add_func("nvlink2-v100/reset/bus", test_bus_reset);
+    qtest_add_func("nvlink2-v100/reset/torn", test_torn);
     qtest_add_func("nvlink2-v100/reset/brick", test_brick_reset);
     qtest_add_func("nvlink2-v100/aperture-moves", test_aperture_moves);
     qtest_add_func("nvlink2-v100/memory-space-off", test_memory_space_off);

@@ -71,6 +71,14 @@ static inline void setup_bars(QTestState *qts)
     config_writel(qts, PCI_COMMAND, PCI_COMMAND_MEMORY);
 }
 
+/* Secondary bus reset, after which the device's BARs are set up again */
+static inline void bus_reset(QTestState *qts)
+{
+    root_port_writel(qts, PCI_INTERRUPT_LINE, PCI_BRIDGE_CTL_BUS_RESET << 16);
+    root_port_writel(qts, PCI_INTERRUPT_LINE, 0);
+    setup_bars(qts);
+}
+
 /* A machine whose PHB 0 leads to the GPU's BARs */
 static inline QTestState *v100_start(const char *args)
 {

@@ -452,6 +452,19 @@ static void test_fir(void)
     qtest_quit(qts);
 }
 
+static uint64_t quad_get(QTestState *qts, const char *name)
+{
+    QDict *response = qtest_qmp(qts, "{ 'execute': 'qom-get', 'arguments': "
+                                "{ 'path': '/machine/chip[0]/eq[0]', "
+                                "'property': %s } }", name);
+    uint64_t val;
+
+    g_assert(qdict_haskey(response, "return"));
+    val = qdict_get_int(response, "return");
+    qobject_unref(response);
+    return val;
+}
+
 static void test_purge(void)
 {
     QTestState *qts = npu_start(ONE_CHIP);
@@ -468,6 +481,8 @@ static void test_purge(void)
         g_assert_cmphex(xscom_read(qts, 0, l2), ==, 0);
         xscom_write(qts, 0, l3, BIT_(0) | BIT_(1));
         g_assert_cmphex(xscom_read(qts, 0, l3), ==, BIT_(1));
+        g_assert_cmpint(quad_get(qts, "l2-purges"), ==, ex + 1);
+        g_assert_cmpint(quad_get(qts, "l3-purges"), ==, ex + 1);
     }
     qtest_quit(qts);
 }

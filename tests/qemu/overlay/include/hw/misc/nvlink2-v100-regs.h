@@ -62,9 +62,9 @@
  * (PHY calibration, NTL out of reset, fences of its own bricks cleared).
  * Write 0: untrain them.  Other values are ignored.  Reads the last command
  * that took effect.
- * Function level reset, secondary bus reset and system reset untrain; so does
- * a reset of one of the NPU's bricks, for that link only.  Links that go down at
- * this end are fenced.
+ * Secondary bus reset, loss of power, system reset and, if the model was given
+ * one, function level reset untrain; so does a reset of one of the NPU's
+ * bricks, for that link only.  Links that go down at this end are fenced.
  */
 #define V100_LINK_TRAIN                 0xf00010
 #define   V100_LINK_TRAIN_UP                    1
@@ -200,6 +200,8 @@
 #define   V100_ENGINE_CAUSE_PARTITION_PERMISSION 20
 /* NVLink: translated, but nothing answers at the host real address */
 #define   V100_ENGINE_CAUSE_NO_MEMORY           21
+/* NVLink: a TCE access that was refused before froze the PE of this GPU */
+#define   V100_ENGINE_CAUSE_FROZEN              22
 /* Read only, of the last fault: which side it was on */
 #define V100_ENGINE_FAULT_SIDE          0xf0102c
 #define   V100_ENGINE_FAULT_SIDE_SRC            0

@@ -48,6 +48,7 @@ typedef struct PnvNpu2Brick {
     bool trained;
     uint32_t fence;             /* CQ_FENCE_STATUS, NPU2_FENCE_* */
     uint64_t unanswered;        /* accesses that found no memory, ever */
+    uint64_t torn;              /* resets of the GPU while it was open, ever */
 
     hwaddr base;                /* what its GPU memory BAR decodes, or 0 */
     bool mapped;                /* it owns the aperture at base */
@@ -113,6 +114,8 @@ struct PnvNpu2 {
     uint32_t chip_id;
     PnvNmmu *nmmu;              /* of the same chip */
     bool small_map;             /* GPU memory from 4 TiB up */
+    bool freeze;                /* a refused DMA freezes its PE */
+    bool pest_w1c;              /* PESTB is cleared by writing ones */
 
     /* Shootdowns, see pnv_npu2_atsd.c */
     char *atsd_is;
@@ -181,6 +184,8 @@ void pnv_npu2_detach(PnvNpu2 *npu, PnvNpu2Gpu *gpu);
  */
 void pnv_npu2_train(PnvNpu2 *npu, PnvNpu2Gpu *gpu);
 void pnv_npu2_untrain(PnvNpu2 *npu, PnvNpu2Gpu *gpu);
+/* The device is reset, or loses power: its links go down, whatever is open */
+void pnv_npu2_gpu_reset(PnvNpu2 *npu, PnvNpu2Gpu *gpu);
 /* To be told whenever awake() of a device may say something else than before */
 void pnv_npu2_gpu_changed(PnvNpu2 *npu);
 /* Bit per trained brick, as numbered by the NPU */

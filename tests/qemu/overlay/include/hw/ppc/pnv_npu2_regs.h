@@ -167,6 +167,9 @@
 #define   NPU2_BDF2PE_PE                PPC_BITMASK(4, 7)
 #define   NPU2_BDF2PE_BDF               PPC_BITMASK(8, 23)
 #define NPU2_BDF2PE_ENTRIES         3       /* per brick */
+#define NPU2_MISC_PESTB(pe)         (0x200 + 8 * (pe))
+#define   NPU2_PESTB_DMA_STOPPED        PPC_BIT(0)
+#define NPU2_PESTB_ENTRIES          16
 
 /* Interrupt sources, in the order of the trigger pages at MISC_IRQ_BASE */
 #define NPU2_IRQ_NDL_STALL(brick)   (2 * (brick))

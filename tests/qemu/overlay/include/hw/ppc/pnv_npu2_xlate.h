@@ -18,7 +18,8 @@ typedef enum PnvXlateFault {
     /* The link */
     PNV_XLATE_UNTRAINED,
     PNV_XLATE_FENCED,
-    /* TVE and TCEs */
+    /* PE, TVE and TCEs */
+    PNV_XLATE_FROZEN,
     PNV_XLATE_NO_TVE,
     PNV_XLATE_TVE_RANGE,
     PNV_XLATE_TCE_INVALID,
@@ -88,7 +89,18 @@ PnvXlateFault pnv_nmmu_translate(PnvNmmu *nmmu, const PnvXlateContext *ctx,
 /* Can a brick take requests of its device? */
 PnvXlateFault pnv_npu2_link_check(const PnvNpu2 *npu, unsigned brick);
 
-/* An untranslated request of the function bdf: by the TVE of its PE */
+/* Can the PE of the function bdf do DMA, or is it frozen? */
+PnvXlateFault pnv_npu2_pe_check(const PnvNpu2 *npu, unsigned brick,
+                                uint16_t bdf);
+
+/* The state of a PE: frozen by a refused request, until software thaws it */
+bool pnv_npu2_pe_frozen(const PnvNpu2 *npu, unsigned pe);
+void pnv_npu2_freeze_pe(PnvNpu2 *npu, unsigned pe);
+
+/*
+ * An untranslated request of the function bdf: by the TVE of its PE, which a
+ * refused one freezes
+ */
 PnvXlateFault pnv_npu2_tce_translate(PnvNpu2 *npu, unsigned brick, uint16_t bdf,
                                      uint64_t addr, bool write,
                                      PnvXlatePage *page);
