@@ -12,7 +12,7 @@ use crate::{
     finding::Finding,
     groups,
     host::{Gpu, Host},
-    software::{self, Release},
+    software::{self, PACKAGED, Release},
     source::Source,
     users,
 };
@@ -268,7 +268,7 @@ impl Case<'_> {
     /// A machine that cannot have NVLink2.
     fn machine(&self) -> Vec<Finding> {
         const NAME: &str = "machine";
-        const REMEDY: &str = "Make it a KVM guest with a machine from pseries-4.1 to pseries-8.1";
+        const REMEDY: &str = "Make it a KVM guest with a machine from pseries-4.1 on";
         let domain = self.domain;
         if !self.has_bridges() {
             return Vec::new();
@@ -290,13 +290,17 @@ impl Case<'_> {
                 format!("{name} is older than NVLink2 in QEMU: the guest sees no links"),
                 REMEDY,
             )],
-            (_, Some(true)) => vec![Finding::note(
-                NAME,
-                format!(
-                    "{name} needs a QEMU later than 8.1, the last release with the NVLink2 client"
-                ),
-            )
-            .with_remedy(REMEDY)],
+            (_, Some(true)) if domain.emulator.as_deref() != Some(PACKAGED) => vec![
+                Finding::note(
+                    NAME,
+                    format!(
+                        "{name} needs a QEMU later than 8.1, which has the NVLink2 client only if it was patched"
+                    ),
+                )
+                .with_remedy(format!(
+                    "Name that of the package qemu-system-ppc-nvlink2 in <emulator> ({PACKAGED}), or a machine up to pseries-8.1"
+                )),
+            ],
             _ => Vec::new(),
         }
     }

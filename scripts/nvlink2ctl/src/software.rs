@@ -5,7 +5,8 @@
 //! - OPAL (skiboot): the firmware. Fixes for GPUs that are passed through came one by one.
 //! - QEMU: releases 4.1 to 8.1 have the NVLink2 client. It was removed before 8.2; whether a build has it
 //!   is told by the properties of its PCI host bridge.
-//! - libvirt: every release knows NVLink2 bridges. Which drivers of the host it accepts depends on it.
+//! - libvirt: every release since then knows NVLink2 bridges (12.9 does). Which drivers of the host it
+//!   accepts depends on it.
 
 use crate::{devicetree::BASE, source::Source};
 
@@ -17,7 +18,7 @@ const QEMU: [&str; 4] = [
     PACKAGED,
 ];
 /// The QEMU of this project's package. It is the last of them: nobody runs it who does not name it.
-const PACKAGED: &str = "/usr/bin/qemu-system-ppc64-nvlink2";
+pub const PACKAGED: &str = "/usr/bin/qemu-system-ppc64-nvlink2";
 const LIBVIRT: [&str; 3] = [
     "/usr/sbin/libvirtd",
     "/usr/sbin/virtqemud",
