@@ -24,7 +24,8 @@ STEPS: list[Step] = [
 OPTIONAL_STEPS: list[Step] = [
     kernel.DEBUG.step, module.DEBUG_STEP, initrd.DEBUG_STEP, desk.STEP, docs.STEP, docs.RUST_STEP,
     packages.STEP, packages.HOST_STEP, intree.STEP, peer.SOURCE_STEP, peer.STEP,
-    sysroot.STEP, qemu_client.STEP, qemu_client.NATIVE_STEP, clients.IMAGE_STEP, clients.STEP, bench.STEP,
+    sysroot.STEP, qemu_client.STEP, qemu_client.NATIVE_STEP, clients.IMAGE_STEP, clients.NEW_IMAGE_STEP, clients.STEP,
+    clients.GUEST_510_STEP, bench.STEP,
     *boot.TREE_STEPS.values(),
 ]
 ALL_STEPS = STEPS + OPTIONAL_STEPS

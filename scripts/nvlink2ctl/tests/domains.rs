@@ -450,9 +450,21 @@ fn domains_of_the_guide() {
     let guide = std::fs::read_to_string(documents.join("guest-guide.rst")).unwrap();
     let domains = documents.join("domains");
     let rows = [
-        ("one-gpu", "1 GPUs on NVLink2 and 3 NVLink2 bridges", 619_037_327_360_u64),
-        ("two-gpus", "2 GPUs on NVLink2 and 6 NVLink2 bridges", 688_293_675_008),
-        ("four-gpus", "4 GPUs on NVLink2 and 12 NVLink2 bridges", 1_101_688_471_552),
+        (
+            "one-gpu",
+            "1 GPUs on NVLink2 and 3 NVLink2 bridges",
+            619_037_327_360_u64,
+        ),
+        (
+            "two-gpus",
+            "2 GPUs on NVLink2 and 6 NVLink2 bridges",
+            688_293_675_008,
+        ),
+        (
+            "four-gpus",
+            "4 GPUs on NVLink2 and 12 NVLink2 bridges",
+            1_101_688_471_552,
+        ),
     ];
     for (name, devices, bytes) in rows {
         let file = domains.join(format!("{name}.xml"));

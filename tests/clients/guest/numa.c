@@ -1,0 +1,75 @@
+// SPDX-License-Identifier: GPL-2.0
+#define _GNU_SOURCE
+#include <errno.h>
+#include <linux/mempolicy.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "numa.h"
+#include "sys.h"
+
+int numa_block_size(__u64 *size)
+{
+	char text[32];
+	ssize_t len = sys_read(NUMA_MEMORY "/block_size_bytes", text, sizeof(text));
+
+	if (len < 0)
+		return len;
+	*size = strtoull(text, NULL, 16);
+	return *size ? 0 : -EINVAL;
+}
+
+int numa_node(const struct nvlink_gpu *gpu, __u32 *node)
+{
+	__u32 levels;
+
+	/* Number of levels, and a level each; the last names the node. */
+	return dt_u32(gpu->memory, "ibm,associativity", 0, &levels) ?:
+	       dt_u32(gpu->memory, "ibm,associativity", levels, node);
+}
+
+int numa_online(__u64 start, char *block, size_t size)
+{
+	char path[128], text[32];
+	__u64 block_size;
+	int ret = numa_block_size(&block_size);
+
+	if (ret)
+		return ret;
+	snprintf(text, sizeof(text), "%#llx", (unsigned long long)start);
+	ret = sys_write(NUMA_MEMORY "/probe", text);
+	if (ret)
+		return ret;
+	snprintf(block, size, NUMA_MEMORY "/memory%llu", (unsigned long long)(start / block_size));
+	snprintf(path, sizeof(path), "%s/state", block);
+	return sys_write(path, "online_movable");
+}
+
+int numa_offline(const char *block)
+{
+	char path[128];
+
+	snprintf(path, sizeof(path), "%s/state", block);
+	return sys_write(path, "offline");
+}
+
+__u64 *numa_memory(__u32 node, size_t size)
+{
+	const unsigned long mask = 1UL << node, bits = 8 * sizeof(mask);
+	__u64 *p = anonymous(size);
+	unsigned int tries;
+
+	if (!p)
+		return NULL;
+	/* The node that just got memory is allowed to processes a moment later. */
+	for (tries = 0; tries < 300; tries++) {
+		if (!syscall(SYS_mbind, p, size, MPOL_BIND, &mask, bits, 0))
+			return p;
+		usleep(100000);
+	}
+	munmap(p, size);
+	return NULL;
+}
