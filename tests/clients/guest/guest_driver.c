@@ -4,6 +4,7 @@
  * follow the address spaces of processes without any help of theirs.
  */
 #define _GNU_SOURCE
+#include <fcntl.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/wait.h>
@@ -24,7 +25,7 @@
 
 TEST(finds_what_the_device_tree_says)
 {
-	char report[4096], *line, *rest = report;
+	char report[4096], wanted[256], *line, *rest = report;
 	unsigned int i, j, links = 0;
 	struct nvlink nv;
 
@@ -33,7 +34,6 @@ TEST(finds_what_the_device_tree_says)
 		TH_LOG("the module is not loaded");
 	for (i = 0; i < nv.num_gpus; i++) {
 		const struct nvlink_gpu *gpu = &nv.gpu[i];
-		char wanted[256];
 		__u32 node;
 
 		ASSERT_EQ(0, numa_node(gpu, &node));
@@ -60,9 +60,9 @@ TEST(finds_what_the_device_tree_says)
 			EXPECT_STREQ(wanted, line ?: "nothing");
 		}
 	}
-	snprintf(report + 4000, 64, "atsd %u", links);
+	snprintf(wanted, sizeof(wanted), "atsd %u", links);
 	line = strsep(&rest, "\n");
-	EXPECT_STREQ(report + 4000, line ?: "nothing");
+	EXPECT_STREQ(wanted, line ?: "nothing");
 	EXPECT_EQ(NULL, rest);
 }
 

@@ -34,7 +34,7 @@ int numa_node(const struct nvlink_gpu *gpu, __u32 *node)
 int numa_online(__u64 start, char *block, size_t size)
 {
 	char path[128], text[32];
-	__u64 block_size;
+	__u64 block_size = 0;
 	int ret = numa_block_size(&block_size);
 
 	if (ret)
