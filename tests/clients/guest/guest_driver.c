@@ -290,9 +290,10 @@ TEST_F_TIMEOUT(watched, memory_in_gpu_ram, LIMIT)
 			for (j = 0; j < self->nv.num_gpus; j++) {
 				const struct engine *e = &self->engine[j];
 
-				EXPECT_EQ(pattern(n, i + j), seen(e, word));
-				EXPECT_EQ(0, engine_write64(e, ATS, ea(word), pattern(n, i + j + 1)));
-				EXPECT_EQ(pattern(n, i + j + 1), load64(word));
+				EXPECT_EQ(pattern(n, i), seen(e, word));
+				EXPECT_EQ(0, engine_write64(e, ATS, ea(word), ~pattern(n, i)));
+				EXPECT_EQ(~pattern(n, i), load64(word));
+				store64(word, pattern(n, i));
 			}
 		}
 		munmap(memory, PAGES * PAGE_64K);

@@ -31,16 +31,27 @@ int numa_node(const struct nvlink_gpu *gpu, __u32 *node)
 	       dt_u32(gpu->memory, "ibm,associativity", levels, node);
 }
 
+static int add(__u64 start)
+{
+	char text[32];
+
+	snprintf(text, sizeof(text), "%#llx", (unsigned long long)start);
+	return sys_write(NUMA_MEMORY "/probe", text);
+}
+
 int numa_online(__u64 start, char *block, size_t size)
 {
-	char path[128], text[32];
 	__u64 block_size = 0;
+	char path[128];
 	int ret = numa_block_size(&block_size);
 
-	if (ret)
-		return ret;
-	snprintf(text, sizeof(text), "%#llx", (unsigned long long)start);
-	ret = sys_write(NUMA_MEMORY "/probe", text);
+	/*
+	 * Linux 5.10 merges a block of 16 MiB that comes online with the one beside it without a
+	 * look whether there is one (unset_migratetype_isolate()), and oopses where there is none.
+	 * The vendor's daemon adds everything before it puts anything online.
+	 */
+	ret = ret ?: add(start);
+	ret = ret ?: add(start ^ block_size);
 	if (ret)
 		return ret;
 	snprintf(block, size, NUMA_MEMORY "/memory%llu", (unsigned long long)(start / block_size));

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * GPU RAM as memory of the guest's kernel, added and put online through sysfs, as the vendor's driver
- * and its daemon do after training.
+ * GPU RAM as memory of the guest's kernel, added and put online through sysfs, as the vendor's
+ * driver and its daemon do after training.
  *
  * Functions that return int give 0 or a negative errno.
  */

@@ -12,7 +12,7 @@ const EVENT: &str = "vfio_pci_nvgpu_mmap_fault: ";
 pub struct Faults(());
 
 /// A fault that brought a page.
-#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, PartialEq, Eq)]
 pub struct Fault {
     /// Physical address of the page.
     pub physical: u64,

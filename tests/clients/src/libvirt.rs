@@ -333,9 +333,11 @@ fn chip(bench: &mut Bench, tally: &mut Tally) -> Result<()> {
     guest.domain.destroy()
 }
 
-/// Each fault of GPU RAM since brought a page of 1 GiB, and none came twice.
+/// Each fault of GPU RAM since brought a page of 1 GiB, whatever part of it the guest touched.
+///
+/// A page comes again after a time without memory space, as after each test program.
 fn whole_gigabytes(faults: &Faults, gpus: &[Gpu]) -> Result<()> {
-    let mut seen = faults.seen()?;
+    let seen = faults.seen()?;
     println!("# {} faults of GPU RAM", seen.len());
     ensure!(
         seen.iter()
@@ -349,14 +351,6 @@ fn whole_gigabytes(faults: &Faults, gpus: &[Gpu]) -> Result<()> {
             gpu.bdf
         );
     }
-    let count = seen.len();
-    seen.sort();
-    seen.dedup();
-    ensure!(
-        seen.len() == count,
-        "{} of {count} came again",
-        count - seen.len()
-    );
     Ok(())
 }
 

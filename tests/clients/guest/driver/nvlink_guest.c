@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * What a driver of GPUs on NVLink2 does in a guest whose kernel still knows of NVLinks, up to Linux
- * 5.12: it asks the platform for the GPU's links and the links' GPU, reads where the GPU's RAM is and
- * in which NUMA node, takes the ATSD registers that the virtual PHB has, and keeps GPUs informed
- * of what changes in the address spaces of processes that let GPUs use them (ATS).
+ * What a driver of GPUs on NVLink2 does in a guest whose kernel still knows of NVLinks, up to
+ * Linux 5.12: it asks the platform for the GPU's links and the links' GPU, reads where the GPU's
+ * RAM is and in which NUMA node, takes the ATSD registers that the virtual PHB has, and keeps GPUs
+ * informed of what changes in the address spaces of processes that let GPUs use them (ATS).
  *
  * It drives no GPU: test programs use the emulated GPU's engine themselves.
  */
@@ -68,7 +68,7 @@ static unsigned int num_atsd;
 /* Which of the registers is free: one launches at a time. */
 static DEFINE_SPINLOCK(atsd_lock);
 
-/* Has all GPUs of the guest forget a page of a process, or everything. A register reaches them all. */
+/* Has GPUs forget a page of a process, or everything. A register reaches all of the guest's. */
 static void launch(u32 pasid, bool page, u64 address)
 {
 	u64 what = LAUNCH_PRS | LAUNCH_PID(pasid);
@@ -85,6 +85,7 @@ static void launch(u32 pasid, bool page, u64 address)
 	/* The page tables have changed before the GPU asks again. */
 	mb();
 	__raw_writeq_be(what, atsd[0] + ATSD_LAUNCH);
+	/* It is launched before its status is asked for. */
 	mb();
 	while (__raw_readq(atsd[0] + ATSD_STATUS))
 		cpu_relax();
@@ -98,6 +99,7 @@ struct watch {
 	struct mm_struct *mm;
 	u32 pasid;
 	atomic_t launched;
+	/* One command at a time. */
 	struct mutex lock;
 };
 
@@ -209,8 +211,9 @@ static int show(struct seq_file *s, void *unused)
 	for (i = 0; i < num_gpus; i++) {
 		const struct gpu *gpu = &gpus[i];
 
-		seq_printf(s, "gpu %s links %u memory %#llx %#llx node %d\n", pci_name(gpu->dev),
-			   gpu->num_links, gpu->memory.start, resource_size(&gpu->memory), gpu->node);
+		seq_printf(s, "gpu %s links %u memory %#llx %#llx node %d\n",
+			   pci_name(gpu->dev), gpu->num_links, gpu->memory.start,
+			   resource_size(&gpu->memory), gpu->node);
 		for (j = 0; j < gpu->num_links; j++) {
 			const struct link *link = &gpu->link[j];
 
@@ -244,6 +247,7 @@ static int read_gpu(struct gpu *gpu)
 	/* One more than there may be, which would be too many. */
 	for (gpu->num_links = 0; gpu->num_links <= MAX_LINKS; gpu->num_links++) {
 		struct pci_dev *dev = pnv_pci_get_npu_dev(gpu->dev, gpu->num_links);
+		struct device_node *dn;
 		struct resource memory;
 		struct link *link;
 		int node;
@@ -255,8 +259,9 @@ static int read_gpu(struct gpu *gpu)
 		link = &gpu->link[gpu->num_links];
 		link->dev = dev;
 		link->gpu = pnv_pci_get_gpu_dev(dev);
-		ret = of_property_read_u32(dev->dev.of_node, "ibm,nvlink-speed", &link->speed);
-		ret = ret ?: of_property_read_u64(dev->dev.of_node, "ibm,device-tgt-addr", &link->tgt);
+		dn = dev->dev.of_node;
+		ret = of_property_read_u32(dn, "ibm,nvlink-speed", &link->speed);
+		ret = ret ?: of_property_read_u64(dn, "ibm,device-tgt-addr", &link->tgt);
 		ret = ret ?: read_memory(dev, &memory, &node);
 		if (ret)
 			return ret;
