@@ -3,7 +3,7 @@
 # make setup   build what the rest needs
 # make demo    show the driver at work on an emulated host
 # make check   the tests and lints of every day
-# make check-all  these and the long ones that follow, which takes a night; scripts/check --list says more
+# make check-all  these and the long ones, of which some follow: it takes a night; scripts/check --list says more
 # make check-bad-firmware-all  boots with each kind of bad firmware; make check has a few
 # make check-clients  more guests, also with Linux 5.10, of our QEMU 10.0 and of QEMU 7.2; libvirt of today and 9.0
 # make check-intree  builds of the kernel with the driver in its tree

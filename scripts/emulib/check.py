@@ -12,13 +12,14 @@ import threading
 import time
 import traceback
 
-from . import (
-    cli, client_tests, config, debug_tests, enter, intree_builds, kernel, lints, module, mutate, newest, package_tests,
-    procs, qemu_series, root, skips, tests,
+from . import cli
+from .build import config, enter, kernel, module, procs, root
+from .build.config import Failure, Unavailable
+from .build.step import Step, duration, ensure_all, say
+from .checks import (
+    client_tests, debug_tests, intree_builds, lints, mutate, newest, package_tests, qemu_series, skips, tests,
 )
-from .config import Failure, Unavailable
-from .report import TALLY, Check, Result
-from .step import Step, duration, ensure_all, say
+from .checks.report import TALLY, Check, Result
 
 CHECKS: list[Check] = [*client_tests.CHECKS, *tests.CHECKS, *lints.CHECKS, *qemu_series.CHECKS]
 # Too long for each time: these run when they are named, all with --all, and in turn, a day one, with --ci.

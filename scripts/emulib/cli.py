@@ -8,12 +8,14 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
-from . import (
-    bench, boot, clients, config, desk, docs, enter, files, fuzz, initrd, intree, kernel, machines, module, mutate,
-    packages, peer, procs, programs, qemu, qemu_client, root, sources, sysroot,
+from .build import (
+    clients, config, desk, docs, enter, files, initrd, intree, kernel, linux_510, module, packages, procs, programs,
+    qemu, qemu_client, root, sources, sysroot,
 )
-from .config import Failure, Unavailable
-from .step import Step, ensure_all, say
+from .build.config import Failure, Unavailable
+from .build.step import Step, ensure_all, say
+from .checks import mutate
+from .host import bench, boot, fuzz, machines, peer
 
 STEPS: list[Step] = [
     root.STEP, sources.LINUX_STEP, sources.QEMU_STEP, sources.TARGET_STEP,
@@ -23,7 +25,7 @@ STEPS: list[Step] = [
 # Made only when named, or by what needs them.
 OPTIONAL_STEPS: list[Step] = [
     kernel.DEBUG.step, module.DEBUG_STEP, initrd.DEBUG_STEP, desk.STEP, docs.STEP, docs.RUST_STEP,
-    packages.STEP, packages.HOST_STEP, intree.STEP, peer.SOURCE_STEP, peer.STEP,
+    packages.STEP, packages.HOST_STEP, intree.STEP, linux_510.SOURCE_STEP, linux_510.STEP,
     sysroot.STEP, qemu_client.STEP, qemu_client.NATIVE_STEP, clients.IMAGE_STEP, clients.NEW_IMAGE_STEP, clients.STEP,
     clients.GUEST_510_STEP, bench.STEP,
     *boot.TREE_STEPS.values(),
@@ -49,9 +51,6 @@ exit status:
   all: 0 done; 1 could not be done, the reason and the remedy are printed; 2 usage; 69 no archive has what is needed;
        130 interrupted
 """
-# As sysexits.h has it.
-UNAVAILABLE = 69
-
 
 def _host_options(parser: argparse.ArgumentParser) -> None:
     machines.add_options(parser)
@@ -276,10 +275,10 @@ def _dispatch(options: argparse.Namespace) -> int:
             ensure([])
             return subprocess.run(enter.inside(options.command), check=False).returncode
         case "compare":
-            ensure([*FOR_BOOT, programs.SELFTESTS_STEP, peer.STEP])
+            ensure([*FOR_BOOT, programs.SELFTESTS_STEP, linux_510.STEP])
             return peer.compare()
         case "bench":
-            ensure([*FOR_BOOT, programs.SELFTESTS_STEP, bench.STEP, *([peer.STEP] if options.peer else [])])
+            ensure([*FOR_BOOT, programs.SELFTESTS_STEP, bench.STEP, *([linux_510.STEP] if options.peer else [])])
             return bench.run(options.peer, options.benchmark)
         case "fuzz":
             ensure([*_for_boot(options), programs.FUZZ_STEP])
@@ -317,7 +316,7 @@ def guarded(name: str, work: Callable[[], int]) -> int:
         return work()
     except Unavailable as failure:
         say(f"{name}: {failure}")
-        return UNAVAILABLE
+        return config.UNAVAILABLE
     except Failure as failure:
         say(f"{name}: {failure}")
         return 1

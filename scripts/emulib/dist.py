@@ -4,8 +4,10 @@
 import argparse
 from pathlib import Path
 
-from . import cli, intree, module, qemu_series, rust_analyzer, sources
-from .step import say
+from . import cli
+from .build import intree, module, rust_analyzer, sources
+from .build.step import say
+from .checks import qemu_series
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -7,10 +7,13 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
-from . import boot, cli, config, enter, procs, programs, tests
-from .config import Failure
-from .machines import REDBUD, Machine
-from .step import say
+from . import cli
+from .build import config, enter, procs, programs
+from .build.config import Failure
+from .build.step import say
+from .checks import tests
+from .host import boot
+from .host.machines import REDBUD, Machine
 
 # Between the two recordings of one boot.
 MARK = "\n-- bound --\n"

@@ -2,24 +2,14 @@
 
 //! The window of host physical address space behind which a GPU's memory lies.
 
-use crate::pure::range::MAX_REGION_SIZE;
+use crate::pure::{
+    devicetree::Problem,
+    range::MAX_REGION_SIZE, //
+};
 
 /// What apertures, ATSD registers and mappings of them are aligned to: the largest page of the
 /// kernels that run here, and the size of an ATSD register block.
 pub(crate) const GRANULE: u64 = 0x1_0000;
-
-/// Why a `reg` property does not describe an aperture.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum ApertureError {
-    /// Base or size is 0.
-    Zero,
-    /// Base or size is not a multiple of [`GRANULE`].
-    Unaligned,
-    /// Base + size does not fit into 64 bits.
-    Wraps,
-    /// Larger than the 1 TiB of offsets that VFIO has for a region.
-    TooLarge,
-}
 
 /// An aperture in bytes of host physical address space.
 ///
@@ -36,19 +26,19 @@ pub(crate) struct Aperture {
 }
 
 impl Aperture {
-    /// Checks `base` and `size`, in bytes.
-    pub(crate) fn new(base: u64, size: u64) -> Result<Self, ApertureError> {
+    /// Checks `base` and `size`, in bytes; tells what is wrong with a `reg` property that says so.
+    pub(crate) fn new(base: u64, size: u64) -> Result<Self, Problem> {
         if base == 0 || size == 0 {
-            return Err(ApertureError::Zero);
+            return Err(Problem::Zero);
         }
         if (base | size) % GRANULE != 0 {
-            return Err(ApertureError::Unaligned);
+            return Err(Problem::Unaligned);
         }
         if base.checked_add(size).is_none() {
-            return Err(ApertureError::Wraps);
+            return Err(Problem::Wraps);
         }
         if size > MAX_REGION_SIZE {
-            return Err(ApertureError::TooLarge);
+            return Err(Problem::TooLarge);
         }
         // INVARIANT: Each condition was just checked.
         Ok(Self { base, size })
@@ -82,12 +72,12 @@ mod tests {
     #[test]
     fn defect_21_refuses_what_cannot_be_mapped() {
         let table = [
-            (0, GRANULE, ApertureError::Zero),
-            (GRANULE, 0, ApertureError::Zero),
-            (GRANULE + 0x1000, GRANULE, ApertureError::Unaligned),
-            (GRANULE, GRANULE - 1, ApertureError::Unaligned),
-            (u64::MAX - GRANULE + 1, GRANULE, ApertureError::Wraps),
-            (GRANULE, MAX_REGION_SIZE + GRANULE, ApertureError::TooLarge),
+            (0, GRANULE, Problem::Zero),
+            (GRANULE, 0, Problem::Zero),
+            (GRANULE + 0x1000, GRANULE, Problem::Unaligned),
+            (GRANULE, GRANULE - 1, Problem::Unaligned),
+            (u64::MAX - GRANULE + 1, GRANULE, Problem::Wraps),
+            (GRANULE, MAX_REGION_SIZE + GRANULE, Problem::TooLarge),
         ];
 
         for (base, size, error) in table {

@@ -168,7 +168,7 @@ impl<T> Spanning<T> {
 }
 
 #[cfg(any(test, CONFIG_VFIO_PCI_NVLINK2_KUNIT_TEST))]
-#[cfg_attr(not(test), kernel::macros::kunit_tests(nvlink2_gate))]
+#[cfg_attr(not(test), kernel::macros::kunit_tests(nvlink2_causes))]
 mod tests {
     use super::*;
 

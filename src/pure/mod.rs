@@ -5,7 +5,6 @@
 //! Nothing here refers to the kernel crate or allocates, so the module, KUnit and the host tests
 //! (tests/host) compile the same files. Sizes and addresses are bytes in `u64` throughout.
 
-pub(crate) mod alignment;
 pub(crate) mod aperture;
 pub(crate) mod atsd_registers;
 pub(crate) mod blocks;

@@ -15,10 +15,7 @@
 //! does not answer. Such a bridge names no GPU, and no GPU lists it: its link is not connected.
 
 use crate::pure::{
-    aperture::{
-        Aperture,
-        ApertureError, //
-    },
+    aperture::Aperture,
     atsd_registers::Atsd,
     cells,
     devicetree::{
@@ -258,16 +255,7 @@ fn index<N: Node>(nvlink: &N) -> Result<u32, FirmwareFault<N>> {
 /// what passes here.
 fn aperture<N: Node>(memory: &N) -> Result<Aperture, FirmwareFault<N>> {
     let (base, size) = read(memory, REG, cells::wide_pair)?;
-    let aperture = Aperture::new(base, size).map_err(|error| {
-        let problem = match error {
-            ApertureError::Zero => Problem::Zero,
-            ApertureError::Unaligned => Problem::Unaligned,
-            ApertureError::Wraps => Problem::Wraps,
-            ApertureError::TooLarge => Problem::TooLarge,
-        };
-
-        fault(memory, REG, problem)
-    })?;
+    let aperture = Aperture::new(base, size).map_err(|problem| fault(memory, REG, problem))?;
 
     if overlaps_other_memory(memory, aperture) {
         return Err(fault(memory, REG, Problem::Overlaps));

@@ -26,10 +26,7 @@ use crate::{
             Retrying, //
         },
     },
-    pure::{
-        alignment::first_incongruent_shift,
-        aperture::Aperture, //
-    },
+    pure::aperture::Aperture,
 };
 use kernel::{
     fmt,
@@ -49,9 +46,11 @@ struct Entry {
     /// Tells entries apart, which are otherwise known by their range only.
     id: u64,
     registration: Registration,
-    /// How many mappings are registered by it. There are several if it could not be split with the
-    /// one that it was made for, and none while it is retained.
+    /// How many mappings are registered by it; none while it is retained.
     mappings: usize,
+    /// Whether it could not be split with the mapping that it was made for. Then it is of all parts
+    /// of that, whichever are there and however they are split, until the last of them goes.
+    whole: bool,
     /// Who has mapped.
     process: Process,
 }
@@ -104,8 +103,7 @@ impl DmaRegistrations {
 
     /// Registers a mapping of `mm` for DMA.
     ///
-    /// EINVAL: it overlaps another registration, or the kernel would translate it with IOMMU pages
-    /// that its alignment does not allow.
+    /// EINVAL: it overlaps another registration.
     pub(crate) fn register(
         this: &Arc<Retrying<Self>>,
         mm: &MmWithUser,
@@ -119,16 +117,12 @@ impl DmaRegistrations {
             Some(id) => id,
             None => entries.add(mm, span, physical)?,
         };
-        let registered = NewRegistration {
+
+        Ok(NewRegistration {
             registrations: this.clone(),
             id,
             kept: false,
-        };
-        let usable = entries.is_translatable(id);
-
-        // `registered` takes the lock when it is dropped.
-        drop(entries);
-        usable.then_some(registered).ok_or(EINVAL)
+        })
     }
 
     /// Whether a mapping of `mm` may be split at `at`. EBUSY: its registration is needed as it is.
@@ -230,6 +224,7 @@ impl Entries {
             id,
             registration,
             mappings: 1,
+            whole: false,
             process: Process::current(),
         };
 
@@ -257,27 +252,16 @@ impl Entries {
         })?;
 
         entry.mappings = 1;
+        entry.whole = false;
         Some(entry.id)
-    }
-
-    /// Whether the kernel translates an entry only with pages that suit its alignment.
-    fn is_translatable(&self, id: u64) -> bool {
-        let entry = self.list.iter().find(|entry| entry.id == id);
-
-        entry.is_some_and(|entry| {
-            let registration = &entry.registration;
-
-            !first_incongruent_shift(registration.user(), registration.physical())
-                .is_some_and(|shift| registration.translates(shift))
-        })
     }
 
     /// See [`DmaRegistrations::opened`].
     fn divide(&mut self, mm: &Mm, part: VmaSpan) {
         let room = self.list.reserve(1, GFP_KERNEL).is_ok();
-        let whole = |entry: &&mut Entry| entry.registers(mm, part.user);
+        let registers = |entry: &&mut Entry| entry.registers(mm, part.user);
         // A mapping that moves comes to where nothing is registered yet.
-        let Some(entry) = self.list.iter_mut().find(whole) else {
+        let Some(entry) = self.list.iter_mut().find(registers) else {
             return;
         };
         let at = if part.user == entry.registration.user() {
@@ -286,10 +270,11 @@ impl Entries {
             part.user
         };
         // Fails if somebody has begun to need it since it was asked for, or if memory is short.
-        let upper = (room && entry.mappings == 1)
+        let upper = (room && !entry.whole)
             .then(|| entry.registration.split(at).ok())
             .flatten();
         let Some(registration) = upper else {
+            entry.whole = true;
             entry.mappings = entry.mappings.saturating_add(1);
             return;
         };
@@ -302,6 +287,7 @@ impl Entries {
             id,
             registration,
             mappings: 1,
+            whole: false,
             process,
         });
     }

@@ -59,9 +59,14 @@ use kernel::{
 pub(crate) struct Gate {
     /// What [`Causes::verdict`] says, for those who want to get through.
     verdict: Published,
-    // Taken inside of `memory_lock`.
+    // Taken inside of `memory_lock`. Who has got through must not take it: who closes has it, and
+    // waits for him.
     #[pin]
     state: Mutex<GateState>,
+    /// The kernel's own mapping of the region, which those make and use who have got through.
+    // Taken inside of `state`.
+    #[pin]
+    window: Mutex<Option<Arc<Window>>>,
 }
 
 struct GateState {
@@ -69,8 +74,6 @@ struct GateState {
     causes: Causes,
     /// The user mappings of the region, while its device is open.
     mappings: Option<UserMappings>,
-    /// The kernel's own.
-    window: Option<Arc<Window>>,
 }
 
 /// Proof that a region is neither being reset nor revoked, as long as it exists.
@@ -99,16 +102,11 @@ impl Access<'_> {
         f: impl FnOnce(&Window) -> Result<R>,
     ) -> Result<R> {
         let window = {
-            let mut state = self.gate.state.lock();
+            let mut known = self.gate.window.lock();
 
-            match &state.window {
+            match &*known {
                 Some(window) => window.clone(),
-                None => {
-                    let window = Arc::new(make()?, GFP_KERNEL)?;
-
-                    state.window = Some(window.clone());
-                    window
-                }
+                None => known.insert(Arc::new(make()?, GFP_KERNEL)?).clone(),
             }
         };
 
@@ -124,8 +122,8 @@ impl Gate {
             state <- new_mutex!(GateState {
                 causes: Causes::new(),
                 mappings: None,
-                window: None,
             }),
+            window <- new_mutex!(None),
         })
     }
 
@@ -220,7 +218,7 @@ impl Gate {
             mappings.zap(FIRST_REGION);
         }
         // Nobody uses it, as there are no accesses.
-        state.window = None;
+        *self.window.lock() = None;
     }
 
     /// See [`Gate::begin`].
@@ -309,7 +307,7 @@ impl Drop for Attached {
         let left = {
             let mut state = self.0.state.lock();
 
-            (state.mappings.take(), state.window.take())
+            (state.mappings.take(), self.0.window.lock().take())
         };
 
         // Not under the lock: dropping an inode may sleep for long.

@@ -21,8 +21,9 @@ from unittest import mock
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "scripts"))
 
-from emulib import archive, cli, config, enter, newest, root, sources  # noqa: E402
-from emulib.log import Log  # noqa: E402
+from emulib.build import archive, config, enter, root, sources  # noqa: E402
+from emulib.build.log import Log  # noqa: E402
+from emulib.checks import newest  # noqa: E402
 
 EXACT = sources.LINUX_VERSION
 NEWER = "7.3.9-1~bpo13+1"
@@ -220,7 +221,7 @@ class Archives(unittest.TestCase):
 
     def test_everything_gone(self) -> None:
         here = self.archive("a", BACKPORTS, [OLD_DEB])
-        self.emu("setup", "linux-source", status=cli.UNAVAILABLE, NVLINK2_DEBIAN_MIRROR=here)
+        self.emu("setup", "linux-source", status=config.UNAVAILABLE, NVLINK2_DEBIAN_MIRROR=here)
         ending = self.said[self.said.index("linux-source: there is no way left"):]
         for number, what in enumerate(("linux-source-7.3 7", "source package", "the newest linux", "the newest 7.3.N"), 1):
             self.assertRegex(ending, rf"(?m)^  {number}\. {what}.*: \S")
@@ -421,7 +422,7 @@ class Newest(unittest.TestCase):
 
     def test_what_cannot_be_fetched_is_nobodys_failure(self) -> None:
         with self.assertRaisesRegex(config.Unavailable, "E: gone"):
-            self.found("", "", setup=cli.UNAVAILABLE)
+            self.found("", "", setup=config.UNAVAILABLE)
         self.assertEqual(self.ran[-1][0][0], "setup")
 
     def test_what_goes_wrong_otherwise_is_a_failure(self) -> None:
@@ -432,7 +433,7 @@ class Newest(unittest.TestCase):
     def test_it_is_fetched_anew_each_time(self) -> None:
         def said(command: list[str], env: dict[str, str]) -> subprocess.CompletedProcess[str]:
             self.assertEqual([path.name for path in (newest.cache() / "made").iterdir()], ["kernel"])
-            return subprocess.CompletedProcess(command, cli.UNAVAILABLE, "E: gone", "")
+            return subprocess.CompletedProcess(command, config.UNAVAILABLE, "E: gone", "")
 
         for name in [*(step.name for step in newest.FETCHED), "kernel"]:
             write(newest.cache() / "made" / name / "key/outcome", "old")

@@ -7,10 +7,12 @@ import io
 import unittest
 from unittest import mock
 
-from emulib import check, mutate
-from emulib.config import Failure, Unavailable
-from emulib.report import Check, Result
-from emulib.step import Step
+from emulib import check
+
+from emulib.checks import mutate
+from emulib.build.config import Failure, Unavailable
+from emulib.checks.report import Check, Result
+from emulib.build.step import Step
 
 
 def raising(error: BaseException):

@@ -3,7 +3,9 @@
 
 import unittest
 
-from emulib import config, console
+from emulib.build import config
+
+from emulib.host import console
 
 NOISE = """
 # a comment

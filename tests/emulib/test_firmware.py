@@ -4,7 +4,9 @@
 import re
 import unittest
 
-from emulib import config, tests
+from emulib.build import config
+
+from emulib.checks import tests
 
 
 def kind(mutation):

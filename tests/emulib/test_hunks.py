@@ -3,7 +3,7 @@
 
 import unittest
 
-from emulib.qemu_series import hunks
+from emulib.checks.qemu_series import hunks
 
 PATCH = """\
 --- a/one

@@ -5,7 +5,11 @@ import re
 import unittest
 from unittest import mock
 
-from emulib import check, debug_tests, intree_builds, programs, tests
+from emulib import check
+
+from emulib.build import programs
+
+from emulib.checks import debug_tests, intree_builds, tests
 
 FAULTS = """\
 TEST_F_TIMEOUT(fail, module_load, 1200)

@@ -3,9 +3,11 @@
 
 import unittest
 
-from emulib import boot, mutate
-from emulib.config import Failure
-from emulib.mutate import Mutant, Seen
+from emulib.checks import mutate
+
+from emulib.host import boot
+from emulib.build.config import Failure
+from emulib.checks.mutate import Mutant, Seen
 
 GREEN = """\
 # region_info

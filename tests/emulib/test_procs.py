@@ -13,12 +13,13 @@ import unittest
 from pathlib import Path
 from unittest import mock
 
-from emulib import config
+from emulib.build import config
 
 # Runs five commands, two at a time, as scripts/check does. Each leaves its process ids in the folder.
 PROGRAM = """
 import concurrent.futures, sys
-from emulib import cli, procs
+from emulib import cli
+from emulib.build import procs
 def work():
     with concurrent.futures.ThreadPoolExecutor(2) as pool:
         runs = [pool.submit(procs.run, ["unshare", "-r", "--pid", "--fork", "--kill-child", "sh", "-c",
@@ -87,7 +88,7 @@ class Endings(unittest.TestCase):
 
     def test_nothing_begins_after_the_end(self) -> None:
         done = subprocess.run(
-            [sys.executable, "-B", "-c", "from emulib import procs; procs.end_all(); procs.run(['echo', 'it began'])"],
+            [sys.executable, "-B", "-c", "from emulib.build import procs; procs.end_all(); procs.run(['echo', 'it began'])"],
             capture_output=True, text=True, check=False, env={**os.environ, "PYTHONPATH": str(config.TREE / "scripts")})
         self.assertIn("Interrupted", done.stderr)
         self.assertNotIn("it began", done.stdout)
@@ -102,7 +103,8 @@ class Endings(unittest.TestCase):
 # Two steps that wait for locks that another run holds, one for each thread of a pool.
 WAITING = """
 import sys
-from emulib import cli, step
+from emulib import cli
+from emulib.build import step
 def build(log):
     pass
 steps = [step.Step(name, "", lambda: "", build, []) for name in ("one", "two")]

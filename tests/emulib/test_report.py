@@ -3,7 +3,7 @@
 
 import unittest
 
-from emulib.report import Result
+from emulib.checks.report import Result
 
 KTAP = """\
 KTAP version 1

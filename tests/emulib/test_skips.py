@@ -4,8 +4,10 @@
 import unittest
 from unittest import mock
 
-from emulib import check, skips
-from emulib.report import Result
+from emulib import check
+
+from emulib.checks import skips
+from emulib.checks.report import Result
 
 LISTED = """
 [selftests-1chip]

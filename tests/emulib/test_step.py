@@ -12,9 +12,11 @@ from collections.abc import Callable
 from pathlib import Path
 from unittest import mock
 
-from emulib import cli, config
-from emulib.config import Failure
-from emulib.step import KEPT, Log, Step
+from emulib import cli
+
+from emulib.build import config
+from emulib.build.config import Failure
+from emulib.build.step import KEPT, Log, Step
 
 MODULE = """
 def build(log):
@@ -204,7 +206,8 @@ class Homes(unittest.TestCase):
 
 GUARDED = """
 import sys
-from emulib import cli, config
+from emulib import cli
+from emulib.build import config
 sys.exit(cli.guarded("emu", lambda: open("/dev/full", "w").write("x" * 100000)))
 """
 

@@ -7,9 +7,9 @@ import unittest
 from pathlib import Path
 from unittest import mock
 
-from emulib import step
-from emulib.config import Failure
-from emulib.step import Step, ensure_all
+from emulib.build import step
+from emulib.build.config import Failure
+from emulib.build.step import Step, ensure_all
 
 
 class EnsureAll(unittest.TestCase):

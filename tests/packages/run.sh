@@ -6,9 +6,9 @@
 
 set -u
 here=$(cd "$(dirname "$0")" && pwd)
-gpu=0000:03:00.0
-bridges='0006:00:00.0 0006:00:00.1'
-planned=25
+gpu=0004:04:00.0
+bridges='0006:00:00.0 0006:00:00.1 0006:00:00.2'
+planned=27
 n=0
 
 echo "1..$planned"
@@ -67,7 +67,7 @@ udevadm trigger --action=add --subsystem-match=pci
 udevadm settle
 is "udev leaves functions alone that nobody named" bound "$gpu $bridges" ''
 mkdir -p /etc/udev/rules.d
-echo 'SUBSYSTEM=="pci", KERNEL=="0006:00:00.[01]", ENV{NVLINK2_VFIO}="1"' >/etc/udev/rules.d/50-nvlink2-vfio.rules
+echo 'SUBSYSTEM=="pci", KERNEL=="0006:00:00.[0-2]", ENV{NVLINK2_VFIO}="1"' >/etc/udev/rules.d/50-nvlink2-vfio.rules
 udevadm control --reload
 udevadm trigger --action=add --subsystem-match=pci
 udevadm settle

@@ -635,20 +635,24 @@ static int map_for_dma(struct testbed *tb)
 	return map_ram(tb) ?: dma_map(tb);
 }
 
-static int dma_unmap_and_wait(struct testbed *tb)
+static int nothing_is_registered(struct testbed *tb)
 {
 	char path[128], text[4096];
-	int i, ret = dma_unmap(tb);
+	int i, ret;
 
 	snprintf(path, sizeof(path), DEBUGFS "/%s/mappings", tb->gpu->bdf);
-	for (i = 0; !ret && i < 100; i++) {
+	for (i = 0; i < 100; i++) {
 		ret = sys_read(path, text, sizeof(text));
 		if (ret <= 0)
 			return ret;
-		ret = 0;
 		usleep(100000);
 	}
-	return ret ?: -ETIMEDOUT;
+	return -ETIMEDOUT;
+}
+
+static int dma_unmap_and_wait(struct testbed *tb)
+{
+	return dma_unmap(tb) ?: nothing_is_registered(tb);
 }
 
 /* What stays for a live TCE goes when that has gone, even if remembering it was hard. */
@@ -659,6 +663,33 @@ TEST_F_TIMEOUT(fail_gpu, munmap_with_a_live_tce, 600)
 	};
 
 	fail_each(_metadata, &self->tb, &op);
+}
+
+static int unmap_lower_half(struct testbed *tb)
+{
+	(void)tb;
+	return munmap(use.ram, MAP_SIZE / 2) ? -errno : 0;
+}
+
+static int unmap_upper_half(struct testbed *tb)
+{
+	char *upper = use.ram + MAP_SIZE / 2;
+
+	return munmap(upper + MAP_SIZE / 4, MAP_SIZE / 4) || munmap(upper, MAP_SIZE / 4) ?
+	       -errno : nothing_is_registered(tb);
+}
+
+/*
+ * Without memory the parts of a mapping that is split share what is registered, and go on doing so
+ * when one of them is split again: it ends with the last of them.
+ */
+TEST_F_TIMEOUT(fail_gpu, munmap_in_pieces, 600)
+{
+	const struct operation op = {
+		.before = map_ram, .run = unmap_lower_half, .after = unmap_upper_half,
+	};
+
+	EXPECT_LT(0, fail_each(_metadata, &self->tb, &op));
 }
 
 static int reset_gpu(struct testbed *tb)

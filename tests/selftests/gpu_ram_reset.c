@@ -389,6 +389,21 @@ FIXTURE_TEARDOWN(hammered)
 	EXPECT_EQ(0, testbed_close(&self->tb));
 }
 
+/*
+ * Whoever reads GPU RAM makes the kernel's mapping of it again after each reset, while the next
+ * reset waits for all who read: one of them must not wait for the reset.
+ */
+TEST_F_TIMEOUT(hammered, reads_of_gpu_ram_beside_resets, 240)
+{
+	unsigned int round;
+
+	ASSERT_EQ(0, hammer_start(&self->hammer, self->tb.dev, self->tb.ram->offset));
+	for (round = 0; round < 20 * ROUNDS; round++)
+		EXPECT_EQ(0, reset_device(self->bridge));
+	hammer_stop(&self->hammer);
+	EXPECT_LT(0UL, atomic_load(&self->hammer.refused));
+}
+
 /* Resets the bridge; returns how long that took, 0 if it failed. */
 static __u64 time_of_reset(const struct testbed *tb, int bridge)
 {

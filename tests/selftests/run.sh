@@ -81,7 +81,7 @@ if ! grep -q "run.sh: $passed passed" "$log"; then
 	failed=$((failed + 1))
 fi
 # Where fault_injection has them fail vmalloc() says where it was, and the tracing core warns: no splats there, and
-# only there. scripts/emulib/debug_tests.py knows them, too.
+# only there. scripts/emulib/checks/debug_tests.py knows them, too.
 case " $* " in
 *' fault_injection '* | *' fault_injection:'*)
 	awk '/vmalloc error: size|at event_define_fields/ { own = 1 } !own; /Mem-Info:|end trace/ { own = 0 }' "$log" >"$out"

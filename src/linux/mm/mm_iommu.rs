@@ -14,9 +14,12 @@ use crate::{
     },
     pure::aperture::Aperture, //
 };
-use core::ptr::{
-    self,
-    NonNull, //
+use core::{
+    mem,
+    ptr::{
+        self,
+        NonNull, //
+    },
 };
 use kernel::{
     error::to_result,
@@ -33,7 +36,8 @@ use kernel::{
 
 /// A range of a process that the TCE tables of its containers may map.
 ///
-/// It stays registered until [`Registration::release`] succeeds; dropping it does not help.
+/// It stays registered until [`Registration::release`] succeeds. One that is dropped before stays so
+/// for ever, and so does the claim that it is within: a TCE may still refer to it.
 ///
 /// # Invariants
 ///
@@ -160,20 +164,6 @@ impl Registration {
         ptr::eq(self.mm.as_raw(), mm.as_raw())
     }
 
-    /// Whether TCE tables with pages of `1 << shift` bytes may map this.
-    pub(crate) fn translates(&self, shift: u32) -> bool {
-        let mut physical = 0;
-        let Some(memory) = self.memory else {
-            return false;
-        };
-        // SAFETY: By the type invariant the registration exists, and `user` is in it.
-        let result = unsafe {
-            bindings::mm_iommu_ua_to_hpa(memory.as_ptr(), self.user, shift, &mut physical)
-        };
-
-        result == 0
-    }
-
     /// Ends the registration; returns whether it did.
     ///
     /// It does not while anybody needs it: a TCE that maps a part of it, or a container in which
@@ -190,5 +180,13 @@ impl Registration {
             self.memory = None;
         }
         result == 0
+    }
+}
+
+impl Drop for Registration {
+    fn drop(&mut self) {
+        if !self.release() {
+            mem::forget(self.claim.clone());
+        }
     }
 }

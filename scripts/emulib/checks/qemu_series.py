@@ -8,11 +8,11 @@ from collections import Counter
 from functools import partial
 from pathlib import Path
 
-from . import archive, config, enter, files, procs, qemu_client, root, sources
-from .archive import Archive
-from .config import Failure
+from ..build import archive, config, enter, files, procs, qemu_client, root, sources
+from ..build.archive import Archive
+from ..build.config import Failure
+from ..build.step import Log, locked, say
 from .report import Check, Result, tail
-from .step import Log, locked, say
 
 # Applies the patches "$@" to Debian's source as a maintainer would, and has QEMU's own checkpatch look at each.
 REVIEW = """
@@ -122,7 +122,7 @@ def _newest(log: Log, folder: Path) -> Result:
     release = re.search(r"(\d+\.\d+)\.", got)
     known = REFUSED.get(release[1], 0) if release else 0
     return Result.one(0 < total["in place"] and total["refused"] <= known,
-                      f"{found}\n{known} refused hunks are known of it (REFUSED in scripts/emulib/qemu_series.py)")
+                      f"{found}\n{known} refused hunks are known of it (REFUSED in scripts/emulib/checks/qemu_series.py)")
 
 
 CHECKS = [Check("qemu-series", review, [sources.QEMU_STEP])]

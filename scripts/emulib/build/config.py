@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 # The project's tree.
-TREE = Path(__file__).resolve().parents[2]
+TREE = Path(__file__).resolve().parents[3]
 
 # As seen from inside the build root: the tree, the cache, and the products that belong to this tree, by step.
 ROOT_TREE = "/src"
@@ -28,6 +28,10 @@ ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 
 class Failure(Exception):
     """A step can't be done. The text says why, and what to do about it."""
+
+
+# The exit status of what ends for want of something that no archive has; sysexits.h's EX_UNAVAILABLE.
+UNAVAILABLE = 69
 
 
 class Unavailable(Failure):

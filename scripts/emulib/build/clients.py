@@ -9,7 +9,7 @@ The packages are those of ppc64el, unpacked and not installed: nothing of them r
 import shutil
 from pathlib import Path
 
-from . import config, files, peer, programs, qemu_client, root, sources
+from . import config, files, linux_510, programs, qemu_client, root, sources
 from .config import Failure
 from .step import Log, Step, digest
 
@@ -144,10 +144,10 @@ def _build_guest_510(log: Log) -> None:
         rm -rf {inner}/driver
         mkdir {inner}/guest-5.10
         cp -r {config.ROOT_TREE}/tests/clients/guest/driver {inner}
-        cd {peer.SOURCE_STEP.inner}/tree
-        {peer.MAKE} M={inner}/driver modules
+        cd {linux_510.SOURCE_STEP.inner}/tree
+        {linux_510.MAKE} M={inner}/driver modules
         {_initramfs(f"{inner}/guest-5.10/guest.cpio.gz", f"{inner}/driver", ["nvlink_guest"])}
-        powerpc64le-linux-gnu-strip -o {inner}/guest-5.10/vmlinux {config.inner(peer.image())}
+        powerpc64le-linux-gnu-strip -o {inner}/guest-5.10/vmlinux {config.inner(linux_510.image())}
     """)
 
 
@@ -184,5 +184,5 @@ GUEST_510_STEP = Step(
     lambda: digest(TESTS / "guest"),
     _build_guest_510,
     ["guest-5.10", "guest-5.10/vmlinux", "guest-5.10/guest.cpio.gz"],
-    [STEP, peer.STEP, sources.TARGET_STEP],
+    [STEP, linux_510.STEP, sources.TARGET_STEP],
 )

@@ -9,11 +9,10 @@ import os
 import sys
 from pathlib import Path
 
-from . import config, files, procs, root, sources
-from .cli import UNAVAILABLE
-from .config import Unavailable
+from ..build import config, files, procs, root, sources
+from ..build.config import Unavailable
+from ..build.step import locked, say
 from .report import Check, Result, tail
-from .step import locked, say
 
 EMU = str(config.TREE / "scripts/emu")
 CHECK = str(config.TREE / "scripts/check")
@@ -46,7 +45,7 @@ def _newest() -> Result:
         files.remove(cache() / "made" / name)
     done = procs.said([sys.executable, EMU, "setup", *names], env=environment)
     say("\n".join(f"newest: {line}" for line in done.stdout.splitlines()))
-    if done.returncode == UNAVAILABLE:
+    if done.returncode == config.UNAVAILABLE:
         raise Unavailable(f"the newest can't be fetched, so that nothing was tried:\n{tail(done.stdout)}")
     if done.returncode:
         return Result.one(False, tail(done.stdout))

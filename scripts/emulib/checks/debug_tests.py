@@ -4,8 +4,9 @@
 import datetime
 import re
 
-from . import initrd, programs, qemu, tests
-from .machines import REDBUD, REDBUD_HALF, SEQUOIA, Machine
+from ..build import initrd, programs, qemu
+from ..host.machines import REDBUD, REDBUD_HALF, SEQUOIA, Machine
+from . import tests
 from .report import Check, Result, tail
 
 # How much slower than the everyday kernel it is, generously: for time limits of single tests.

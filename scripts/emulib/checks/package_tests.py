@@ -3,14 +3,13 @@
 
 import shutil
 
-from . import archive, config, desk, enter, files, kernel, packages, procs, tests
-from .config import Unavailable
+from ..build import archive, config, desk, enter, files, kernel, packages, procs
+from ..build.config import Unavailable
+from . import tests
 from .report import Check, Result, tail
 
 SCRIPT = config.TREE / "tests/packages/run.sh"
 DEBS = f"{packages.STEP.inner}/debs"
-# Exit status of a script that did not get what it asked an archive for.
-UNAVAILABLE = 69
 
 
 def lintian() -> Result:
@@ -27,7 +26,7 @@ INSTALL = f"apt-get -q -y install --no-install-recommends {DEBS}/nvlink2-vfio_*.
 FETCH = f"""
 {archive.update()}
 {INSTALL} --simulate
-{INSTALL} --download-only || exit {UNAVAILABLE}
+{INSTALL} --download-only || exit {config.UNAVAILABLE}
 """
 DKMS = f"""
 {INSTALL}
@@ -62,7 +61,7 @@ def dkms() -> Result:
                     network=True, all_users=True, tree=copy),
     )
     files.remove(copy)
-    if done.returncode == UNAVAILABLE:
+    if done.returncode == config.UNAVAILABLE:
         raise Unavailable(f"the archive has not what DKMS depends on:\n{tail(done.stdout)}")
     return Result.one(done.returncode == 0, tail(done.stdout, 80))
 

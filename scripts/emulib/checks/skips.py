@@ -4,7 +4,7 @@
 import configparser
 import re
 
-from . import config
+from ..build import config
 from .report import Result
 
 LIST = config.TREE / "tests/known-skips.txt"

@@ -4,7 +4,7 @@
 import argparse
 from dataclasses import dataclass
 
-from .config import Failure
+from ..build.config import Failure
 
 # GPUs of each chip, by board.
 BOARDS = {"redbud": 2, "sequoia": 3}

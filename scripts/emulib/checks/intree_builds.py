@@ -6,8 +6,9 @@ import subprocess
 from collections.abc import Iterable
 from pathlib import Path
 
-from . import config, desk, enter, intree, kernel, procs, step, tests
-from .config import Failure
+from ..build import config, desk, enter, intree, kernel, procs, step
+from ..build.config import Failure
+from . import tests
 from .report import Check, Result, tail
 
 HOME = config.inner(config.scratch() / "intree")
@@ -76,9 +77,9 @@ def built_in() -> Result:
         "intree", ["--no-module", "--kernel", str(_folder() / "kernel/vmlinux")], "sh", "-c", """
             echo 1..1
             cat /sys/kernel/debug/kunit/nvlink2_*/results
-            echo nvlink2-vfio-pci > /sys/bus/pci/devices/0000:03:00.0/driver_override
-            echo 0000:03:00.0 > /sys/bus/pci/drivers_probe
-            [ -e /sys/bus/pci/drivers/nvlink2-vfio-pci/0000:03:00.0 ] && [ ! -e /sys/module/nvlink2_vfio_pci/initstate ] &&
+            echo nvlink2-vfio-pci > /sys/bus/pci/devices/0004:04:00.0/driver_override
+            echo 0004:04:00.0 > /sys/bus/pci/drivers_probe
+            [ -e /sys/bus/pci/drivers/nvlink2-vfio-pci/0004:04:00.0 ] && [ ! -e /sys/module/nvlink2_vfio_pci/initstate ] &&
                 echo "ok 1 bound"
         """)
     result.add(run.with_console(Result.tap(run.status, run.output)))

@@ -7,8 +7,9 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from . import boot, config, enter, procs, programs
-from .step import say
+from ..build import config, enter, procs, programs
+from ..build.step import say
+from . import boot
 
 REPRODUCERS = programs.FUZZ / "reproducers"
 # Packages, and for each of their targets the folder of inputs to start from, if there is one.

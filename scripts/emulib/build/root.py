@@ -185,7 +185,7 @@ def _check_versions(root: Path, newer: bool) -> str:
         version = installed.get(package, "0")
         known = f"{package} is {version}, known to work is {least} up to {below}"
         if not _is_version(version, "ge", least):
-            raise Failure(f"{known}. Adapt VERSIONS in scripts/emulib/root.py if {SUITE} has moved on.")
+            raise Failure(f"{known}. Adapt VERSIONS in scripts/emulib/build/root.py if {SUITE} has moved on.")
         if not _is_version(version, "lt", below):
             if not newer:
                 raise Failure(known)

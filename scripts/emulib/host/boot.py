@@ -16,11 +16,12 @@ from io import BufferedReader
 from pathlib import Path
 from typing import BinaryIO
 
-from . import config, enter, files, initrd, machines, procs, qemu, sources
-from .config import Failure, inner
-from .kernel import HOST, Kernel
+from ..build import config, enter, files, initrd, procs, qemu, sources
+from ..build.config import Failure, inner
+from ..build.kernel import HOST, Kernel
+from ..build.step import Log, Step, digest, duration, say
+from . import machines
 from .machines import Machine
-from .step import Log, Step, digest, duration, say
 
 # Exit statuses of our own, as timeout(1) and the shell use them.
 TIMED_OUT = 124

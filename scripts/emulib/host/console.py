@@ -5,7 +5,7 @@ import configparser
 import re
 from collections.abc import Collection
 
-from . import config, programs
+from ..build import config, programs
 
 NOISE = config.TREE / "tests/known-noise.txt"
 # The section of every boot but those of pseries guests, which have firmware and devices of their own.

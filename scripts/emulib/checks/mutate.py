@@ -12,10 +12,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from . import boot, config, enter, files, initrd, kernel, module, procs, programs, qemu
-from .config import Failure
+from ..build import config, enter, files, initrd, kernel, module, procs, programs, qemu
+from ..build.config import Failure
+from ..build.step import Log, say
+from ..host import boot
 from .report import Check, Result, tail
-from .step import Log, say
 
 MUTANTS = config.TREE / "tests/mutants.toml"
 README = config.TREE / "tests/README.md"

@@ -3,8 +3,8 @@
 
 from pathlib import Path
 
-from . import clients
-from .machines import REDBUD, REDBUD_HALF, Machine
+from ..build import clients
+from ..host.machines import REDBUD, REDBUD_HALF, Machine
 from .report import Check, Result
 from .tests import BOOT, Emulated, scaled
 
