@@ -46,9 +46,9 @@ int numa_online(__u64 start, char *block, size_t size)
 	int ret = numa_block_size(&block_size);
 
 	/*
-	 * Linux 5.10 merges a block of 16 MiB that comes online with the one beside it without a
-	 * look whether there is one (unset_migratetype_isolate()), and oopses where there is none.
-	 * The vendor's daemon adds everything before it puts anything online.
+	 * Linux 5.10 looks at what is beside a block of 16 MiB that comes online, whether there is
+	 * anything or not (unset_migratetype_isolate()), and oopses where there is not. The
+	 * vendor's daemon adds everything before it puts anything online.
 	 */
 	ret = ret ?: add(start);
 	ret = ret ?: add(start ^ block_size);
