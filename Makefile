@@ -5,7 +5,7 @@
 # make check   the tests and lints of every day
 # make check-all  these and the long ones, of which some follow: it takes a night; scripts/check --list says more
 # make check-bad-firmware-all  boots with each kind of bad firmware; make check has a few
-# make check-clients  more guests of our QEMU 10.0 and of QEMU 7.2, and libvirt 9.0
+# make check-clients  more guests, also with Linux 5.10, of our QEMU 10.0 and of QEMU 7.2; libvirt of today and 9.0
 # make check-intree  builds of the kernel with the driver in its tree
 # make check-debug  the selftests on a debug kernel (KASAN, lockdep, ...), and every allocation failing once
 # make check-load  1000 cycles of use, 100 resets, 50 unbinds under load: no memory may be gone

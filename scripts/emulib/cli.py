@@ -9,8 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from .build import (
-    clients, config, desk, docs, enter, files, initrd, intree, kernel, module, packages, procs, programs, qemu,
-    qemu_client, root, sources, sysroot,
+    clients, config, desk, docs, enter, files, initrd, intree, kernel, linux_510, module, packages, procs, programs,
+    qemu, qemu_client, root, sources, sysroot,
 )
 from .build.config import Failure, Unavailable
 from .build.step import Step, ensure_all, say
@@ -25,8 +25,9 @@ STEPS: list[Step] = [
 # Made only when named, or by what needs them.
 OPTIONAL_STEPS: list[Step] = [
     kernel.DEBUG.step, module.DEBUG_STEP, initrd.DEBUG_STEP, desk.STEP, docs.STEP, docs.RUST_STEP,
-    packages.STEP, packages.HOST_STEP, intree.STEP, peer.SOURCE_STEP, peer.STEP,
-    sysroot.STEP, qemu_client.STEP, qemu_client.NATIVE_STEP, clients.IMAGE_STEP, clients.STEP, bench.STEP,
+    packages.STEP, packages.HOST_STEP, intree.STEP, linux_510.SOURCE_STEP, linux_510.STEP,
+    sysroot.STEP, qemu_client.STEP, qemu_client.NATIVE_STEP, clients.IMAGE_STEP, clients.NEW_IMAGE_STEP, clients.STEP,
+    clients.GUEST_510_STEP, bench.STEP,
     *boot.TREE_STEPS.values(),
 ]
 ALL_STEPS = STEPS + OPTIONAL_STEPS
@@ -274,10 +275,10 @@ def _dispatch(options: argparse.Namespace) -> int:
             ensure([])
             return subprocess.run(enter.inside(options.command), check=False).returncode
         case "compare":
-            ensure([*FOR_BOOT, programs.SELFTESTS_STEP, peer.STEP])
+            ensure([*FOR_BOOT, programs.SELFTESTS_STEP, linux_510.STEP])
             return peer.compare()
         case "bench":
-            ensure([*FOR_BOOT, programs.SELFTESTS_STEP, bench.STEP, *([peer.STEP] if options.peer else [])])
+            ensure([*FOR_BOOT, programs.SELFTESTS_STEP, bench.STEP, *([linux_510.STEP] if options.peer else [])])
             return bench.run(options.peer, options.benchmark)
         case "fuzz":
             ensure([*_for_boot(options), programs.FUZZ_STEP])

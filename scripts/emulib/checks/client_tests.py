@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0
-"""QEMU 7.2 and 10.0 and libvirt 9.0 as users of the driver: tests/clients."""
+"""QEMU and libvirt, of today and of before, as users of the driver: tests/clients."""
 
 import dataclasses
+from pathlib import Path
 
 from ..build import clients
 from ..host.machines import REDBUD, REDBUD_HALF, Machine
@@ -12,14 +13,15 @@ from .tests import BOOT, Emulated, scaled
 LIMIT = 1800
 
 
-def _clients(client: str, machine: Machine, *scenarios: str) -> Result:
+def _clients(client: str, machine: Machine, *scenarios: str, image: Path | None = None, guest_510: bool = False) -> Result:
     # No driver in the guest has its kernel tell the nest MMU what a process unmaps, as the vendor's does.
     machine = dataclasses.replace(machine, relaxed=("nmmu-cache",))
+    files = [clients.programs_dir(), *([clients.guest_510()] if guest_510 else [])]
     run = Emulated(
-        f"clients-{client}-{scenarios[0]}",
-        [*machine.options(), "--timeout", scaled(LIMIT), "--disk", str(clients.image()),
-         "--file", str(clients.programs_dir())],
-        "/files/programs/enter", "--client", client, *scenarios,
+        "-".join(["clients", client, *(["5.10"] if guest_510 else []), scenarios[0]]),
+        [*machine.options(), "--timeout", scaled(LIMIT), "--disk", str(image or clients.image()),
+         *(word for path in files for word in ("--file", str(path)))],
+        "/files/programs/enter", "--client", client, *(["--guest", "5.10"] if guest_510 else []), *scenarios,
     )
     return run.with_console(Result.tallied(run.status, run.output))
 
@@ -36,6 +38,16 @@ def more() -> Result:
     return result
 
 
+def old_kernel() -> Result:
+    """With our QEMU guests whose kernel, 5.10, knows NVLinks, and a driver in it."""
+    return _clients("series", REDBUD_HALF, "one", "killed", "chip", guest_510=True)
+
+
+def new_libvirt() -> Result:
+    """With our QEMU and libvirt of Debian testing: it binds the driver by itself; limits, guests, their ends."""
+    return _clients("series", REDBUD_HALF, "libvirt", image=clients.new_image())
+
+
 def old() -> Result:
     """The same with QEMU 7.2, and libvirt 9.0."""
     result = _clients("bookworm", REDBUD_HALF, "one", "killed", "chip", "leftovers")
@@ -47,6 +59,11 @@ def old() -> Result:
 NEEDS = [*BOOT, clients.STEP]
 
 CHECKS = [Check("guest", guest, NEEDS)]
-PARTS = [Check("clients-10.0", more, NEEDS), Check("clients-7.2", old, NEEDS)]
+PARTS = [
+    Check("clients-10.0", more, NEEDS),
+    Check("clients-5.10", old_kernel, [*NEEDS, clients.GUEST_510_STEP]),
+    Check("clients-libvirt", new_libvirt, [*NEEDS, clients.NEW_IMAGE_STEP]),
+    Check("clients-7.2", old, NEEDS),
+]
 # Names of several.
 SUMS = {"clients": PARTS}

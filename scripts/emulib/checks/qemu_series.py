@@ -1,12 +1,17 @@
 # SPDX-License-Identifier: GPL-2.0
 """The patches for QEMU as others take them, and their own tests."""
 
+import re
+import shlex
 import shutil
+from collections import Counter
+from functools import partial
 from pathlib import Path
 
-from ..build import config, enter, procs, qemu_client, sources
+from ..build import archive, config, enter, files, procs, qemu_client, root, sources
+from ..build.archive import Archive
 from ..build.config import Failure
-from ..build.step import say
+from ..build.step import Log, locked, say
 from .report import Check, Result, tail
 
 # Applies the patches "$@" to Debian's source as a maintainer would, and has QEMU's own checkpatch look at each.
@@ -46,5 +51,79 @@ def native() -> Result:
     return Result.tap(done.returncode, done.stdout)
 
 
+# Where the newest QEMU is, in order. Of those that a suite lists, old ones can be had when new ones can't.
+NEWEST_SUITES = ["testing", "sid"]
+# Hunks that a release is known to refuse, by its first two numbers: whoever ports the series to it begins there.
+REFUSED = {"10.2": 5}
+
+HUNK = re.compile(r"^Hunk #\d+ (?:(FAILED|ignored) at \d+|succeeded at \d+(?: (with fuzz \d+))?(?: (\(offset -?\d+ lines?\)))?)", re.MULTILINE)
+
+
+def hunks(patch: str, said: str) -> Counter[str]:
+    """How many hunks of a patch are in place, moved, fuzzy or refused, by what `patch --verbose` said."""
+    counted = Counter("refused" if failed else "fuzzy" if fuzz else "moved" if offset else "in place"
+                      for failed, fuzz, offset in HUNK.findall(said))
+    # Of a file that is not there it says nothing of each.
+    counted["refused"] += len(re.findall(r"^@@ ", patch, re.MULTILINE)) - counted.total()
+    return counted
+
+
+def _count(counted: Counter[str]) -> str:
+    return ", ".join(f"{counted[kind]} {kind}" for kind in ("in place", "moved", "fuzzy", "refused"))
+
+
+def newest() -> Result:
+    """How many hunks of the patches for QEMU move on the newest QEMU of Debian testing, and whether it refuses more than known."""
+    with locked("qemu-newest"), Log("qemu-newest", config.cache_dir() / "logs/qemu-newest.log") as log:
+        folder = config.scratch() / "qemu-newest"
+        try:
+            return _newest(log, folder)
+        finally:
+            files.remove(folder)
+
+
+def _newest(log: Log, folder: Path) -> Result:
+    patches = qemu_client.patches()
+
+    def go(suite: str, place: Archive) -> str:
+        files.remove(folder)
+        folder.mkdir(parents=True)
+        inner = config.inner(folder)
+        names = " ".join(shlex.quote(patch.name) for patch in patches)
+        sources.shell(log, f"""
+            {archive.apt([place.line(suite, "deb-src")])}
+            mkdir -p /tmp/newest/tree && cd /tmp/newest
+            listed=$(apt-cache showsrc --only-source qemu 2>/dev/null | sed -n 's/^Version: //p' | sort -ruV)
+            [ "$listed" ] || {{ echo "E: qemu is not there"; exit 1; }}
+            got=
+            for version in $listed; do
+                if apt-get -q source --download-only "qemu=$version"; then got=$version; break; fi
+            done
+            [ "$got" ]
+            tar -xf qemu_*.orig.tar.xz --strip-components=1 -C tree
+            for patch in {names}; do
+                LC_ALL=C patch --verbose -p1 -N -r - --no-backup-if-mismatch -d tree \\
+                    < {config.ROOT_TREE}/{qemu_client.SERIES.relative_to(config.TREE)}/$patch > {inner}/$patch || true
+            done
+            echo "$got" > {inner}/version
+        """, network=True)
+        return f"QEMU {files.text(folder / 'version').strip()} of {suite}"
+
+    got = archive.take(log, [way for suite in NEWEST_SUITES for way in archive.ways(
+        f"the newest QEMU, {suite}", archive.archives(suite), partial(go, suite))], archive.VARIABLES)
+    total: Counter[str] = Counter()
+    lines = []
+    for patch in patches:
+        counted = hunks(files.text(patch), files.text(folder / patch.name))
+        total += counted
+        lines.append(f"{patch.name}: {_count(counted)}")
+    found = "\n".join([f"on {got}: {_count(total)}", *lines])
+    say(f"qemu-newest: {found}")
+    release = re.search(r"(\d+\.\d+)\.", got)
+    known = REFUSED.get(release[1], 0) if release else 0
+    return Result.one(0 < total["in place"] and total["refused"] <= known,
+                      f"{found}\n{known} refused hunks are known of it (REFUSED in scripts/emulib/checks/qemu_series.py)")
+
+
 CHECKS = [Check("qemu-series", review, [sources.QEMU_STEP])]
-LONG_CHECKS = [Check("qemu-native", native, [qemu_client.NATIVE_STEP])]
+LONG_CHECKS = [Check("qemu-native", native, [qemu_client.NATIVE_STEP]), Check("qemu-newest", newest, [root.STEP])]

@@ -13,9 +13,9 @@ from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
-from ..build import config, enter, files, initrd, kernel, module, procs, programs, qemu, root
+from ..build import config, enter, files, initrd, kernel, linux_510, module, procs, programs, qemu, root
 from ..build.step import locked, say
-from ..host import boot, console, fuzz, peer
+from ..host import boot, console, fuzz
 from ..host.machines import REDBUD, REDBUD_HALF, SEQUOIA, Machine
 from .report import Check, Result, tail
 
@@ -340,7 +340,7 @@ def next_kernel() -> Result:
 
 def next_kernel_peer() -> Result:
     """The same, after Linux 5.10, which is what petitboot has."""
-    return _next_kernel("next-kernel-5.10", "plain", "--kernel", str(peer.image()))
+    return _next_kernel("next-kernel-5.10", "plain", "--kernel", str(linux_510.image()))
 
 
 def _fuzz(name: str, *arguments: str, files: list[Path]) -> Result:
@@ -508,7 +508,7 @@ def orders() -> Result:
 
 
 LONG_CHECKS = [Check("orders", orders, SELFTESTS), Check("bad-firmware-all", bad_firmware_all, [*SELFTESTS, boot.TREE_STEPS[BAD]]),
-               Check("next-kernel-5.10", next_kernel_peer, [*SELFTESTS, peer.STEP])]
+               Check("next-kernel-5.10", next_kernel_peer, [*SELFTESTS, linux_510.STEP])]
 
 
 def _named(*names: str) -> list[Check]:

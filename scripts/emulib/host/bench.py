@@ -6,10 +6,10 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from ..build import config, enter, module, procs, programs, root
+from ..build import config, enter, linux_510, module, procs, programs, root
 from ..build.config import Failure
 from ..build.step import Log, Step, digest, locked, say
-from . import boot, machines, peer
+from . import boot, machines
 
 REPORT = config.TREE / "tests/bench/report"
 # 32 GiB are touched, which the smaller of the two kinds of V100 does not have.
@@ -65,7 +65,7 @@ def run(with_peer: bool, names: list[str]) -> int:
     folder().mkdir(exist_ok=True)
     inputs: list[str | Path] = ["--ours", _measure(None, names)]
     if with_peer:
-        inputs += ["--peer", _measure(peer.image(), names)]
+        inputs += ["--peer", _measure(linux_510.image(), names)]
     status = procs.run([str(STEP.path()), *map(str, inputs), "--text", str(_code()), "--out", str(folder())]).returncode
     say(f"{folder()}: {', '.join(sorted(path.name for path in folder().iterdir()))}")
     return status

@@ -12,7 +12,7 @@ use crate::{
     finding::Finding,
     groups,
     host::{Gpu, Host},
-    software::{self, Release},
+    software::{self, PACKAGED, Release},
     source::Source,
     users,
 };
@@ -290,7 +290,7 @@ impl Case<'_> {
                 format!("{name} is older than NVLink2 in QEMU: the guest sees no links"),
                 REMEDY,
             )],
-            (_, Some(true)) if domain.emulator.as_deref() != Some(software::PACKAGED) => vec![
+            (_, Some(true)) if domain.emulator.as_deref() != Some(PACKAGED) => vec![
                 Finding::note(
                     NAME,
                     format!(
@@ -299,7 +299,7 @@ impl Case<'_> {
                 )
                 .with_remedy(format!(
                     "Name a later QEMU that was patched in <emulator> (the package qemu-system-ppc-nvlink2 has {}), or use a machine up to pseries-8.1",
-                    software::PACKAGED
+                    PACKAGED
                 )),
             ],
             _ => Vec::new(),

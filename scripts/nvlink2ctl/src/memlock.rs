@@ -286,7 +286,7 @@ mod tests {
         Ok(limit.bytes)
     }
 
-    /// What libvirt 9.0 set as RLIMIT_MEMLOCK of QEMU, or says in its own tests.
+    /// What libvirt set as RLIMIT_MEMLOCK of QEMU (seen of 9.0), or says in its own tests.
     #[test]
     fn values_of_libvirt() {
         for (memory, max, phbs, mode, wanted) in [

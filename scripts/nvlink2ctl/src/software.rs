@@ -5,7 +5,8 @@
 //! - OPAL (skiboot): the firmware. Fixes for GPUs that are passed through came one by one.
 //! - QEMU: releases 4.1 to 8.1 have the NVLink2 client. It was removed before 8.2; whether a build has it
 //!   is told by the properties of its PCI host bridge.
-//! - libvirt: every release knows NVLink2 bridges. Which drivers of the host it accepts depends on it.
+//! - libvirt: every release since then knows NVLink2 bridges (12.9 does). Which drivers of the host it
+//!   accepts depends on it.
 
 use crate::{devicetree::BASE, source::Source};
 

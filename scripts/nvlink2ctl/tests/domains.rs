@@ -457,3 +457,47 @@ fn drivers_and_machines_of_domains() {
     assert_eq!(findings[0]["check"], "devices");
     assert_eq!(findings[0]["verdict"], "ok");
 }
+
+/// The domains of the guide to guests, on the machine that they are for, and the limits that it names.
+#[test]
+fn domains_of_the_guide() {
+    let documents = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../Documentation");
+    let guide = std::fs::read_to_string(documents.join("guest-guide.rst")).unwrap();
+    let domains = documents.join("domains");
+    let rows = [
+        (
+            "one-gpu",
+            "1 GPUs on NVLink2 and 3 NVLink2 bridges",
+            619_037_327_360_u64,
+        ),
+        (
+            "two-gpus",
+            "2 GPUs on NVLink2 and 6 NVLink2 bridges",
+            688_293_675_008,
+        ),
+        (
+            "four-gpus",
+            "4 GPUs on NVLink2 and 12 NVLink2 bridges",
+            1_101_688_471_552,
+        ),
+    ];
+    for (name, devices, bytes) in rows {
+        let file = domains.join(format!("{name}.xml"));
+        let (file, said) = (file.display(), format!("{bytes} bytes"));
+        let check = format!("check-domain {file}");
+        let memlock = format!("memlock --domain {file}");
+        for recording in ["4-gpus", "4-bound"] {
+            expect(
+                &data(&format!("recordings/{recording}.json")),
+                &[
+                    (&check, 0, &[devices, &said, "-note", "-FAILED"]),
+                    (&memlock, 0, &[&format!("{said}\n"), "-note"]),
+                ],
+            );
+        }
+        for text in [format!("domains/{name}.xml"), format!("{bytes}")] {
+            assert!(guide.contains(&text), "the guide does not say {text}");
+        }
+    }
+    assert_eq!(std::fs::read_dir(domains).unwrap().count(), rows.len());
+}

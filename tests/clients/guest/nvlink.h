@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * What QEMU 7.2's device tree tells a guest of its GPUs and NVLinks, and where the guest reaches
+ * What QEMU's device tree tells a guest of its GPUs and NVLinks, and where the guest reaches
  * them. guest_tree.c checks the tree; here it is believed.
  *
  * Functions that return int give 0 or a negative errno.

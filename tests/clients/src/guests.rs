@@ -8,7 +8,7 @@ use crate::{
     npu::{bound_to, physical_word, Pristine},
     qmp::Qmp,
     tally::Tally,
-    vm::{Client, Setup, Vm, GIB},
+    vm::{Client, Guest, Setup, Vm, GIB},
 };
 use anyhow::{anyhow, bail, ensure, Result};
 use serde_json::json;
@@ -22,10 +22,18 @@ const TESTS: [&str; 5] = [
     "guest_ats",
 ];
 
+/// The same, and that of the driver, where the guest has it.
+fn tests(guest: Guest) -> Vec<&'static str> {
+    let driver = (guest == Guest::Linux5_10).then_some("guest_driver");
+    TESTS.into_iter().chain(driver).collect()
+}
+
 /// The emulated host that the guests run on.
 pub struct Bench {
     /// What guests run in.
     pub client: Client,
+    /// What they run.
+    pub guest: Guest,
     /// Its own emulator.
     pub emulator: Qmp,
     /// Its GPUs.
@@ -35,12 +43,13 @@ pub struct Bench {
 
 impl Bench {
     /// Gives all GPUs and bridges to the driver under test: their group must be VFIO's as a whole.
-    pub fn new(client: Client, gpus: Vec<Gpu>) -> Result<Self> {
+    pub fn new(client: Client, guest: Guest, gpus: Vec<Gpu>) -> Result<Self> {
         bind_all(&gpus)?;
         let mut emulator = Qmp::emulator()?;
         let pristine = Pristine::record(&mut emulator, &gpus)?;
         Ok(Self {
             client,
+            guest,
             emulator,
             gpus,
             pristine,
@@ -125,6 +134,7 @@ fn step<T>(tally: &mut Tally, what: &str, outcome: Result<T>) -> Result<T> {
 pub fn show(bench: &Bench, commands: &[String]) -> Result<()> {
     let mut vm = Vm::start(&Setup {
         client: bench.client,
+        guest: bench.guest,
         name: "show",
         devices: &functions(&bench.gpus[..1]),
         options: &[],
@@ -142,6 +152,7 @@ pub fn one(bench: &mut Bench, tally: &mut Tally) -> Result<()> {
     let gpus = [bench.gpus[0].clone()];
     let setup = Setup {
         client: bench.client,
+        guest: bench.guest,
         name: "one",
         devices: &functions(&gpus),
         options: &[],
@@ -155,10 +166,14 @@ pub fn one(bench: &mut Bench, tally: &mut Tally) -> Result<()> {
         },
     );
     tally.add(
+        "one: the guest's kernel is the expected one",
+        kernel(&mut vm, bench.guest),
+    );
+    tally.add(
         "one: bound to its LPID",
         bound_to(&mut bench.emulator, &gpus[0]).map(drop),
     );
-    run_tests(tally, &mut vm, &gpus, "one", &TESTS)?;
+    run_tests(tally, &mut vm, &gpus, "one", &tests(bench.guest))?;
     run_tests(tally, &mut vm, &gpus, "one", &["guest_reset"])?;
     tally.add(
         "one: GPU RAM is the host's aperture",
@@ -183,10 +198,22 @@ pub fn one(bench: &mut Bench, tally: &mut Tally) -> Result<()> {
         "rebooted: bound to its LPID",
         bound_to(&mut bench.emulator, &gpus[0]).map(drop),
     );
-    run_tests(tally, &mut vm, &gpus, "rebooted", &TESTS)?;
+    run_tests(tally, &mut vm, &gpus, "rebooted", &tests(bench.guest))?;
     tally.add("one: QEMU had nothing to complain of", quiet(&vm));
     tally.add("one: powers off", vm.power_off());
     bench.clean(tally, "power-off");
+    Ok(())
+}
+
+/// The guest's kernel, and whether its platform code knows NVLinks.
+fn kernel(vm: &mut Vm, guest: Guest) -> Result<()> {
+    let release = vm.output("uname -r")?;
+    ensure!(release.starts_with(guest.version()), "it is {release}");
+    let (found, _) = vm.run("grep -w pnv_pci_get_npu_dev /proc/kallsyms")?;
+    ensure!(
+        found.is_empty() == (guest == Guest::Linux6_1),
+        "{release} has: {found}"
+    );
     Ok(())
 }
 
@@ -237,6 +264,7 @@ pub fn killed(bench: &mut Bench, tally: &mut Tally) -> Result<()> {
     let gpus = [bench.gpus[0].clone()];
     let setup = Setup {
         client: bench.client,
+        guest: bench.guest,
         name: "killed",
         devices: &functions(&gpus),
         options: &[],
@@ -269,6 +297,7 @@ pub fn leftovers(bench: &mut Bench, tally: &mut Tally) -> Result<()> {
         "first guest: starts",
         Vm::start(&Setup {
             client: bench.client,
+            guest: bench.guest,
             name: "first",
             devices: &functions(&first),
             options: &[],
@@ -286,6 +315,7 @@ pub fn leftovers(bench: &mut Bench, tally: &mut Tally) -> Result<()> {
         "second guest: starts",
         Vm::start(&Setup {
             client: bench.client,
+            guest: bench.guest,
             name: "second",
             devices: &functions(&first),
             options: &[],
@@ -333,6 +363,7 @@ pub fn chip(bench: &mut Bench, tally: &mut Tally) -> Result<()> {
     );
     let setup = Setup {
         client: bench.client,
+        guest: bench.guest,
         name: "chip",
         devices: &functions(&gpus),
         options: &[],
@@ -356,7 +387,7 @@ pub fn chip(bench: &mut Bench, tally: &mut Tally) -> Result<()> {
             aligned(&vm, gpus.len()),
         );
     }
-    run_tests(tally, &mut vm, &gpus, "chip", &TESTS)?;
+    run_tests(tally, &mut vm, &gpus, "chip", &tests(bench.guest))?;
     run_tests(
         tally,
         &mut vm,
@@ -385,6 +416,7 @@ pub fn two(bench: &mut Bench, tally: &mut Tally) -> Result<()> {
     for (name, gpus) in [("left", &left), ("right", &right)] {
         let setup = Setup {
             client: bench.client,
+            guest: bench.guest,
             name,
             devices: &functions(gpus),
             options: &[],
@@ -404,7 +436,7 @@ pub fn two(bench: &mut Bench, tally: &mut Tally) -> Result<()> {
         },
     );
     for (vm, (name, gpus)) in vms.iter_mut().zip([("left", &left), ("right", &right)]) {
-        run_tests(tally, vm, gpus, name, &TESTS)?;
+        run_tests(tally, vm, gpus, name, &tests(bench.guest))?;
     }
     for (vm, value) in vms.iter_mut().zip([1, 2]) {
         vm.output("gpu_ram train")?;

@@ -166,6 +166,18 @@ pub fn driver_of(bdf: &str) -> Option<String> {
     Some(link.file_name()?.to_string_lossy().into_owned())
 }
 
+/// Takes the device from its driver, and lets any have it.
+pub fn release(bdf: &str) -> Result<()> {
+    let device = Path::new(DEVICES).join(bdf);
+    let unbind = device.join("driver/unbind");
+    if unbind.exists() {
+        fs::write(&unbind, bdf)?;
+    }
+    fs::write(device.join("driver_override"), "\n")?;
+    ensure!(driver_of(bdf).is_none(), "{bdf} has a driver again");
+    Ok(())
+}
+
 /// Gives the device to the driver under test.
 pub fn bind(bdf: &str) -> Result<()> {
     if driver_of(bdf).as_deref() == Some(DRIVER) {

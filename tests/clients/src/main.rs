@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Runs QEMU and libvirt 9.0 as users of nvlink2-vfio-pci in an emulated Witherspoon.
+//! Runs QEMU and libvirt as users of nvlink2-vfio-pci in an emulated Witherspoon.
 //!
 //! Prints TAP lines and ends with "N passed, N failed, N skipped".
 
 mod agent;
+mod faults;
 mod guests;
 mod host;
 mod libvirt;
@@ -20,7 +21,7 @@ use clap::{Parser, ValueEnum};
 use guests::Bench;
 use std::process::ExitCode;
 use tally::Tally;
-use vm::Client;
+use vm::{Client, Guest};
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum Scenario {
@@ -40,15 +41,18 @@ enum Scenario {
     Libvirt,
 }
 
-/// Runs QEMU and libvirt 9.0 as users of nvlink2-vfio-pci.
+/// Runs QEMU and libvirt as users of nvlink2-vfio-pci.
 #[derive(Parser)]
 struct Arguments {
     /// What to try, one after the other.
     #[arg(required_unless_present = "command")]
     scenario: Vec<Scenario>,
-    /// The QEMU that guests run in (libvirt takes bookworm's).
+    /// The QEMU that guests run in, and with it the libvirt that the disk image has to have.
     #[arg(long, default_value = "series")]
     client: Client,
+    /// The kernel of guests (libvirt's have 6.1).
+    #[arg(long, default_value = "6.1")]
+    guest: Guest,
     /// Instead: boot a guest with one GPU, run this in it and show what it prints. May be repeated.
     #[arg(long, value_name = "COMMAND", conflicts_with = "scenario")]
     command: Vec<String>,
@@ -56,11 +60,12 @@ struct Arguments {
 
 fn run(
     client: Client,
+    guest: Guest,
     scenarios: &[Scenario],
     commands: &[String],
     tally: &mut Tally,
 ) -> Result<()> {
-    let mut bench = Bench::new(client, host::gpus()?)?;
+    let mut bench = Bench::new(client, guest, host::gpus()?)?;
     if !commands.is_empty() {
         guests::show(&bench, commands)?;
     }
@@ -86,6 +91,7 @@ fn main() -> ExitCode {
     let mut tally = Tally::default();
     if let Err(error) = run(
         arguments.client,
+        arguments.guest,
         &arguments.scenario,
         &arguments.command,
         &mut tally,

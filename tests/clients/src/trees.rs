@@ -45,6 +45,7 @@ type Tree = BTreeMap<String, String>;
 fn tree(bench: &Bench, client: Client) -> Result<Tree> {
     let mut vm = Vm::start(&Setup {
         client,
+        guest: bench.guest,
         name: "tree",
         devices: &bench.gpus[0].functions(),
         options: &["-M", MACHINE],

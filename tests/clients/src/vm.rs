@@ -53,6 +53,35 @@ impl Client {
     }
 }
 
+/// What runs in a guest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Guest {
+    /// Debian bookworm's kernel.
+    #[value(name = "6.1")]
+    Linux6_1,
+    /// Linux 5.10, whose platform code knows NVLinks, and a driver that asks it for them.
+    #[value(name = "5.10")]
+    Linux5_10,
+}
+
+impl Guest {
+    /// How its version begins.
+    pub const fn version(self) -> &'static str {
+        match self {
+            Self::Linux6_1 => "6.1.",
+            Self::Linux5_10 => "5.10.",
+        }
+    }
+
+    /// Where its kernel and initial RAM disk are.
+    const fn folder(self) -> &'static str {
+        match self {
+            Self::Linux6_1 => "/files",
+            Self::Linux5_10 => "/files/guest-5.10",
+        }
+    }
+}
+
 /// The pseries machine without firmware, and without mitigations that the emulated processor lacks.
 pub const MACHINE: &str =
     "pseries,x-vof=on,cap-cfpc=broken,cap-sbbc=broken,cap-ibs=broken,cap-ccf-assist=off";
@@ -61,6 +90,8 @@ pub const MACHINE: &str =
 pub struct Setup<'a> {
     /// Which QEMU.
     pub client: Client,
+    /// Which kernel.
+    pub guest: Guest,
     /// Name of the guest, of its files below /run.
     pub name: &'a str,
     /// PCI addresses of host devices, in the order of their -device options.
@@ -99,9 +130,9 @@ impl Vm {
             .args(["-accel", "kvm", "-m", "512M"])
             .args([
                 "-kernel",
-                "/files/vmlinux",
+                &format!("{}/vmlinux", setup.guest.folder()),
                 "-initrd",
-                "/files/guest.cpio.gz",
+                &format!("{}/guest.cpio.gz", setup.guest.folder()),
             ])
             .args(["-append", "console=hvc0 panic=-1"])
             .args([
