@@ -147,7 +147,7 @@ RELAXED = {
 }
 
 # How fast time goes while all processors wait: each reset of a GPU has them wait for seconds.
-IDLE_SPEED = 20
+IDLE_SPEED = 10
 
 # From one chip's number to the next one's.
 CHIP_STRIDE = 8
