@@ -156,7 +156,7 @@ def by_gpus(gpus):
 
 
 # How fast time goes while all processors wait: each reset of a GPU has them wait for seconds.
-IDLE_SPEED = 20
+IDLE_SPEED = 10
 
 # From one chip's number to the next one's.
 CHIP_STRIDE = 8

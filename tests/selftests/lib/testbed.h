@@ -14,7 +14,7 @@
 #include "vfio.h"
 
 /*
- * Seconds of a test that has no limit of its own: an open of a GPU takes five of them, and so does a
+ * Seconds of a test that has no limit of its own: an open of a GPU takes five of them, so does a
  * close. (The headers of the harness come before this one.)
  */
 #undef TEST_TIMEOUT_DEFAULT
