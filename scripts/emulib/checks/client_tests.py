@@ -13,12 +13,10 @@ from .tests import BOOT, Emulated, scaled
 LIMIT = 1800
 
 
-def _clients(client: str, machine: Machine, *scenarios: str, image: Path | None = None, guest_510: bool = False,
-             relaxed: bool = True) -> Result:
+def _clients(client: str, machine: Machine, *scenarios: str, image: Path | None = None, guest_510: bool = False) -> Result:
     files = [clients.programs_dir(), *([clients.guest_510()] if guest_510 else [])]
     # Only a driver has its kernel tell the nest MMU what a process unmaps, as the vendor's does: most tests have none.
-    if relaxed:
-        machine = dataclasses.replace(machine, relaxed=("nmmu-cache",))
+    machine = dataclasses.replace(machine, relaxed=("nmmu-cache",))
     run = Emulated(
         "-".join(["clients", client, *(["5.10"] if guest_510 else []), scenarios[0]]),
         [*machine.options(), "--timeout", scaled(LIMIT), "--disk", str(image or clients.image()),
@@ -42,9 +40,7 @@ def more() -> Result:
 
 def old_kernel() -> Result:
     """With our QEMU guests whose kernel, 5.10, knows NVLinks, and a driver in it."""
-    result = _clients("series", REDBUD_HALF, "driver", guest_510=True, relaxed=False)
-    result.add(_clients("series", REDBUD_HALF, "one", "killed", "chip", guest_510=True))
-    return result
+    return _clients("series", REDBUD_HALF, "one", "killed", "chip", guest_510=True)
 
 
 def new_libvirt() -> Result:

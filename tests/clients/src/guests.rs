@@ -259,23 +259,6 @@ fn quiet(vm: &Vm) -> Result<()> {
     Ok(())
 }
 
-/// A driver in the guest keeps GPUs and the nest MMU informed; no other test program has run.
-pub fn driver(bench: &mut Bench, tally: &mut Tally) -> Result<()> {
-    let gpus = [bench.gpus[0].clone()];
-    let setup = Setup {
-        client: bench.client,
-        guest: bench.guest,
-        name: "driver",
-        devices: &functions(&gpus),
-        options: &[],
-    };
-    let mut vm = step(tally, "driver: starts", Vm::start(&setup))?;
-    run_tests(tally, &mut vm, &gpus, "driver", &["guest_driver"])?;
-    tally.add("driver: powers off", vm.power_off());
-    bench.clean(tally, "a guest with a driver");
-    Ok(())
-}
-
 /// QEMU is killed while its guest uses the GPU.
 pub fn killed(bench: &mut Bench, tally: &mut Tally) -> Result<()> {
     let gpus = [bench.gpus[0].clone()];

@@ -35,8 +35,6 @@ enum Scenario {
     Chip,
     /// Two guests on two chips (emu run --chips 2).
     Two,
-    /// A guest with a driver of GPUs in its kernel (--guest 5.10), and nothing that works without.
-    Driver,
     /// The device trees that all clients make of one GPU are compared.
     Trees,
     /// libvirt's limits of locked memory, and a guest it starts.
@@ -78,7 +76,6 @@ fn run(
             Scenario::Leftovers => guests::leftovers(&mut bench, tally),
             Scenario::Chip => guests::chip(&mut bench, tally),
             Scenario::Two => guests::two(&mut bench, tally),
-            Scenario::Driver => guests::driver(&mut bench, tally),
             Scenario::Trees => trees::trees(&mut bench, tally),
             Scenario::Libvirt => libvirt::libvirt(&mut bench, tally),
         };

@@ -68,9 +68,21 @@ static unsigned int num_atsd;
 /* Which of the registers is free: one launches at a time. */
 static DEFINE_SPINLOCK(atsd_lock);
 
+static void launch_and_wait(u64 what)
+{
+	/* The page tables have changed before the GPU asks again. */
+	mb();
+	__raw_writeq_be(what, atsd[0] + ATSD_LAUNCH);
+	/* It is launched before its status is asked for. */
+	mb();
+	while (__raw_readq(atsd[0] + ATSD_STATUS))
+		cpu_relax();
+}
+
 /* Has GPUs forget a page of a process, or everything. A register reaches all of the guest's. */
 static void launch(u32 pasid, bool page, u64 address)
 {
+	const u64 flush = LAUNCH_PRS | LAUNCH_IS_PID;
 	u64 what = LAUNCH_PRS | LAUNCH_PID(pasid);
 	unsigned long flags;
 
@@ -82,13 +94,10 @@ static void launch(u32 pasid, bool page, u64 address)
 	} else {
 		what |= LAUNCH_IS_PID;
 	}
-	/* The page tables have changed before the GPU asks again. */
-	mb();
-	__raw_writeq_be(what, atsd[0] + ATSD_LAUNCH);
-	/* It is launched before its status is asked for. */
-	mb();
-	while (__raw_readq(atsd[0] + ATSD_STATUS))
-		cpu_relax();
+	launch_and_wait(what);
+	/* Accesses by what is forgotten have ended after two more, of a process that there is not. */
+	launch_and_wait(flush);
+	launch_and_wait(flush);
 	spin_unlock_irqrestore(&atsd_lock, flags);
 }
 
