@@ -21,6 +21,13 @@
 /* Of the guest's processes; it starts a few dozen. */
 #define MAX_PASID	4096
 
+/*
+ * Links that the tests open and close without a reset in between. If the machine lost memory
+ * meanwhile, a BAR of the GPU for example, the host first has the GPU forget it, which takes up to
+ * 10 ms from when the links are up, and translates nothing until then.
+ */
+#define SETTLED_US	200000
+
 static int read_gpu(struct nvlink_gpu *gpu, const glob_t *devices)
 {
 	__u32 phandle, region, wanted;
@@ -116,8 +123,10 @@ int nvlink_attach(const struct nvlink *nv, struct engine *engines)
 	if (ret) {
 		while (--i)
 			engine_detach_host(&engines[i - 1], nv->gpu[i - 1].bdf);
+		return ret;
 	}
-	return ret;
+	usleep(SETTLED_US);
+	return 0;
 }
 
 bool nvlink_detach(const struct nvlink *nv, struct engine *engines)
