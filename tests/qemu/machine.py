@@ -203,7 +203,7 @@ def switch_args(machine, chip, gpu_ram):
     def port(name, addr):
         return ["-device",
                 f"xio3130-downstream,id={name},bus=plx{chip},port={addr},"
-                f"chassis={SWITCH_CHASSIS + chip},slot={addr},addr={addr:#x},"
+                f"chassis={SWITCH_CHASSIS + chip},slot={addr},addr={addr:#x},x-speed=8,"
                 f"power_controller_present={power}"]
 
     if switch.other is not None:
