@@ -36,8 +36,8 @@ use kernel::{
 
 /// A range of a process that the TCE tables of its containers may map.
 ///
-/// It stays registered until [`Registration::release`] succeeds. One that is dropped before stays so
-/// for ever, and so does the claim that it is within: a TCE may still refer to it.
+/// It stays registered until [`Registration::release`] succeeds. One that is dropped before stays
+/// so for ever, and so does the claim that it is within: a TCE may still refer to it.
 ///
 /// # Invariants
 ///

@@ -95,7 +95,7 @@ static void launch(u32 pasid, bool page, u64 address)
 		what |= LAUNCH_IS_PID;
 	}
 	launch_and_wait(what);
-	/* Accesses by what is forgotten have ended after two more, of a process that there is not. */
+	/* Accesses by what is forgotten have ended after two more, of no process. */
 	launch_and_wait(flush);
 	launch_and_wait(flush);
 	spin_unlock_irqrestore(&atsd_lock, flags);

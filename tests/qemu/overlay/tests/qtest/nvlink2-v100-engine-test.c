@@ -1172,7 +1172,9 @@ static void test_atsd_4k(void)
 static void test_atsd_flush(void)
 {
     Vm vm;
-    QTestState *qts = start_atsd(&vm);
+    QTestState *qts = start_atsd_with(&vm, V100_ONE_GPU
+                                      " -global pnv-nmmu.walk-cache=off"
+                                      " -global nvlink2-v100.flr=on");
 
     make_stale(qts, &vm);
     launch(qts, 3, VM_EA, LAUNCH_PAGE(AP_64K, PID));
