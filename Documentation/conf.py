@@ -17,6 +17,8 @@ extensions = ["kfigure"]
 exclude_patterns = ["output"]
 highlight_language = "none"
 html_theme = "alabaster"
+# Wide enough that no label of a diagram is shown with less than 11 pixels.
+html_theme_options = {"page_width": "1240px", "body_max_width": "none"}
 html_show_copyright = False
 html_show_sourcelink = False
 nitpicky = True
