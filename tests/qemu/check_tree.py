@@ -95,6 +95,8 @@ def changes(tree):
 
 # The parts of the machine that the recording and ours have in common, by "compatible".
 RECORDED = {"ibm,power9-npu", "ibm,npu-link", "ibm,power9-nest-mmu"}
+# What is known of speculation has a node each, with a property that says whether it is so.
+FW_FEATURES = "/ibm,opal/fw-features/"
 # What a node may lack that is in the recording: phandles, and of PCIe slots what QEMU has not:
 # lanes, and that cards can be plugged in.
 UNTOLD = {"phandle", "ibm,pcie-slot", "upstream-port", "lane-mask", "ibm,pluggable"}
@@ -108,7 +110,7 @@ def names_of(tree, path):
 def counterparts(real, ours):
     """Pairs of nodes, in REAL and in OURS, that have to say the same."""
     for path in real.walk():
-        if RECORDED & names_of(real, path):
+        if RECORDED & names_of(real, path) or path.startswith(FW_FEATURES):
             yield path, path
     for path in ours.children("/ibm,pcie-slots"):
         yield path, path
@@ -136,8 +138,8 @@ def differences(real, ours):
             elif name in found and name not in PHANDLES | {"phandle"} and found[name] != wanted:
                 yield f"{here}: {name} is {show(ours, {}, name, found[name])}, " \
                       f"and {show(real, {}, name, wanted)} in the recording"
-    # Of each chip the NPU, its six links, the nest MMU, a host bridge and two sockets.
-    if count != 2 * 11:
+    # Of each chip the NPU, its six links, the nest MMU, a host bridge and two sockets; and 15 features.
+    if count != 2 * 11 + 15:
         yield f"the trees have {count} nodes in common"
 
 

@@ -220,31 +220,46 @@ def pseries() -> Result:
 
 # Of each of its GPUs.
 LINKS = 3
+# Whom a mutation concerns without leaving its GPU, in the words of bad_firmware.tsv.
+OWN = {"gpu", "link", "other", "links"}
+# What puts a GPU into the IOMMU group of its bridges, which cannot be used if no GPU is left in it.
+MEMBERSHIP = "ibm,npu"
+
+
+def _table(path: str) -> Iterator[list[str]]:
+    """The rows of a table."""
+    for line in (config.TREE / path).read_text(encoding="utf-8").splitlines():
+        if not line.startswith("#"):
+            yield line.split("\t")
 
 
 def firmware_sets() -> Iterator[list[str]]:
     """Sets of mutations that cover every kind once and don't disturb each other in one boot.
 
-    Mutations of different GPUs, of their bridges and memory can share a boot; those of the NPU, and apertures that
-    reach into a neighbour's, can't.
+    Mutations of different GPUs, of their bridges and memory can share a boot. One that concerns other GPUs, too, can't,
+    nor can those that take each GPU out of the group.
     """
     kinds: dict[str, dict[int, str]] = defaultdict(dict)
-    for line in (config.TREE / f"tests/qemu/expected/{BAD.sockets}-gpus-mutations.tsv").read_text(encoding="utf-8").splitlines():
-        if line.startswith("#"):
-            continue
-        name = line.split("\t")[0]
+    changed: dict[str, str] = {}
+    for name, _, changes, _ in _table(f"tests/qemu/expected/{BAD.sockets}-gpus-mutations.tsv"):
         device, _, defect = name.partition("-")
         kind, number = device.rstrip("0123456789"), int(device.lstrip("abcdefghijklmnopqrstuvwxyz"))
         gpu = number // LINKS if kind == "bridge" else number
         kinds[f"{kind}-{defect}"].setdefault(gpu, name)
-    # The NPU is everybody's; an aperture that reaches beyond its end reaches into the next higher.
-    alone = {kind: 0 if kind.endswith("beyond") else max(kinds[kind]) for kind in kinds
-             if kind.startswith("npu") or kind.endswith(("overlap", "beyond"))}
-    for kind, gpu in alone.items():
-        yield [kinds[kind][gpu]]
-    shared = [kind for kind in kinds if kind not in alone]
-    for start in range(0, len(shared), BAD.sockets):
-        yield [kinds[kind][gpu] for gpu, kind in enumerate(shared[start:start + BAD.sockets])]
+        changed[f"{kind}-{defect}"] = changes
+    alone = {kind for kind, who, *_ in _table("tests/selftests/bad_firmware.tsv") if who not in OWN}
+    for kind in kinds:
+        if kind in alone:
+            yield [kinds[kind][max(kinds[kind])]]
+    rest = [kind for kind in kinds if kind not in alone]
+    while rest:
+        shared: list[str] = []
+        for kind in rest:
+            outside = sum(changed[other] == MEMBERSHIP for other in (*shared, kind))
+            if len(shared) < BAD.sockets and outside < BAD.sockets:
+                shared.append(kind)
+        yield [kinds[kind][gpu] for gpu, kind in enumerate(shared)]
+        rest = [kind for kind in rest if kind not in shared]
 
 
 # What only a boot shows of bad firmware, with a mutation of each kind of device: what the platform makes of it, the
