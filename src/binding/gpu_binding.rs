@@ -64,10 +64,6 @@ use kernel::{
     prelude::*,
     str::CString,
     sync::{
-        lock::{
-            mutex::MutexBackend,
-            Guard, //
-        },
         Arc,
         Mutex, //
     }, //
@@ -108,7 +104,9 @@ impl BindingState {
         })
     }
 
-    /// See [`GpuBinding::settle`].
+    /// Makes sure that the NPU knows no LPID of a former user.
+    ///
+    /// EIO: firmware still fails.
     fn settle(&mut self) -> Result<Option<BoundVm<GpuBinding>>> {
         let vm = self
             .binding
@@ -193,17 +191,21 @@ impl GpuBinding {
         })
     }
 
-    /// Makes sure that the NPU knows no LPID of a former user.
-    ///
-    /// EIO: firmware still fails.
-    pub(crate) fn settle(&self) -> Result {
-        let vm = self.state.lock().settle()?;
-
-        drop(vm);
-        Ok(())
+    /// `core` is being opened for `kvm`, or for no virtual machine. EIO: the NPU still knows the
+    /// LPID of a former user.
+    pub(crate) fn open(
+        this: &Arc<Self>,
+        core: &Core,
+        kvm: Option<Kvm>,
+        opens: Opens<'_>,
+    ) -> Result<KvmHold> {
+        match kvm {
+            Some(kvm) => Self::bind(this, core, kvm, opens),
+            None => Self::stay_unbound(this, core, opens),
+        }
     }
 
-    /// Binds the GPU to the LPAR of `kvm`, for `core` with `gate`, or shares the binding to it.
+    /// Binds the GPU to the LPAR of `kvm`, or shares the binding to it.
     ///
     /// EBUSY: it is bound to another machine's, or open without a binding. EOPNOTSUPP: the machine
     /// has no LPID that the NPU can be told, or firmware has no calls for it. ENODEV: the GPU is
@@ -211,12 +213,7 @@ impl GpuBinding {
     /// does not tell where the NPU's registers are, or leaves none to the host. EIO: firmware
     /// failed, now or at the end of the last binding. ENOSPC: the NPU's table is full. EINTR: a
     /// signal came.
-    pub(crate) fn bind(
-        this: &Arc<Self>,
-        core: &Core,
-        kvm: Kvm,
-        gate: Option<&Arc<Gate>>,
-    ) -> Result<Bound> {
+    fn bind(this: &Arc<Self>, core: &Core, kvm: Kvm, opens: Opens<'_>) -> Result<KvmHold> {
         let lpid = Lpid::of(kvm.guest()).map_err(|unfit| {
             dev_err!(
                 core.device(),
@@ -285,26 +282,38 @@ impl GpuBinding {
             }
         };
 
-        if let Some(gate) = gate {
-            // There is room for it.
-            let _ = state.gates.push_within_capacity(Gated {
-                gate: gate.clone(),
-                revoked: None,
-            });
-        }
-        Ok(Bound {
-            binding: this.clone(),
-            share,
-            gate: gate.cloned(),
+        let (gate, open) = match opens {
+            Opens::Gpu => (None, Some(GpuOpen::new(this, &mut state))),
+            Opens::Bridge(gate) => {
+                // There is room for it.
+                let _ = state.gates.push_within_capacity(Gated {
+                    gate: gate.clone(),
+                    revoked: None,
+                });
+                (Some(gate.clone()), None)
+            }
+        };
+
+        Ok(KvmHold {
+            bound: Some(Bound {
+                binding: this.clone(),
+                share,
+                gate,
+            }),
+            open,
         })
     }
 
-    /// The GPU, which is `core`, is open without a virtual machine.
-    ///
-    /// EBUSY: it is bound through a bridge.
-    pub(crate) fn keep_unbound(this: &Arc<Self>, core: &Core) -> Result<GpuOpen> {
-        let state = this.state.lock();
+    /// EBUSY: it is the GPU, which is bound through a bridge.
+    fn stay_unbound(this: &Arc<Self>, core: &Core, opens: Opens<'_>) -> Result<KvmHold> {
+        // Declared first, so that it is dropped after the lock.
+        let _former;
+        let mut state = this.state.lock();
 
+        _former = state.settle()?;
+        if matches!(opens, Opens::Bridge(_)) {
+            return Ok(KvmHold::default());
+        }
         if let Some(binding) = state.binding.held() {
             dev_err!(
                 core.device(),
@@ -314,12 +323,10 @@ impl GpuBinding {
             );
             return Err(EBUSY);
         }
-        Ok(GpuOpen::new(this, state))
-    }
-
-    /// The GPU, which this binds or has bound by its open, is open.
-    pub(crate) fn gpu_opened(this: &Arc<Self>) -> GpuOpen {
-        GpuOpen::new(this, this.state.lock())
+        Ok(KvmHold {
+            bound: None,
+            open: Some(GpuOpen::new(this, &mut state)),
+        })
     }
 
     /// The GPU is about to be reset.
@@ -433,32 +440,43 @@ impl Drop for GpuPresence {
     }
 }
 
-/// What an open device has to do with the binding of its GPU.
-pub(crate) enum KvmHold {
-    /// It has a share of it, as a bridge, or as the GPU that is open.
-    Bound(Bound, Option<GpuOpen>),
-    /// It is the GPU, and has none.
-    Unbound(#[expect(dead_code, reason = "held for its Drop")] GpuOpen),
+/// Which device of a binding is opened.
+pub(crate) enum Opens<'a> {
+    /// The GPU itself.
+    Gpu,
+    /// A bridge, which has the gate of what may be accessed only while the GPU is bound.
+    Bridge(&'a Arc<Gate>),
+}
+
+/// What an open device has to do with the binding of its GPU: nothing, if it was opened without a
+/// virtual machine and is not the GPU.
+#[derive(Default)]
+pub(crate) struct KvmHold {
+    bound: Option<Bound>,
+    /// It is the GPU.
+    open: Option<GpuOpen>,
 }
 
 impl KvmHold {
+    /// Whether the device has a share of the binding, or had one when that was revoked.
+    pub(crate) fn is_bound(&self) -> bool {
+        self.bound.is_some()
+    }
+
     /// Gives the GPU's share up before it is reset. What is left keeps it unbound until then.
-    pub(crate) fn before_reset(self) -> Self {
-        match self {
-            Self::Bound(bound, Some(open)) => {
-                drop(bound);
-                Self::Unbound(open)
-            }
-            other => other,
+    pub(crate) fn before_reset(mut self) -> Self {
+        if self.open.is_some() {
+            self.bound = None;
         }
+        self
     }
 }
 
 /// As long as it exists nobody else binds the GPU.
-pub(crate) struct GpuOpen(Arc<GpuBinding>);
+struct GpuOpen(Arc<GpuBinding>);
 
 impl GpuOpen {
-    fn new(binding: &Arc<GpuBinding>, mut state: Guard<'_, BindingState, MutexBackend>) -> Self {
+    fn new(binding: &Arc<GpuBinding>, state: &mut BindingState) -> Self {
         state.open = true;
         Self(binding.clone())
     }
@@ -480,7 +498,7 @@ impl Drop for QuietGpu {
 }
 
 /// A device's share of its GPU's binding.
-pub(crate) struct Bound {
+struct Bound {
     binding: Arc<GpuBinding>,
     share: Share,
     gate: Option<Arc<Gate>>,

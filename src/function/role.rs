@@ -5,6 +5,8 @@
 use crate::{
     binding::gpu_binding::{
         GpuBinding,
+        KvmHold,
+        Opens,
         QuietGpu, //
     },
     function::{
@@ -21,12 +23,14 @@ use crate::{
             Place,
             Refusal, //
         },
+        kvm::Kvm,
         of::{
             Described,
             OfNode, //
         },
         pci,
-        platform::is_powernv, //
+        platform::is_powernv,
+        vfio::enabled::Enabled, //
     },
     pure::{
         atsd_registers::Atsd,
@@ -227,20 +231,15 @@ impl Role {
         }
     }
 
-    pub(super) fn binding(&self) -> Option<&Arc<GpuBinding>> {
-        match self {
-            Self::Ordinary => None,
-            Self::Gpu(state) => Some(&state.binding),
-            Self::Bridge(state) => Some(&state.binding),
-        }
-    }
+    /// Binds the GPU to the virtual machine that the function is opened for, if there is one.
+    pub(super) fn bind(&self, enabled: &Enabled<'_>) -> Result<KvmHold> {
+        let (binding, opens) = match self {
+            Self::Ordinary => return Ok(KvmHold::default()),
+            Self::Gpu(state) => (&state.binding, Opens::Gpu),
+            Self::Bridge(state) => (&state.binding, Opens::Bridge(&state.gate)),
+        };
 
-    /// Returns the gate of what may be accessed only while the GPU is bound.
-    pub(super) fn bound_gate(&self) -> Option<&Arc<Gate>> {
-        match self {
-            Self::Ordinary | Self::Gpu(_) => None,
-            Self::Bridge(state) => Some(&state.gate),
-        }
+        GpuBinding::open(binding, enabled.core(), Kvm::of(enabled)?, opens)
     }
 
     /// Returns the gate of what is reached through the function.

@@ -49,14 +49,6 @@ impl Core {
         unsafe { Device::from_raw(&raw mut (*self.pci()).dev) }
     }
 
-    /// Returns the virtual machine on behalf of which the device was opened.
-    ///
-    /// VFIO sets this before it calls open and clears it after close.
-    pub(in crate::linux) fn kvm(&self) -> Option<NonNull<bindings::kvm>> {
-        // SAFETY: Stable from open to close, and only asked for in between.
-        NonNull::new(unsafe { (*self.as_raw()).vdev.kvm })
-    }
-
     /// Returns a handle on the device's user mappings.
     pub(crate) fn mappings(&self) -> UserMappings {
         // SAFETY: The inode exists as long as the VFIO device; taking a reference keeps it longer.

@@ -14,6 +14,7 @@ use crate::linux::{
         },
     },
 };
+use core::ptr::NonNull;
 use kernel::{
     error::to_result,
     prelude::*,
@@ -45,6 +46,13 @@ impl<'a> Enabled<'a> {
     /// Returns the device that is being opened.
     pub(crate) fn core(&self) -> &'a Core {
         self.0
+    }
+
+    /// Returns the virtual machine on behalf of which the device is opened.
+    pub(in crate::linux) fn kvm(&self) -> Option<NonNull<bindings::kvm>> {
+        // SAFETY: VFIO sets it before it opens the device, and does not change it until after
+        // close. By the type invariant this is in between.
+        NonNull::new(unsafe { (*self.0.as_raw()).vdev.kvm })
     }
 
     /// Adds a region to the device, until it is closed.
