@@ -30,9 +30,9 @@
 
 use crate::{
     binding::{
-        bound_vm::BoundVm,
         lpar_mapping::LparMapping,
         vm_watch::{
+            BoundVm,
             Owner,
             Translations,
             VmWatches, //
@@ -83,21 +83,21 @@ impl Gated {
 }
 
 struct BindingState {
-    binding: SharedValue<LparMapping<GpuBinding>>,
+    binding: SharedValue<LparMapping>,
     /// How often this driver has the GPU itself: it may not be bound while that is 0.
     gpus: usize,
     /// The GPU is open, or is being reset as it was closed.
     open: bool,
     /// A machine whose memory went while the GPU was bound to it, until there is an occasion to
     /// drop it.
-    departed: Option<BoundVm<GpuBinding>>,
+    departed: Option<BoundVm>,
     /// Of the devices that have a share in it, or had one when it was revoked.
     gates: KVec<Gated>,
 }
 
 impl BindingState {
     /// Ends a binding, or retains it. The machine is not to be dropped under the lock.
-    fn end(&mut self, binding: LparMapping<GpuBinding>) -> Option<BoundVm<GpuBinding>> {
+    fn end(&mut self, binding: LparMapping) -> Option<BoundVm> {
         binding.end().unwrap_or_else(|binding| {
             self.binding.retain(binding);
             None
@@ -107,7 +107,7 @@ impl BindingState {
     /// Makes sure that the NPU knows no LPID of a former user.
     ///
     /// EIO: firmware still fails.
-    fn settle(&mut self) -> Result<Option<BoundVm<GpuBinding>>> {
+    fn settle(&mut self) -> Result<Option<BoundVm>> {
         let vm = self
             .binding
             .take_retained()
@@ -145,7 +145,7 @@ impl BindingState {
     }
 
     /// Ends the binding, whoever shares it, and access to what needs it.
-    fn revoke(&mut self) -> Option<BoundVm<GpuBinding>> {
+    fn revoke(&mut self) -> Option<BoundVm> {
         let binding = self.binding.revoke()?;
 
         for gated in &mut *self.gates {
@@ -155,7 +155,7 @@ impl BindingState {
     }
 
     /// Whether `translations` are of the machine that the NPU may know.
-    fn concerns(&self, translations: &Translations<GpuBinding>) -> bool {
+    fn concerns(&self, translations: &Translations) -> bool {
         self.binding
             .held()
             .or(self.binding.retained())
@@ -169,7 +169,7 @@ pub(crate) struct GpuBinding {
     /// The GPU's.
     node: OfNode,
     /// Of all GPUs.
-    watches: Arc<VmWatches<GpuBinding>>,
+    watches: Arc<VmWatches>,
     #[pin]
     state: Mutex<BindingState>,
 }
@@ -177,7 +177,7 @@ pub(crate) struct GpuBinding {
 impl GpuBinding {
     /// The GPU that `node` describes, bound to nothing; whose memory is watched for it is in
     /// `watches`.
-    pub(crate) fn new(node: OfNode, watches: Arc<VmWatches<GpuBinding>>) -> impl PinInit<Self> {
+    pub(crate) fn new(node: OfNode, watches: Arc<VmWatches>) -> impl PinInit<Self> {
         pin_init!(Self {
             node,
             watches,
@@ -384,7 +384,7 @@ impl GpuBinding {
 
 impl Owner for GpuBinding {
     /// Ends the binding, whoever shares it.
-    fn memory_goes(&self, translations: &Translations<Self>) {
+    fn memory_goes(&self, translations: &Translations) {
         let mut state = self.state.lock();
 
         if !state.concerns(translations) {
@@ -403,7 +403,7 @@ impl Owner for GpuBinding {
     }
 
     /// Ends the binding of a GPU that was given up, whoever shares it.
-    fn shootdown_failed(&self, translations: &Translations<Self>) {
+    fn shootdown_failed(&self, translations: &Translations) {
         let Some(gpu) = GpuFunction::at(&self.node) else {
             return;
         };

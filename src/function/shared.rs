@@ -91,7 +91,7 @@ pub(crate) struct SharedState {
     /// Of the GPUs, too: which virtual machine each is bound to.
     pub(crate) bindings: Arc<PerGpu<GpuBinding>>,
     /// Of the virtual machines' memory.
-    pub(crate) watches: Arc<VmWatches<GpuBinding>>,
+    pub(crate) watches: Arc<VmWatches>,
     /// Of the links, claimed when the first bridge is opened that has them: another link of the GPU
     /// may have the same.
     pub(crate) atsds: Arc<PerGpu<Claim<Atsd>>>,
