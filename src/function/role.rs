@@ -12,7 +12,7 @@ use crate::{
     function::{
         ids::NAME,
         shared::{
-            PerGpu,
+            ByAddress,
             SharedState, //
         },
     },
@@ -43,7 +43,6 @@ use crate::{
         },
     },
     regions::{
-        dma_registrations::DmaRegistrations,
         gate::{
             Closed,
             Gate, //
@@ -97,7 +96,7 @@ pub(crate) struct BridgeState {
     /// Of the GPU behind the link.
     pub(crate) binding: Arc<GpuBinding>,
     /// Of all links.
-    atsds: Arc<PerGpu<Claim<Atsd>>>,
+    atsds: Arc<ByAddress<Arc<Claim<Atsd>>>>,
 }
 
 impl BridgeState {
@@ -191,31 +190,23 @@ impl Role {
     }
 
     fn gpu(gpu: Described<Gpu>, node: OfNode, shared: &SharedState) -> Result<Self> {
-        let base = gpu.aperture.base();
+        let of_gpu = shared.of_gpu(gpu.aperture.base(), node)?;
         let state = GpuState {
-            ram: GpuRam::new(
-                gpu,
-                shared.gates.of(base, Gate::new())?,
-                shared.registrations.of(base, DmaRegistrations::new())?,
-            )?,
-            binding: shared
-                .bindings
-                .of(base, GpuBinding::new(node, shared.watches.clone()))?,
+            ram: GpuRam::new(gpu, of_gpu.gate, of_gpu.registrations)?,
+            binding: of_gpu.binding,
         };
 
         Ok(Self::Gpu(Arc::new(state, GFP_KERNEL)?))
     }
 
     fn bridge(bridge: Described<Bridge>, node: &OfNode, shared: &SharedState) -> Result<Self> {
-        let base = bridge.aperture.base();
         let gpu = topology::gpu_of(node).map_err(|_| EINVAL)?;
+        let of_gpu = shared.of_gpu(bridge.aperture.base(), gpu)?;
         let state = BridgeState {
             bridge,
             gate: Arc::pin_init(Gate::new(), GFP_KERNEL)?,
-            gpu_gate: shared.gates.of(base, Gate::new())?,
-            binding: shared
-                .bindings
-                .of(base, GpuBinding::new(gpu, shared.watches.clone()))?,
+            gpu_gate: of_gpu.gate,
+            binding: of_gpu.binding,
             atsds: shared.atsds.clone(),
         };
 
