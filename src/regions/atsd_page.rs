@@ -20,8 +20,9 @@ use crate::{
             Caching,
             Fault,
             Mapping,
-            Outcome, //
-            VmaSpan,
+            Outcome,
+            VmaOperations,
+            VmaSpan, //
         },
         trace,
         vfio::{
@@ -192,6 +193,12 @@ impl AtsdMapping {
 }
 
 impl Mapping for AtsdMapping {
+    fn operations() -> &'static VmaOperations<Self> {
+        static OPERATIONS: VmaOperations<AtsdMapping> = VmaOperations::new();
+
+        &OPERATIONS
+    }
+
     const HUGE: bool = false;
 
     type Obstacle = Reopening;

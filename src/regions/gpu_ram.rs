@@ -21,6 +21,7 @@ use crate::{
                 Mapping,
                 Order,
                 Outcome,
+                VmaOperations,
                 VmaSpan, //
             },
         },
@@ -316,6 +317,12 @@ impl Locate for RamMapping {
 }
 
 impl Mapping for RamMapping {
+    fn operations() -> &'static VmaOperations<Self> {
+        static OPERATIONS: VmaOperations<RamMapping> = VmaOperations::new();
+
+        &OPERATIONS
+    }
+
     const HUGE: bool = true;
 
     type Obstacle = Reopening;
