@@ -77,7 +77,7 @@ pub(crate) struct Nvlink2Device {
     awake: Mutex<Option<Awake>>,
 }
 
-/// What ends with the device's last user.
+/// What there is while the device is open.
 struct Opened {
     /// The first of its users.
     process: Process,
@@ -93,6 +93,7 @@ impl Driver for Nvlink2Device {
     const IDS: &'static dyn IdTable<OverrideId, ()> = ids::ID_TABLE;
 
     type Shared = SharedState;
+    type Closing = Option<KvmHold>;
 
     fn shared() -> Result<SharedState> {
         SharedState::new(Self::NAME)
@@ -230,8 +231,6 @@ impl Driver for Nvlink2Device {
         Ok(())
     }
 
-    type Closing = Option<KvmHold>;
-
     // The binding lasts until the device was closed, but for the GPU's own share: what the GPU
     // knows can't be shot down any more once its links are down.
     fn close(&self) -> Option<KvmHold> {
@@ -253,8 +252,8 @@ impl Driver for Nvlink2Device {
     }
 
     fn reset_done(&self) {
-        let over = self.resetting.lock().end();
-
-        drop(over);
+        // Under the lock: otherwise a reset that begins meanwhile makes the GPU quiet, and this ends
+        // that.
+        drop(self.resetting.lock().end());
     }
 }
