@@ -76,7 +76,6 @@ impl VmWatches {
             all <- new_mutex!(KVec::new()),
         })
     }
-
 }
 
 /// A machine that a GPU is bound to, or is about to be, and whose memory is watched for it.

@@ -36,6 +36,9 @@ pub(crate) trait Driver: Send + Sync + Sized + 'static {
     /// State that all functions share, from before the first probe until after the last remove.
     type Shared: Send + Sync + 'static;
 
+    /// What ends after the device was closed.
+    type Closing;
+
     /// Makes the shared state.
     fn shared() -> Result<Self::Shared>;
 
@@ -54,9 +57,6 @@ pub(crate) trait Driver: Send + Sync + Sized + 'static {
     /// The first user opens the device. What is not undone by dropping it has to be undone here
     /// when it fails.
     fn open(&self, enabled: &Enabled<'_>) -> Result;
-
-    /// What ends after the device was closed.
-    type Closing;
 
     /// The last user closes the device. What is returned is dropped when the device was reset and
     /// has lost its regions.
