@@ -31,7 +31,6 @@ use crate::{
                 vendor_type,
                 Region,
                 UserRange, //
-                FLAGS_ALL,
                 SUBTYPE_ATSD,
             },
         },
@@ -101,7 +100,6 @@ impl AtsdRegion {
 impl Region for AtsdRegion {
     const TYPE: u32 = vendor_type(Vendor::IBM);
     const SUBTYPE: u32 = SUBTYPE_ATSD;
-    const FLAGS: u32 = FLAGS_ALL;
 
     fn size(&self) -> u64 {
         ATSD_SIZE

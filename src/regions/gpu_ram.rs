@@ -36,7 +36,6 @@ use crate::{
                 vendor_type,
                 Region,
                 UserRange, //
-                FLAGS_ALL,
                 SUBTYPE_GPU_RAM,
             },
         },
@@ -227,7 +226,6 @@ fn room(buffer: &mut KVVec<u8>, len: u64) -> Result<&mut [u8]> {
 impl Region for GpuRam {
     const TYPE: u32 = vendor_type(Vendor::NVIDIA);
     const SUBTYPE: u32 = SUBTYPE_GPU_RAM;
-    const FLAGS: u32 = FLAGS_ALL;
 
     fn size(&self) -> u64 {
         self.aperture().size()

@@ -10,7 +10,8 @@ use crate::linux::{
         core::Core,
         region::{
             Region,
-            RegionVTable, //
+            RegionVTable,
+            FLAGS_ALL, //
         },
     },
 };
@@ -70,7 +71,7 @@ impl<'a> Enabled<'a> {
                 R::SUBTYPE,
                 RegionVTable::<R>::build(),
                 size,
-                R::FLAGS,
+                FLAGS_ALL,
                 data.cast(),
             )
         });
