@@ -30,9 +30,9 @@
 
 use crate::{
     binding::{
-        bound_vm::BoundVm,
         lpar_mapping::LparMapping,
         vm_watch::{
+            BoundVm,
             Owner,
             Translations,
             VmWatches, //
@@ -64,10 +64,6 @@ use kernel::{
     prelude::*,
     str::CString,
     sync::{
-        lock::{
-            mutex::MutexBackend,
-            Guard, //
-        },
         Arc,
         Mutex, //
     }, //
@@ -87,29 +83,31 @@ impl Gated {
 }
 
 struct BindingState {
-    binding: SharedValue<LparMapping<GpuBinding>>,
+    binding: SharedValue<LparMapping>,
     /// How often this driver has the GPU itself: it may not be bound while that is 0.
     gpus: usize,
     /// The GPU is open, or is being reset as it was closed.
     open: bool,
     /// A machine whose memory went while the GPU was bound to it, until there is an occasion to
     /// drop it.
-    departed: Option<BoundVm<GpuBinding>>,
+    departed: Option<BoundVm>,
     /// Of the devices that have a share in it, or had one when it was revoked.
     gates: KVec<Gated>,
 }
 
 impl BindingState {
     /// Ends a binding, or retains it. The machine is not to be dropped under the lock.
-    fn end(&mut self, binding: LparMapping<GpuBinding>) -> Option<BoundVm<GpuBinding>> {
+    fn end(&mut self, binding: LparMapping) -> Option<BoundVm> {
         binding.end().unwrap_or_else(|binding| {
             self.binding.retain(binding);
             None
         })
     }
 
-    /// See [`GpuBinding::settle`].
-    fn settle(&mut self) -> Result<Option<BoundVm<GpuBinding>>> {
+    /// Makes sure that the NPU knows no LPID of a former user.
+    ///
+    /// EIO: firmware still fails.
+    fn settle(&mut self) -> Result<Option<BoundVm>> {
         let vm = self
             .binding
             .take_retained()
@@ -147,7 +145,7 @@ impl BindingState {
     }
 
     /// Ends the binding, whoever shares it, and access to what needs it.
-    fn revoke(&mut self) -> Option<BoundVm<GpuBinding>> {
+    fn revoke(&mut self) -> Option<BoundVm> {
         let binding = self.binding.revoke()?;
 
         for gated in &mut *self.gates {
@@ -157,7 +155,7 @@ impl BindingState {
     }
 
     /// Whether `translations` are of the machine that the NPU may know.
-    fn concerns(&self, translations: &Translations<GpuBinding>) -> bool {
+    fn concerns(&self, translations: &Translations) -> bool {
         self.binding
             .held()
             .or(self.binding.retained())
@@ -171,7 +169,7 @@ pub(crate) struct GpuBinding {
     /// The GPU's.
     node: OfNode,
     /// Of all GPUs.
-    watches: Arc<VmWatches<GpuBinding>>,
+    watches: Arc<VmWatches>,
     #[pin]
     state: Mutex<BindingState>,
 }
@@ -179,7 +177,7 @@ pub(crate) struct GpuBinding {
 impl GpuBinding {
     /// The GPU that `node` describes, bound to nothing; whose memory is watched for it is in
     /// `watches`.
-    pub(crate) fn new(node: OfNode, watches: Arc<VmWatches<GpuBinding>>) -> impl PinInit<Self> {
+    pub(crate) fn new(node: OfNode, watches: Arc<VmWatches>) -> impl PinInit<Self> {
         pin_init!(Self {
             node,
             watches,
@@ -193,17 +191,21 @@ impl GpuBinding {
         })
     }
 
-    /// Makes sure that the NPU knows no LPID of a former user.
-    ///
-    /// EIO: firmware still fails.
-    pub(crate) fn settle(&self) -> Result {
-        let vm = self.state.lock().settle()?;
-
-        drop(vm);
-        Ok(())
+    /// `core` is being opened for `kvm`, or for no virtual machine. EIO: the NPU still knows the
+    /// LPID of a former user.
+    pub(crate) fn open(
+        this: &Arc<Self>,
+        core: &Core,
+        kvm: Option<Kvm>,
+        opens: Opens<'_>,
+    ) -> Result<KvmHold> {
+        match kvm {
+            Some(kvm) => Self::bind(this, core, kvm, opens),
+            None => Self::stay_unbound(this, core, opens),
+        }
     }
 
-    /// Binds the GPU to the LPAR of `kvm`, for `core` with `gate`, or shares the binding to it.
+    /// Binds the GPU to the LPAR of `kvm`, or shares the binding to it.
     ///
     /// EBUSY: it is bound to another machine's, or open without a binding. EOPNOTSUPP: the machine
     /// has no LPID that the NPU can be told, or firmware has no calls for it. ENODEV: the GPU is
@@ -211,12 +213,7 @@ impl GpuBinding {
     /// does not tell where the NPU's registers are, or leaves none to the host. EIO: firmware
     /// failed, now or at the end of the last binding. ENOSPC: the NPU's table is full. EINTR: a
     /// signal came.
-    pub(crate) fn bind(
-        this: &Arc<Self>,
-        core: &Core,
-        kvm: Kvm,
-        gate: Option<&Arc<Gate>>,
-    ) -> Result<Bound> {
+    fn bind(this: &Arc<Self>, core: &Core, kvm: Kvm, opens: Opens<'_>) -> Result<KvmHold> {
         let lpid = Lpid::of(kvm.guest()).map_err(|unfit| {
             dev_err!(
                 core.device(),
@@ -285,26 +282,38 @@ impl GpuBinding {
             }
         };
 
-        if let Some(gate) = gate {
-            // There is room for it.
-            let _ = state.gates.push_within_capacity(Gated {
-                gate: gate.clone(),
-                revoked: None,
-            });
-        }
-        Ok(Bound {
-            binding: this.clone(),
-            share,
-            gate: gate.cloned(),
+        let (gate, open) = match opens {
+            Opens::Gpu => (None, Some(GpuOpen::new(this, &mut state))),
+            Opens::Bridge(gate) => {
+                // There is room for it.
+                let _ = state.gates.push_within_capacity(Gated {
+                    gate: gate.clone(),
+                    revoked: None,
+                });
+                (Some(gate.clone()), None)
+            }
+        };
+
+        Ok(KvmHold {
+            bound: Some(Bound {
+                binding: this.clone(),
+                share,
+                gate,
+            }),
+            open,
         })
     }
 
-    /// The GPU, which is `core`, is open without a virtual machine.
-    ///
-    /// EBUSY: it is bound through a bridge.
-    pub(crate) fn keep_unbound(this: &Arc<Self>, core: &Core) -> Result<GpuOpen> {
-        let state = this.state.lock();
+    /// EBUSY: it is the GPU, which is bound through a bridge.
+    fn stay_unbound(this: &Arc<Self>, core: &Core, opens: Opens<'_>) -> Result<KvmHold> {
+        // Declared first, so that it is dropped after the lock.
+        let _former;
+        let mut state = this.state.lock();
 
+        _former = state.settle()?;
+        if matches!(opens, Opens::Bridge(_)) {
+            return Ok(KvmHold::default());
+        }
         if let Some(binding) = state.binding.held() {
             dev_err!(
                 core.device(),
@@ -314,12 +323,10 @@ impl GpuBinding {
             );
             return Err(EBUSY);
         }
-        Ok(GpuOpen::new(this, state))
-    }
-
-    /// The GPU, which this binds or has bound by its open, is open.
-    pub(crate) fn gpu_opened(this: &Arc<Self>) -> GpuOpen {
-        GpuOpen::new(this, this.state.lock())
+        Ok(KvmHold {
+            bound: None,
+            open: Some(GpuOpen::new(this, &mut state)),
+        })
     }
 
     /// The GPU is about to be reset.
@@ -377,7 +384,7 @@ impl GpuBinding {
 
 impl Owner for GpuBinding {
     /// Ends the binding, whoever shares it.
-    fn memory_goes(&self, translations: &Translations<Self>) {
+    fn memory_goes(&self, translations: &Translations) {
         let mut state = self.state.lock();
 
         if !state.concerns(translations) {
@@ -396,7 +403,7 @@ impl Owner for GpuBinding {
     }
 
     /// Ends the binding of a GPU that was given up, whoever shares it.
-    fn shootdown_failed(&self, translations: &Translations<Self>) {
+    fn shootdown_failed(&self, translations: &Translations) {
         let Some(gpu) = GpuFunction::at(&self.node) else {
             return;
         };
@@ -433,32 +440,43 @@ impl Drop for GpuPresence {
     }
 }
 
-/// What an open device has to do with the binding of its GPU.
-pub(crate) enum KvmHold {
-    /// It has a share of it, as a bridge, or as the GPU that is open.
-    Bound(Bound, Option<GpuOpen>),
-    /// It is the GPU, and has none.
-    Unbound(#[expect(dead_code, reason = "held for its Drop")] GpuOpen),
+/// Which device of a binding is opened.
+pub(crate) enum Opens<'a> {
+    /// The GPU itself.
+    Gpu,
+    /// A bridge, which has the gate of what may be accessed only while the GPU is bound.
+    Bridge(&'a Arc<Gate>),
+}
+
+/// What an open device has to do with the binding of its GPU: nothing, if it was opened without a
+/// virtual machine and is not the GPU.
+#[derive(Default)]
+pub(crate) struct KvmHold {
+    bound: Option<Bound>,
+    /// It is the GPU.
+    open: Option<GpuOpen>,
 }
 
 impl KvmHold {
+    /// Whether the device has a share of the binding, or had one when that was revoked.
+    pub(crate) fn is_bound(&self) -> bool {
+        self.bound.is_some()
+    }
+
     /// Gives the GPU's share up before it is reset. What is left keeps it unbound until then.
-    pub(crate) fn before_reset(self) -> Self {
-        match self {
-            Self::Bound(bound, Some(open)) => {
-                drop(bound);
-                Self::Unbound(open)
-            }
-            other => other,
+    pub(crate) fn before_reset(mut self) -> Self {
+        if self.open.is_some() {
+            self.bound = None;
         }
+        self
     }
 }
 
 /// As long as it exists nobody else binds the GPU.
-pub(crate) struct GpuOpen(Arc<GpuBinding>);
+struct GpuOpen(Arc<GpuBinding>);
 
 impl GpuOpen {
-    fn new(binding: &Arc<GpuBinding>, mut state: Guard<'_, BindingState, MutexBackend>) -> Self {
+    fn new(binding: &Arc<GpuBinding>, state: &mut BindingState) -> Self {
         state.open = true;
         Self(binding.clone())
     }
@@ -480,7 +498,7 @@ impl Drop for QuietGpu {
 }
 
 /// A device's share of its GPU's binding.
-pub(crate) struct Bound {
+struct Bound {
     binding: Arc<GpuBinding>,
     share: Share,
     gate: Option<Arc<Gate>>,

@@ -4,12 +4,9 @@
 //! it until the one that takes it back.
 
 use crate::{
-    binding::{
-        bound_vm::BoundVm,
-        vm_watch::{
-            Owner,
-            Translations, //
-        },
+    binding::vm_watch::{
+        BoundVm,
+        Translations, //
     },
     linux::{
         kvm::Kvm,
@@ -30,27 +27,27 @@ use kernel::{
 /// # Invariants
 ///
 /// If the NPU may know the LPID, `vm` is the machine that it belongs to.
-pub(crate) struct LparMapping<O: Owner> {
+pub(crate) struct LparMapping {
     node: OfNode,
     /// The GPU's, for traces of what happens when it was unplugged.
     name: CString,
     lpid: Lpid,
     /// [`None`] once the NPU is known to be done with the LPID.
-    vm: Option<BoundVm<O>>,
+    vm: Option<BoundVm>,
     /// Firmware failed to unmap, so the kernel takes the LPID for unmapped.
     failed: bool,
 }
 
-impl<O: Owner> LparMapping<O> {
+impl LparMapping {
     /// Binds a GPU, whose node and name are given. What goes wrong is in the kernel log; the
     /// machine is not to be dropped under the lock.
     pub(crate) fn new(
         gpu: &GpuFunction,
         node: OfNode,
         name: CString,
-        vm: BoundVm<O>,
+        vm: BoundVm,
         lpid: Lpid,
-    ) -> Result<Self, (Error, BoundVm<O>)> {
+    ) -> Result<Self, (Error, BoundVm)> {
         let result = gpu.map_lpar(lpid);
 
         trace::lpar_bind(&name, lpid, &result);
@@ -109,17 +106,17 @@ impl<O: Owner> LparMapping<O> {
     }
 
     /// Returns what the GPU knows of the machine's memory, until the NPU is done with it.
-    pub(crate) fn translations(&self) -> Option<&Translations<O>> {
+    pub(crate) fn translations(&self) -> Option<&Translations> {
         self.vm.as_ref().map(BoundVm::translations)
     }
 
     /// Whether `translations` are of the machine.
-    pub(crate) fn has(&self, translations: &Translations<O>) -> bool {
+    pub(crate) fn has(&self, translations: &Translations) -> bool {
         self.vm.as_ref().is_some_and(|vm| vm.has(translations))
     }
 
     /// Has the NPU forget the LPID; returns the machine then, and the binding otherwise.
-    pub(crate) fn end(mut self) -> Result<Option<BoundVm<O>>, Self> {
+    pub(crate) fn end(mut self) -> Result<Option<BoundVm>, Self> {
         match self.clear() {
             Ok(()) => Ok(self.vm.take()),
             Err(_) => Err(self),
@@ -166,7 +163,7 @@ impl<O: Owner> LparMapping<O> {
     }
 }
 
-impl<O: Owner> Drop for LparMapping<O> {
+impl Drop for LparMapping {
     fn drop(&mut self) {
         if self.vm.is_none() || self.clear().is_ok() {
             return;

@@ -3,7 +3,6 @@
 //! For which guest a GPU translates addresses, and what becomes of that when the guest loses
 //! memory.
 
-pub(crate) mod bound_vm;
 pub(crate) mod gpu_binding;
 pub(crate) mod lpar_mapping;
 pub(crate) mod vm_watch;

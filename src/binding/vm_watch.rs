@@ -48,96 +48,136 @@ use kernel::{
 const MAX_GPUS: usize = 6;
 
 /// Who has to know what becomes of a machine's memory.
-pub(crate) trait Owner: Send + Sync + Sized + 'static {
+pub(crate) trait Owner: Send + Sync {
     /// The machine that a GPU has `translations` of loses all its memory. May sleep, but must not
-    /// drop the [`VmWatch`], which waits for this to return.
-    fn memory_goes(&self, translations: &Translations<Self>);
+    /// drop the [`BoundVm`], which waits for this to return.
+    fn memory_goes(&self, translations: &Translations);
 
     /// The machine lost memory, and a GPU that has `translations` could not be told. The same
     /// holds.
-    fn shootdown_failed(&self, translations: &Translations<Self>);
+    fn shootdown_failed(&self, translations: &Translations);
 }
 
 /// Watches the memory of a machine for the GPUs of an NPU, as long as it exists.
-pub(crate) type VmWatch<O> = Watch<Retrying<Translations<O>>>;
+type VmWatch = Watch<Retrying<Translations>>;
 
 /// All watches, each of which GPUs share.
 #[pin_data]
-pub(crate) struct VmWatches<O: Owner> {
+pub(crate) struct VmWatches {
     // Taken outside of the mmap lock, and of the owners of a watch.
     #[pin]
-    all: Mutex<KVec<Arc<VmWatch<O>>>>,
+    all: Mutex<KVec<Arc<VmWatch>>>,
 }
 
-impl<O: Owner> VmWatches<O> {
+impl VmWatches {
     /// Makes it without a watch.
     pub(crate) fn new() -> impl PinInit<Self> {
         pin_init!(Self {
             all <- new_mutex!(KVec::new()),
         })
     }
+}
 
+/// A machine that a GPU is bound to, or is about to be, and whose memory is watched for it.
+///
+/// Not to be dropped under a lock that an [`Owner`] takes, nor by one.
+pub(crate) struct BoundVm {
+    watch: Arc<VmWatch>,
+    watches: Arc<VmWatches>,
+    /// Which of the watch's owners the GPU has.
+    slot: usize,
+}
+
+impl BoundVm {
     /// Watches `mm`, the memory of `kvm`, for a GPU of `npu` that is going to be bound to `lpid`,
     /// and tells `owner`.
     ///
     /// EINTR: a signal came.
-    pub(super) fn join(
-        &self,
-        kvm: &Arc<Kvm>,
+    pub(crate) fn new(
+        kvm: Kvm,
         mm: &MmWithUser,
         npu: Npu,
         lpid: Lpid,
-        owner: Arc<O>,
-    ) -> Result<Arc<VmWatch<O>>> {
-        let mut all = self.all.lock();
-
-        if let Some(watch) = all
+        watches: &Arc<VmWatches>,
+        owner: Arc<dyn Owner>,
+    ) -> Result<Self> {
+        let kvm = Arc::new(kvm, GFP_KERNEL)?;
+        let mut all = watches.all.lock();
+        let known = all
             .iter()
-            .find(|watch| watch.watcher().npu == npu && *watch.watcher().kvm == **kvm)
-        {
-            watch.watcher().add(owner)?;
-            return Ok(watch.clone());
-        }
-        // Nothing may fail once it watches: it is not to be dropped under the lock.
-        all.reserve(1, GFP_KERNEL)?;
-        let translations = Translations::new(kvm.clone(), npu, lpid, owner);
-        let watch = Arc::pin_init(Watch::new(mm, Retrying::new(translations)), GFP_KERNEL)?;
+            .find(|watch| watch.watcher().npu == npu && *watch.watcher().kvm == *kvm);
+        let (watch, slot) = match known {
+            Some(watch) => (watch.clone(), watch.watcher().add(owner)?),
+            None => {
+                // Nothing may fail once it watches: it is not to be dropped under the lock.
+                all.reserve(1, GFP_KERNEL)?;
+                let translations = Translations::new(kvm.clone(), npu, lpid, owner);
+                let watch = Arc::pin_init(Watch::new(mm, Retrying::new(translations)), GFP_KERNEL)?;
 
-        // There is room for it.
-        let _ = all.push_within_capacity(watch.clone());
-        Ok(watch)
+                // There is room for it.
+                let _ = all.push_within_capacity(watch.clone());
+                (watch, 0)
+            }
+        };
+
+        Ok(Self {
+            watch,
+            watches: watches.clone(),
+            slot,
+        })
     }
 
-    /// Undoes [`VmWatches::join`]. Not to be called under a lock that an owner takes, nor by one.
-    pub(super) fn leave(&self, watch: &Arc<VmWatch<O>>, owner: &Arc<O>) {
-        let mut all = self.all.lock();
+    /// Whether the machine is that of `kvm`.
+    pub(crate) fn is(&self, kvm: &Kvm) -> bool {
+        *self.translations().kvm == *kvm
+    }
 
-        if watch.watcher().remove(owner) {
-            // The caller has another reference.
-            all.retain(|other| !Arc::ptr_eq(other, watch));
+    /// Returns what the GPU knows of the machine's memory.
+    pub(crate) fn translations(&self) -> &Translations {
+        self.watch.watcher()
+    }
+
+    /// Whether these are the translations that this watches for.
+    pub(crate) fn has(&self, translations: &Translations) -> bool {
+        core::ptr::eq(self.translations(), translations)
+    }
+
+    /// Stops watching, and never gives the machine's LPID back.
+    pub(crate) fn strand(self) {
+        core::mem::forget(self.translations().kvm.clone());
+    }
+}
+
+impl Drop for BoundVm {
+    fn drop(&mut self) {
+        let mut all = self.watches.all.lock();
+
+        if self.translations().remove(self.slot) {
+            // It is dropped with `self`, and not under the lock.
+            all.retain(|other| !Arc::ptr_eq(other, &self.watch));
         }
     }
 }
 
 /// What GPUs of an NPU know of the addresses of a machine.
 #[pin_data]
-pub(crate) struct Translations<O: Owner> {
-    // As long as the machine exists it has its memory slots.
+pub(crate) struct Translations {
+    // As long as the machine exists it has its memory slots, and nobody else its LPID.
     kvm: Arc<Kvm>,
     npu: Npu,
     lpid: Lpid,
     /// The number of what memory the machine had, before the last shootdown.
     generation: Atomic<u64>,
     #[pin]
-    owners: Mutex<[Option<Arc<O>>; MAX_GPUS]>,
+    owners: Mutex<[Option<Arc<dyn Owner>>; MAX_GPUS]>,
     shootdowns: Atomic<u64>,
     launches: Atomic<u64>,
     failed: Atomic<u64>,
     spared: Atomic<u64>,
 }
 
-impl<O: Owner> Translations<O> {
-    fn new(kvm: Arc<Kvm>, npu: Npu, lpid: Lpid, owner: Arc<O>) -> impl PinInit<Self> {
+impl Translations {
+    fn new(kvm: Arc<Kvm>, npu: Npu, lpid: Lpid, owner: Arc<dyn Owner>) -> impl PinInit<Self> {
         // No GPU is bound yet, so none knows anything.
         let (_, generation) = kvm.has_memory_at(0, 1);
         let mut owners = [const { None }; MAX_GPUS];
@@ -156,34 +196,34 @@ impl<O: Owner> Translations<O> {
         })
     }
 
-    fn add(&self, owner: Arc<O>) -> Result {
+    /// Returns the slot that the owner gets.
+    fn add(&self, owner: Arc<dyn Owner>) -> Result<usize> {
         let mut owners = self.owners.lock();
-        let free = owners
+        let (slot, free) = owners
             .iter_mut()
-            .find(|slot| slot.is_none())
+            .enumerate()
+            .find(|(_, owner)| owner.is_none())
             .ok_or(ENOSPC)?;
 
         *free = Some(owner);
-        Ok(())
+        Ok(slot)
     }
 
     /// Returns whether there is no other.
-    fn remove(&self, owner: &Arc<O>) -> bool {
+    fn remove(&self, slot: usize) -> bool {
         let mut owners = self.owners.lock();
 
-        for slot in &mut *owners {
-            if slot.as_ref().is_some_and(|other| Arc::ptr_eq(other, owner)) {
-                *slot = None;
-            }
+        if let Some(owner) = owners.get_mut(slot) {
+            *owner = None;
         }
         owners.iter().all(Option::is_none)
     }
 
     /// Not under the lock: owners take others, outside of which that may be taken.
-    fn tell(&self, tell: impl Fn(&O)) {
+    fn tell(&self, tell: impl Fn(&dyn Owner)) {
         let owners = self.owners.lock().clone();
 
-        owners.iter().flatten().for_each(|owner| tell(owner));
+        owners.iter().flatten().for_each(|owner| tell(&**owner));
     }
 
     /// The machine's process lost what was from `start` to `end`.
@@ -225,7 +265,7 @@ impl<O: Owner> Translations<O> {
     }
 }
 
-impl<O: Owner> Watcher for Retrying<Translations<O>> {
+impl Watcher for Retrying<Translations> {
     fn invalidate(&self, start: usize, end: usize) {
         if self.forget(start, end).is_err() {
             // Owners sleep.
@@ -238,7 +278,7 @@ impl<O: Owner> Watcher for Retrying<Translations<O>> {
     }
 }
 
-impl<O: Owner> Retry for Translations<O> {
+impl Retry for Translations {
     fn retry(&self) -> bool {
         self.tell(|owner| owner.shootdown_failed(self));
         false

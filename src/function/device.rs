@@ -18,10 +18,6 @@ use crate::{
         shared::SharedState, //
     },
     linux::{
-        kvm::{
-            Kvm,
-            KvmNotifier, //
-        },
         mm::pfn_address_space::PfnSpaceRegistration,
         pci::{
             self,
@@ -66,9 +62,6 @@ use kernel::{
 pub(crate) struct Nvlink2Device {
     role: Role,
     _files: Files,
-    /// While it is open for a virtual machine: its share of the GPU's binding.
-    #[pin]
-    hold: Mutex<Option<KvmHold>>,
     /// While it is open.
     #[pin]
     opened: Mutex<Option<Opened>>,
@@ -84,13 +77,15 @@ pub(crate) struct Nvlink2Device {
     awake: Mutex<Option<Awake>>,
 }
 
-/// What ends with the device's last user.
+/// What there is while the device is open.
 struct Opened {
     /// The first of its users.
     process: Process,
     _attached: Option<Attached>,
     /// Of a GPU.
     _reported: Option<Pin<KBox<PfnSpaceRegistration<RamMapping>>>>,
+    /// What it has to do with the binding of the GPU. It lasts until the device was closed.
+    hold: KvmHold,
 }
 
 impl Driver for Nvlink2Device {
@@ -98,6 +93,7 @@ impl Driver for Nvlink2Device {
     const IDS: &'static dyn IdTable<OverrideId, ()> = ids::ID_TABLE;
 
     type Shared = SharedState;
+    type Closing = Option<KvmHold>;
 
     fn shared() -> Result<SharedState> {
         SharedState::new(Self::NAME)
@@ -139,7 +135,6 @@ impl Driver for Nvlink2Device {
             pin_init!(Self {
                 role,
                 _files: files,
-                hold <- new_mutex!(None),
                 opened <- new_mutex!(None),
                 resetting <- new_mutex!(Spanning::new()),
                 presence <- new_mutex!(presence),
@@ -194,11 +189,7 @@ impl Driver for Nvlink2Device {
 
     fn open(&self, enabled: &Enabled<'_>) -> Result {
         let core = enabled.core();
-        let bound = matches!(*self.hold.lock(), Some(KvmHold::Bound(..)));
-
-        if let Some(binding) = self.role.binding().filter(|_| !bound) {
-            binding.settle()?;
-        }
+        let hold = self.role.bind(enabled)?;
         let reported = match &self.role {
             Role::Ordinary => None,
             Role::Gpu(state) => {
@@ -219,7 +210,7 @@ impl Driver for Nvlink2Device {
                 ram.report(core)?
             }
             Role::Bridge(state) => {
-                if bound {
+                if hold.is_bound() {
                     if let Some(claim) = state.claim_atsd(core.device())? {
                         let region = AtsdRegion::new(*state.bridge, claim, state.gate.clone())?;
 
@@ -235,21 +226,18 @@ impl Driver for Nvlink2Device {
             process: Process::current(),
             _attached: self.role.own_gate().map(|gate| Gate::attach(gate, core)),
             _reported: reported,
+            hold,
         });
         Ok(())
     }
 
-    // The binding, if any, lasts until `clear_kvm`, but for the GPU's own share: what the GPU
+    // The binding lasts until the device was closed, but for the GPU's own share: what the GPU
     // knows can't be shot down any more once its links are down.
-    fn close(&self, _core: &Core) {
-        let opened = self.opened.lock().take();
+    fn close(&self) -> Option<KvmHold> {
+        // Not dropped under the lock: it may end a virtual machine, and an inode sleeps for long.
+        let opened = self.opened.lock().take()?;
 
-        // Not under the lock: dropping an inode may sleep for long.
-        drop(opened);
-        let hold = self.hold.lock().take();
-
-        // Not under the lock: it may end a virtual machine.
-        *self.hold.lock() = hold.map(KvmHold::before_reset);
+        Some(opened.hold.before_reset())
     }
 
     fn largest_page(&self, index: u64) -> Option<u64> {
@@ -264,40 +252,8 @@ impl Driver for Nvlink2Device {
     }
 
     fn reset_done(&self) {
-        let over = self.resetting.lock().end();
-
-        drop(over);
-    }
-}
-
-impl KvmNotifier for Nvlink2Device {
-    fn set_kvm(&self, core: &Core, kvm: Option<Kvm>) -> Result {
-        let hold = match (&self.role, self.role.binding(), kvm) {
-            (role, Some(binding), Some(kvm)) => {
-                let bound = GpuBinding::bind(binding, core, kvm, role.bound_gate())?;
-
-                KvmHold::Bound(
-                    bound,
-                    match role {
-                        Role::Gpu(_) => Some(GpuBinding::gpu_opened(binding)),
-                        Role::Ordinary | Role::Bridge(_) => None,
-                    },
-                )
-            }
-            (Role::Gpu(_), Some(binding), None) => {
-                KvmHold::Unbound(GpuBinding::keep_unbound(binding, core)?)
-            }
-            _ => return Ok(()),
-        };
-
-        *self.hold.lock() = Some(hold);
-        Ok(())
-    }
-
-    fn clear_kvm(&self) {
-        let hold = self.hold.lock().take();
-
-        // Not under the lock: it may end a virtual machine.
-        drop(hold);
+        // Under the lock: otherwise a reset that begins meanwhile makes the GPU quiet, and this ends
+        // that.
+        drop(self.resetting.lock().end());
     }
 }

@@ -5,12 +5,14 @@
 use crate::{
     binding::gpu_binding::{
         GpuBinding,
+        KvmHold,
+        Opens,
         QuietGpu, //
     },
     function::{
         ids::NAME,
         shared::{
-            PerGpu,
+            ByAddress,
             SharedState, //
         },
     },
@@ -21,12 +23,14 @@ use crate::{
             Place,
             Refusal, //
         },
+        kvm::Kvm,
         of::{
             Described,
             OfNode, //
         },
         pci,
-        platform::is_powernv, //
+        platform::is_powernv,
+        vfio::enabled::Enabled, //
     },
     pure::{
         atsd_registers::Atsd,
@@ -39,7 +43,6 @@ use crate::{
         },
     },
     regions::{
-        dma_registrations::DmaRegistrations,
         gate::{
             Closed,
             Gate, //
@@ -93,7 +96,7 @@ pub(crate) struct BridgeState {
     /// Of the GPU behind the link.
     pub(crate) binding: Arc<GpuBinding>,
     /// Of all links.
-    atsds: Arc<PerGpu<Claim<Atsd>>>,
+    atsds: Arc<ByAddress<Arc<Claim<Atsd>>>>,
 }
 
 impl BridgeState {
@@ -187,31 +190,23 @@ impl Role {
     }
 
     fn gpu(gpu: Described<Gpu>, node: OfNode, shared: &SharedState) -> Result<Self> {
-        let base = gpu.aperture.base();
+        let of_gpu = shared.of_gpu(gpu.aperture.base(), node)?;
         let state = GpuState {
-            ram: GpuRam::new(
-                gpu,
-                shared.gates.of(base, Gate::new())?,
-                shared.registrations.of(base, DmaRegistrations::new())?,
-            )?,
-            binding: shared
-                .bindings
-                .of(base, GpuBinding::new(node, shared.watches.clone()))?,
+            ram: GpuRam::new(gpu, of_gpu.gate, of_gpu.registrations)?,
+            binding: of_gpu.binding,
         };
 
         Ok(Self::Gpu(Arc::new(state, GFP_KERNEL)?))
     }
 
     fn bridge(bridge: Described<Bridge>, node: &OfNode, shared: &SharedState) -> Result<Self> {
-        let base = bridge.aperture.base();
         let gpu = topology::gpu_of(node).map_err(|_| EINVAL)?;
+        let of_gpu = shared.of_gpu(bridge.aperture.base(), gpu)?;
         let state = BridgeState {
             bridge,
             gate: Arc::pin_init(Gate::new(), GFP_KERNEL)?,
-            gpu_gate: shared.gates.of(base, Gate::new())?,
-            binding: shared
-                .bindings
-                .of(base, GpuBinding::new(gpu, shared.watches.clone()))?,
+            gpu_gate: of_gpu.gate,
+            binding: of_gpu.binding,
             atsds: shared.atsds.clone(),
         };
 
@@ -227,20 +222,15 @@ impl Role {
         }
     }
 
-    pub(super) fn binding(&self) -> Option<&Arc<GpuBinding>> {
-        match self {
-            Self::Ordinary => None,
-            Self::Gpu(state) => Some(&state.binding),
-            Self::Bridge(state) => Some(&state.binding),
-        }
-    }
+    /// Binds the GPU to the virtual machine that the function is opened for, if there is one.
+    pub(super) fn bind(&self, enabled: &Enabled<'_>) -> Result<KvmHold> {
+        let (binding, opens) = match self {
+            Self::Ordinary => return Ok(KvmHold::default()),
+            Self::Gpu(state) => (&state.binding, Opens::Gpu),
+            Self::Bridge(state) => (&state.binding, Opens::Bridge(&state.gate)),
+        };
 
-    /// Returns the gate of what may be accessed only while the GPU is bound.
-    pub(super) fn bound_gate(&self) -> Option<&Arc<Gate>> {
-        match self {
-            Self::Ordinary | Self::Gpu(_) => None,
-            Self::Bridge(state) => Some(&state.gate),
-        }
+        GpuBinding::open(binding, enabled.core(), Kvm::of(enabled)?, opens)
     }
 
     /// Returns the gate of what is reached through the function.

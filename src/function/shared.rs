@@ -9,6 +9,7 @@ use crate::{
     },
     linux::{
         claim::Claim,
+        of::OfNode,
         workqueue::Retrying, //
     },
     pure::atsd_registers::Atsd,
@@ -28,73 +29,61 @@ use kernel::{
     },
 };
 
-/// Something that exists once per GPU and is shared by the GPU and its bridges.
+/// What several functions share that have an address in common.
 #[pin_data]
-pub(crate) struct PerGpu<T> {
-    /// By the base of the GPU's aperture, or of the ATSD registers that its links share.
+pub(crate) struct ByAddress<T> {
     #[pin]
-    by_base: Mutex<KVec<(u64, Arc<T>)>>,
+    all: Mutex<KVec<(u64, T)>>,
 }
 
-impl<T> PerGpu<T> {
-    /// Makes an empty collection.
-    pub(crate) fn new() -> impl PinInit<Self> {
+impl<T: Clone> ByAddress<T> {
+    fn new() -> impl PinInit<Self> {
         pin_init!(Self {
-            by_base <- new_mutex!(KVec::new()),
+            all <- new_mutex!(KVec::new()),
         })
     }
 
-    /// Returns what belongs to the GPU whose aperture starts at `base`, made from `init` by whoever
-    /// comes first.
+    /// Returns what belongs to `address`, which `make` makes for whoever comes first.
     ///
-    /// It stays until the module goes; there is one per GPU of the machine.
-    pub(crate) fn of(&self, base: u64, init: impl PinInit<T>) -> Result<Arc<T>> {
-        self.or_made(base, || Arc::pin_init(init, GFP_KERNEL))
-    }
+    /// It stays until the module goes; the machine has few.
+    pub(crate) fn or_made(&self, address: u64, make: impl FnOnce() -> Result<T>) -> Result<T> {
+        let mut all = self.all.lock();
 
-    /// The same, made by `make`, which may fail.
-    pub(crate) fn or_made(
-        &self,
-        base: u64,
-        make: impl FnOnce() -> Result<Arc<T>>,
-    ) -> Result<Arc<T>> {
-        let mut all = self.by_base.lock();
-
-        if let Some((_, this)) = all.iter().find(|(of, _)| *of == base) {
+        if let Some((_, this)) = all.iter().find(|(of, _)| *of == address) {
             return Ok(this.clone());
         }
         // Nothing may fail once it is made.
         all.reserve(1, GFP_KERNEL)?;
         let this = make()?;
 
-        all.push_within_capacity((base, this.clone()))
+        all.push_within_capacity((address, this.clone()))
             .map_err(|_| ENOMEM)?;
         Ok(this)
     }
+}
 
-    /// Calls `f` for what belongs to each GPU.
-    pub(crate) fn for_each(&self, f: impl Fn(&T)) {
-        for (_, this) in &*self.by_base.lock() {
-            f(this);
-        }
-    }
+/// What exists once per GPU and is shared by the GPU and its bridges.
+#[derive(Clone)]
+pub(crate) struct SharedByGpu {
+    /// Of its RAM.
+    pub(crate) gate: Arc<Gate>,
+    /// Of its RAM, too: what is registered for DMA.
+    pub(crate) registrations: Arc<Retrying<DmaRegistrations>>,
+    /// Which virtual machine it is bound to.
+    pub(crate) binding: Arc<GpuBinding>,
 }
 
 /// What all functions of the driver share.
 pub(crate) struct SharedState {
     /// The driver's folder.
     pub(crate) debugfs: Dir,
-    /// Of the GPUs' RAM.
-    pub(crate) gates: Arc<PerGpu<Gate>>,
-    /// Of the GPUs' RAM, too: what is registered for DMA.
-    pub(crate) registrations: Arc<PerGpu<Retrying<DmaRegistrations>>>,
-    /// Of the GPUs, too: which virtual machine each is bound to.
-    pub(crate) bindings: Arc<PerGpu<GpuBinding>>,
+    /// By where the GPU's aperture starts.
+    gpus: Pin<KBox<ByAddress<SharedByGpu>>>,
     /// Of the virtual machines' memory.
-    pub(crate) watches: Arc<VmWatches<GpuBinding>>,
+    watches: Arc<VmWatches>,
     /// Of the links, claimed when the first bridge is opened that has them: another link of the GPU
     /// may have the same.
-    pub(crate) atsds: Arc<PerGpu<Claim<Atsd>>>,
+    pub(crate) atsds: Arc<ByAddress<Arc<Claim<Atsd>>>>,
 }
 
 impl SharedState {
@@ -102,17 +91,30 @@ impl SharedState {
     pub(crate) fn new(name: &CStr) -> Result<Self> {
         Ok(Self {
             debugfs: Dir::new(name),
-            gates: Arc::pin_init(PerGpu::new(), GFP_KERNEL)?,
-            registrations: Arc::pin_init(PerGpu::new(), GFP_KERNEL)?,
-            bindings: Arc::pin_init(PerGpu::new(), GFP_KERNEL)?,
+            gpus: KBox::pin_init(ByAddress::new(), GFP_KERNEL)?,
             watches: Arc::pin_init(VmWatches::new(), GFP_KERNEL)?,
-            atsds: Arc::pin_init(PerGpu::new(), GFP_KERNEL)?,
+            atsds: Arc::pin_init(ByAddress::new(), GFP_KERNEL)?,
+        })
+    }
+
+    /// Returns what is shared of the GPU at `node`, whose aperture starts at `base`.
+    pub(crate) fn of_gpu(&self, base: u64, node: OfNode) -> Result<SharedByGpu> {
+        self.gpus.or_made(base, || {
+            let binding = GpuBinding::new(node, self.watches.clone());
+
+            Ok(SharedByGpu {
+                gate: Arc::pin_init(Gate::new(), GFP_KERNEL)?,
+                registrations: Arc::pin_init(DmaRegistrations::new(), GFP_KERNEL)?,
+                binding: Arc::pin_init(binding, GFP_KERNEL)?,
+            })
         })
     }
 }
 
 impl Drop for SharedState {
     fn drop(&mut self) {
-        self.bindings.for_each(GpuBinding::abandon);
+        for (_, gpu) in &*self.gpus.all.lock() {
+            gpu.binding.abandon();
+        }
     }
 }

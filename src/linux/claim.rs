@@ -22,7 +22,10 @@ use crate::{
             ATSD_SIZE,
         },
         blocks,
-        range::RegionRange, //
+        range::{
+            RegionOffset,
+            RegionRange, //
+        },
     },
 };
 use core::{
@@ -133,14 +136,21 @@ impl<T> Claim<T> {
         self.size
     }
 
-    /// Returns where a range of the region that shows the claim is. `None`: it is of a larger one.
+    /// Returns where the `len` bytes from `offset` are of the region that shows the claim; `None` if
+    /// not all of them are in it, or if there are none.
     #[inline]
-    pub(crate) fn physical(self: &Arc<Self>, range: RegionRange) -> Option<Physical<'_, T>> {
-        // INVARIANT: `address` has checked that the range is in the claim.
+    pub(crate) fn physical(
+        self: &Arc<Self>,
+        offset: RegionOffset,
+        len: u64,
+    ) -> Option<Physical<'_, T>> {
+        let range = RegionRange::new(offset, len, self.size)?;
+
+        // INVARIANT: The range is in a region of the claim's size.
         Some(Physical {
             claim: self,
-            start: range.address(self.base, self.size)?,
-            len: range.len(),
+            start: self.base.checked_add(range.start())?,
+            len,
         })
     }
 }

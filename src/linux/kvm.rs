@@ -10,7 +10,7 @@
 use crate::{
     linux::{
         bindings,
-        vfio::core::Core, //
+        vfio::enabled::Enabled, //
     },
     pure::lpid::Guest, //
 };
@@ -40,11 +40,11 @@ unsafe impl Send for Kvm {}
 unsafe impl Sync for Kvm {}
 
 impl Kvm {
-    /// Returns a reference of its own to the machine that `core` is opened for, if there is one.
+    /// Returns a reference of its own to the machine that a device is opened for, if there is one.
     ///
     /// ENODEV: KVM is on its way out.
-    fn of(core: &Core) -> Result<Option<Self>> {
-        let Some(kvm) = core.kvm() else {
+    pub(crate) fn of(enabled: &Enabled<'_>) -> Result<Option<Self>> {
+        let Some(kvm) = enabled.kvm() else {
             return Ok(None);
         };
 
@@ -77,9 +77,7 @@ impl Kvm {
             }
         }
     }
-}
 
-impl Kvm {
     /// Returns the address space that the machine's memory is in, [`None`] if that is gone.
     pub(crate) fn mm(&self) -> Option<ARef<MmWithUserAsync>> {
         // SAFETY: By the type invariant the machine is valid, which has a reference of its `mm`.
@@ -125,50 +123,5 @@ impl Drop for Kvm {
             }
             bindings::nvlink2_kvm_put(self.0.as_ptr());
         }
-    }
-}
-
-/// Something that has to know for which virtual machine a device is open.
-pub(crate) trait KvmNotifier {
-    /// The device is being opened for `kvm`, or for no virtual machine; it is enabled and has no
-    /// regions yet. Open fails with the error that is returned, and without
-    /// [`KvmNotifier::clear_kvm`].
-    fn set_kvm(&self, core: &Core, kvm: Option<Kvm>) -> Result;
-
-    /// The device was closed, or could not be opened: no mapping of it exists. Called after
-    /// [`KvmNotifier::set_kvm`] succeeded.
-    fn clear_kvm(&self);
-}
-
-/// Tells a notifier about the machine, or that there is none, until it is dropped.
-///
-/// # Invariants
-///
-/// The notifier was told.
-pub(super) struct Notified<'a, T: KvmNotifier>(&'a T);
-
-impl<'a, T: KvmNotifier> Notified<'a, T> {
-    /// The device is being opened.
-    pub(super) fn open(core: &Core, notifier: &'a T) -> Result<Self> {
-        notifier.set_kvm(core, Kvm::of(core)?)?;
-        // INVARIANT: It was just told.
-        Ok(Self(notifier))
-    }
-
-    /// The device is open: [`Notified::close`] tells about the end.
-    pub(super) fn keep(self) {
-        core::mem::forget(self);
-    }
-
-    /// The device was closed, after an open with [`Notified::keep`].
-    pub(super) fn close(notifier: &'a T) {
-        // INVARIANT: It was told by the open.
-        drop(Self(notifier));
-    }
-}
-
-impl<T: KvmNotifier> Drop for Notified<'_, T> {
-    fn drop(&mut self) {
-        self.0.clear_kvm();
     }
 }

@@ -2,6 +2,9 @@
 
 //! Device tree nodes.
 //!
+//! The kernel crate's `FwNode` has no parent, no phandle, no search of the tree, and properties only
+//! in the CPU's byte order, copied.
+//!
 //! C header: `include/linux/of.h`
 
 use crate::{

@@ -15,7 +15,8 @@ use kernel::{
     task::Task, //
 };
 
-/// A process, which may have ended. Displays as `process 4711 (qemu-system-ppc)`.
+/// A process, which may have ended. Displays as `process 4711 (qemu-system-ppc)`, by its number in
+/// the initial PID namespace.
 #[derive(Clone)]
 pub(crate) struct Process(ARef<Task>);
 
@@ -23,11 +24,6 @@ impl Process {
     /// Returns the one that made this system call.
     pub(crate) fn current() -> Self {
         Self(ARef::from(current!().group_leader()))
-    }
-
-    /// Returns its number in the initial PID namespace.
-    fn pid(&self) -> kernel::task::Pid {
-        self.0.tgid()
     }
 }
 
@@ -44,7 +40,7 @@ impl fmt::Display for Process {
         write!(
             f,
             "process {} ({}){}",
-            self.pid(),
+            self.0.tgid(),
             name.to_str().unwrap_or("?"),
             // Somebody else may have its number by now.
             if ended { ", which has ended" } else { "" }

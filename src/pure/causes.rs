@@ -57,52 +57,28 @@ impl Verdict {
     }
 }
 
-/// For what a region is closed: it is open if there is nothing.
+/// For what a region is closed: how many there are of each of [`Cause::ALL`]. It is open if there is
+/// nothing.
 #[derive(Debug)]
-pub(crate) struct Causes {
-    reset: u32,
-    link_reset: u32,
-    revoked: u32,
-}
+pub(crate) struct Causes([u32; Cause::ALL.len()]);
 
 impl Causes {
     /// Makes those of an open region.
     pub(crate) const fn new() -> Self {
-        Self {
-            reset: 0,
-            link_reset: 0,
-            revoked: 0,
-        }
-    }
-
-    /// Returns how many of a cause there are.
-    fn count(&self, cause: Cause) -> u32 {
-        match cause {
-            Cause::Reset => self.reset,
-            Cause::LinkReset => self.link_reset,
-            Cause::Revoked => self.revoked,
-        }
-    }
-
-    fn count_mut(&mut self, cause: Cause) -> &mut u32 {
-        match cause {
-            Cause::Reset => &mut self.reset,
-            Cause::LinkReset => &mut self.link_reset,
-            Cause::Revoked => &mut self.revoked,
-        }
+        Self([0; Cause::ALL.len()])
     }
 
     /// Returns those that there are, and how many of each.
-    pub(crate) fn iter(&self) -> impl Iterator<Item = (Cause, u32)> + '_ {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (Cause, u32)> {
         Cause::ALL
             .into_iter()
-            .map(|cause| (cause, self.count(cause)))
+            .zip(self.0)
             .filter(|(_, count)| *count != 0)
     }
 
     /// Returns what becomes of an access.
     pub(crate) fn verdict(&self) -> Verdict {
-        if self.revoked != 0 {
+        if self.iter().any(|(cause, _)| cause == Cause::Revoked) {
             Verdict::Closed
         } else if self.iter().next().is_some() {
             Verdict::ClosedForNow
@@ -113,16 +89,20 @@ impl Causes {
 
     /// Adds one.
     pub(crate) fn begin(&mut self, cause: Cause) {
-        let count = self.count_mut(cause);
-
-        *count = count.saturating_add(1);
+        self.change(cause, |count| count.saturating_add(1));
     }
 
     /// Takes one away. What never began ends without effect.
     pub(crate) fn end(&mut self, cause: Cause) {
-        let count = self.count_mut(cause);
+        self.change(cause, |count| count.saturating_sub(1));
+    }
 
-        *count = count.saturating_sub(1);
+    fn change(&mut self, of: Cause, change: fn(u32) -> u32) {
+        for (count, cause) in self.0.iter_mut().zip(Cause::ALL) {
+            if cause == of {
+                *count = change(*count);
+            }
+        }
     }
 }
 

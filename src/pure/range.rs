@@ -86,16 +86,6 @@ impl RegionRange {
         self.start.saturating_add(self.len)
     }
 
-    /// Returns the address of the range if that of the region is `base`. `None`: it is of a region
-    /// with more than `size` bytes.
-    #[inline]
-    pub(crate) fn address(self, base: u64, size: u64) -> Option<u64> {
-        if self.end() > size {
-            return None;
-        }
-        base.checked_add(self.start)
-    }
-
     /// Splits the range at multiples of `window` bytes from the region's start.
     pub(crate) fn windows(self, window: u64) -> impl Iterator<Item = RegionRange> {
         let mut start = self.start;
@@ -197,21 +187,5 @@ mod tests {
     fn a_window_of_nothing_yields_nothing() {
         let range = RegionRange::new(RegionOffset::new(0), PAGE, SIZE);
         assert_eq!(range.map(|r| r.windows(0).count()), Some(0));
-    }
-
-    #[test]
-    fn addresses_are_inside_of_what_the_range_is_of() {
-        let table = [
-            (3 * PAGE, PAGE, 0x3e0_0000_0000, Some(0x3e0_0003_0000)),
-            (SIZE - 1, 1, 0x3e0_0000_0000, Some(0x3ff_ffff_ffff)),
-            (SIZE, PAGE, 0x3e0_0000_0000, None),
-            (SIZE - PAGE, PAGE + 1, 0x3e0_0000_0000, None),
-            (PAGE, PAGE, u64::MAX, None),
-        ];
-
-        for (start, len, base, expected) in table {
-            let range = RegionRange::new(RegionOffset::new(start), len, MAX_REGION_SIZE);
-            assert_eq!(range.and_then(|r| r.address(base, SIZE)), expected);
-        }
     }
 }

@@ -20,8 +20,9 @@ use crate::{
             Caching,
             Fault,
             Mapping,
-            Outcome, //
-            VmaSpan,
+            Outcome,
+            VmaOperations,
+            VmaSpan, //
         },
         trace,
         vfio::{
@@ -30,7 +31,6 @@ use crate::{
                 vendor_type,
                 Region,
                 UserRange, //
-                FLAGS_ALL,
                 SUBTYPE_ATSD,
             },
         },
@@ -43,10 +43,7 @@ use crate::{
             ATSD_SIZE,
         },
         capability::Capability,
-        range::{
-            RegionOffset,
-            RegionRange, //
-        },
+        range::RegionOffset,
         topology::Bridge, //
     },
     regions::gate::{
@@ -91,12 +88,18 @@ impl AtsdRegion {
             GFP_KERNEL,
         )?)
     }
+
+    /// Returns where the part of the region is that is, or is to be, mapped at `span`.
+    fn physical(&self, span: VmaSpan) -> Option<Physical<'_, Atsd>> {
+        let offset = RegionOffset::new(span.file_offset);
+
+        self.registers.claim().physical(offset, span.len)
+    }
 }
 
 impl Region for AtsdRegion {
     const TYPE: u32 = vendor_type(Vendor::IBM);
     const SUBTYPE: u32 = SUBTYPE_ATSD;
-    const FLAGS: u32 = FLAGS_ALL;
 
     fn size(&self) -> u64 {
         ATSD_SIZE
@@ -137,17 +140,13 @@ impl Region for AtsdRegion {
 
     fn mmap(self: ArcBorrow<'_, Self>, core: &Core, vma: &VmaNew) -> Result {
         let span = VmaSpan::of(vma)?;
-        let offset = RegionOffset::new(span.file_offset);
-
-        RegionRange::new(offset, span.len, ATSD_SIZE).ok_or(EINVAL)?;
-
-        let address = self.registers.claim().base();
+        let physical = self.physical(span).ok_or(EINVAL)?;
         let mapping = AtsdMapping {
             region: self.into(),
         };
         let result = attach(core, vma, Caching::Uncached, mapping);
 
-        trace::bridge_mmap(core, address, span.user, span.len, &result);
+        trace::bridge_mmap(core, physical.start(), span.user, span.len, &result);
         result
     }
 }
@@ -180,24 +179,19 @@ struct AtsdMapping {
     region: Arc<AtsdRegion>,
 }
 
-impl AtsdMapping {
-    /// Returns the physical address of the page that was touched.
-    fn physical(&self, fault: &Fault<'_>) -> Option<Physical<'_, Atsd>> {
-        let page = fault.page()?;
-        let offset = RegionOffset::new(page.file_offset);
-        let range = RegionRange::new(offset, page.len, ATSD_SIZE)?;
-
-        self.region.registers.claim().physical(range)
-    }
-}
-
 impl Mapping for AtsdMapping {
+    fn operations() -> &'static VmaOperations<Self> {
+        static OPERATIONS: VmaOperations<AtsdMapping> = VmaOperations::new();
+
+        &OPERATIONS
+    }
+
     const HUGE: bool = false;
 
     type Obstacle = Reopening;
 
     fn fault(&self, _core: &Core, fault: &Fault<'_>) -> Result<Outcome, Reopening> {
-        let Some(physical) = self.physical(fault) else {
+        let Some(physical) = fault.page().and_then(|page| self.region.physical(page)) else {
             return Ok(Outcome::SIGBUS);
         };
 

@@ -21,6 +21,7 @@ use crate::{
                 Mapping,
                 Order,
                 Outcome,
+                VmaOperations,
                 VmaSpan, //
             },
         },
@@ -35,7 +36,6 @@ use crate::{
                 vendor_type,
                 Region,
                 UserRange, //
-                FLAGS_ALL,
                 SUBTYPE_GPU_RAM,
             },
         },
@@ -226,7 +226,6 @@ fn room(buffer: &mut KVVec<u8>, len: u64) -> Result<&mut [u8]> {
 impl Region for GpuRam {
     const TYPE: u32 = vendor_type(Vendor::NVIDIA);
     const SUBTYPE: u32 = SUBTYPE_GPU_RAM;
-    const FLAGS: u32 = FLAGS_ALL;
 
     fn size(&self) -> u64 {
         self.aperture().size()
@@ -268,10 +267,8 @@ impl Region for GpuRam {
 
     fn mmap(self: ArcBorrow<'_, Self>, core: &Core, vma: &VmaNew) -> Result {
         let span = VmaSpan::of(vma)?;
-        let offset = RegionOffset::new(span.file_offset);
-        let range = RegionRange::new(offset, span.len, self.size()).ok_or(EINVAL)?;
         let claim = self.claimed()?;
-        let physical = claim.physical(range).ok_or(EINVAL)?;
+        let physical = physical(claim, span).ok_or(EINVAL)?;
         let result = DmaRegistrations::register(&self.registrations, vma.mm(), span, physical)
             .and_then(|registered| {
                 let mapping = RamMapping {
@@ -295,14 +292,10 @@ pub(crate) struct RamMapping {
     claim: Arc<Claim<Aperture>>,
 }
 
-impl RamMapping {
-    /// Returns the physical address of the page that a fault asks for.
-    fn physical(&self, page: VmaSpan) -> Option<Physical<'_, Aperture>> {
-        let offset = RegionOffset::new(page.file_offset);
-        let range = RegionRange::new(offset, page.len, self.ram.size())?;
-
-        self.claim.physical(range)
-    }
+/// Returns where the part of the RAM is that is, or is to be, mapped at `span`.
+#[inline]
+fn physical(claim: &Arc<Claim<Aperture>>, span: VmaSpan) -> Option<Physical<'_, Aperture>> {
+    claim.physical(RegionOffset::new(span.file_offset), span.len)
 }
 
 impl Locate for RamMapping {
@@ -316,6 +309,12 @@ impl Locate for RamMapping {
 }
 
 impl Mapping for RamMapping {
+    fn operations() -> &'static VmaOperations<Self> {
+        static OPERATIONS: VmaOperations<RamMapping> = VmaOperations::new();
+
+        &OPERATIONS
+    }
+
     const HUGE: bool = true;
 
     type Obstacle = Reopening;
@@ -326,7 +325,7 @@ impl Mapping for RamMapping {
         let order = fault.order();
         let place = fault
             .page()
-            .and_then(|page| Some((page.user, self.physical(page)?)));
+            .and_then(|page| Some((page.user, physical(&self.claim, page)?)));
         let (user, physical) = match place {
             Some(place) if order <= self.ram.largest_page => place,
             _ if order > Order::BASE => return Ok(Outcome::FALLBACK),
@@ -359,7 +358,7 @@ impl Mapping for RamMapping {
     }
 
     fn moved(&self, mm: &MmWithUser, to: VmaSpan) -> Result {
-        let physical = self.physical(to).ok_or(EINVAL)?;
+        let physical = physical(&self.claim, to).ok_or(EINVAL)?;
 
         DmaRegistrations::register(&self.ram.registrations, mm, to, physical)?.keep();
         Ok(())

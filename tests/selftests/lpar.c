@@ -370,6 +370,39 @@ TEST_F(lpar, gpu_open_without_kvm_is_not_bound_by_a_bridge)
 	EXPECT_EQ(0, device_open(bed, 0));
 }
 
+/* A binding that was revoked is nobody's: the GPU may be open without a machine, and stays so. */
+TEST_F(lpar, gpu_open_without_kvm_after_a_revocation)
+{
+	struct bed *bed = &self->bed;
+	struct vfio_region_info *info;
+	__u64 value, ava;
+
+	ASSERT_EQ(0, device_open(bed, 1));
+	ASSERT_EQ(0, vfio_find_atsd(bed->dev[1], &info));
+	ava = info->offset + ATSD_AVA;
+	free(info);
+	ASSERT_EQ(sizeof(value), pread(bed->dev[1], &value, sizeof(value), ava));
+	ASSERT_EQ(0, driver_unbind(bed->gpu->bdf));
+	ASSERT_EQ(0, driver_bind(bed->gpu->bdf, DRIVER));
+
+	vfio_group_drop_vm(&bed->group);
+	ASSERT_EQ(0, device_open(bed, 0));
+	ASSERT_EQ(0, vfio_group_add_vm(&bed->group));
+	EXPECT_EQ(-EBUSY, device_open(bed, 2));
+	EXPECT_STREQ("", npu_not_clear());
+	EXPECT_EQ(-1, pread(bed->dev[1], &value, sizeof(value), ava));
+	EXPECT_EQ(EIO, errno);
+	device_close(bed, 0);
+
+	/* What was the last machine's is not the next one's. */
+	ASSERT_EQ(0, device_open(bed, 2));
+	EXPECT_STREQ("", not_bound(bed->gpu, driver_lpid(bed->gpu->bdf)));
+	EXPECT_EQ(-1, pread(bed->dev[1], &value, sizeof(value), ava));
+	EXPECT_EQ(EIO, errno);
+	device_close(bed, 1);
+	EXPECT_STREQ("", not_bound(bed->gpu, driver_lpid(bed->gpu->bdf)));
+}
+
 /* Defect 11. */
 TEST_F(lpar, defect_11_hash_guest_is_refused)
 {

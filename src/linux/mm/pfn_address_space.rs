@@ -13,8 +13,8 @@ use crate::{
         claim::Claim,
         mm::vma::{
             Mapping,
-            VmaSpan,
-            VmaVTable, //
+            VmaOperations,
+            VmaSpan, //
         },
         vfio::core::{
             Core,
@@ -111,7 +111,7 @@ impl<M: Locate> PfnSpaceRegistration<M> {
             let (span, mapping) = unsafe {
                 (
                     VmaSpan::of_raw(vma)?,
-                    VmaVTable::<M>::mapping(vma).ok_or(ENOENT)?,
+                    VmaOperations::<M>::mapping(vma).ok_or(ENOENT)?,
                 )
             };
             // CAST: `unsigned long` has 64 bits on every machine with this driver.

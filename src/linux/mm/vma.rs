@@ -9,14 +9,14 @@ use crate::linux::{
     claim::Physical,
     published::Signals,
     vfio::{
-        core::{
-            Core,
-            MappedCore, //
-        },
+        core::Core,
         memory_lock::MemoryGuard, //
     },
 };
-use core::marker::PhantomData;
+use core::{
+    marker::PhantomData,
+    ptr::NonNull, //
+};
 use kernel::{
     error::from_result,
     ffi::{
@@ -43,7 +43,11 @@ pub(crate) enum Caching {
 
 /// A mapping of device memory, dropped with the last VMA that the one of mmap(2) became. What is
 /// bound to user addresses follows them by the methods.
-pub(crate) trait Mapping: Send + Sync + 'static {
+pub(crate) trait Mapping: Send + Sync + Sized + 'static {
+    /// Returns the operations of its VMAs. They have to be a `static`, which has an address that
+    /// nothing else has: by that a VMA is known.
+    fn operations() -> &'static VmaOperations<Self>;
+
     /// Whether [`Mapping::fault`] is also asked for huge pages, the largest first.
     const HUGE: bool;
 
@@ -276,8 +280,12 @@ impl VmaSpan {
 
 /// What a VMA owns a reference of; a part that is split off, and a copy at the place to which it is
 /// moved, have others.
+///
+/// # Invariants
+///
+/// `core` is the device whose file the VMA maps, and so keeps open.
 struct VmaData<M> {
-    core: MappedCore,
+    core: NonNull<Core>,
     mapping: M,
 }
 
@@ -291,11 +299,11 @@ pub(crate) fn attach<M: Mapping>(
     caching: Caching,
     mapping: M,
 ) -> Result {
+    // INVARIANT: `mmap` operations are the only source of a `VmaNew`, and get the core that belongs
+    // to the file.
     let attached = Arc::new(
         VmaData {
-            // SAFETY: Stored in a VMA of the device's file: `mmap` operations are the only source
-            // of a `VmaNew`, and get the core that belongs to the file.
-            core: unsafe { MappedCore::new(core) },
+            core: NonNull::from(core),
             mapping,
         },
         GFP_KERNEL,
@@ -316,15 +324,39 @@ pub(crate) fn attach<M: Mapping>(
             bindings::nvlink2_vma_set_uncached(raw);
         }
         (*raw).vm_private_data = Arc::into_raw(attached).cast_mut().cast();
-        (*raw).vm_ops = VmaVTable::<M>::build();
+        (*raw).vm_ops = &M::operations().table;
     }
     Ok(())
 }
 
 /// The operations of VMAs whose `vm_private_data` is a reference to an `Arc<VmaData<M>>`.
-pub(in crate::linux) struct VmaVTable<M: Mapping>(PhantomData<M>);
+pub(crate) struct VmaOperations<M> {
+    table: bindings::vm_operations_struct,
+    _mapping: PhantomData<fn(M)>,
+}
 
-impl<M: Mapping> VmaVTable<M> {
+impl<M: Mapping> VmaOperations<M> {
+    /// Makes them, for [`Mapping::operations`].
+    pub(crate) const fn new() -> Self {
+        Self {
+            table: bindings::vm_operations_struct {
+                open: Some(Self::open),
+                close: Some(Self::close),
+                may_split: Some(Self::may_split),
+                mremap: Some(Self::mremap),
+                fault: Some(Self::fault),
+                map_pages: Some(Self::map_pages),
+                huge_fault: if M::HUGE {
+                    Some(Self::huge_fault)
+                } else {
+                    None
+                },
+                ..pin_init::zeroed()
+            },
+            _mapping: PhantomData,
+        }
+    }
+
     /// Returns what a VMA was made with, [`None`] if that is not an `M`.
     ///
     /// # Safety
@@ -333,10 +365,10 @@ impl<M: Mapping> VmaVTable<M> {
     pub(in crate::linux) unsafe fn mapping<'a>(
         vma: *mut bindings::vm_area_struct,
     ) -> Option<&'a M> {
-        // SAFETY: By this function's contract. A VMA with these operations, which no others equal,
-        // owns a reference of an `VmaData<M>`.
+        // SAFETY: By this function's contract. Only `attach` has a VMA have these operations, which
+        // owns a reference of a `VmaData<M>` then.
         unsafe {
-            core::ptr::eq((*vma).vm_ops, Self::build())
+            core::ptr::eq((*vma).vm_ops, &M::operations().table)
                 .then(|| &(*(*vma).vm_private_data.cast_const().cast::<VmaData<M>>()).mapping)
         }
     }
@@ -460,11 +492,13 @@ impl<M: Mapping> VmaVTable<M> {
     /// As for [`Self::huge_fault`].
     #[inline(always)]
     unsafe fn handle(vmf: *mut bindings::vm_fault, order: Order) -> bindings::vm_fault_t {
-        // SAFETY: The VMA is locked against going away during a fault, and owns a reference.
-        let attached = unsafe {
+        // SAFETY: The VMA is locked against going away during a fault, and owns a reference. It
+        // keeps the device open.
+        let (core, mapping) = unsafe {
             let vma = (*vmf).__bindgen_anon_1.vma;
+            let attached = &*(*vma).vm_private_data.cast::<VmaData<M>>();
 
-            &*(*vma).vm_private_data.cast::<VmaData<M>>()
+            (attached.core.as_ref(), &attached.mapping)
         };
 
         // INVARIANT: This is the call in question.
@@ -474,31 +508,12 @@ impl<M: Mapping> VmaVTable<M> {
             _call: PhantomData,
         };
 
-        match attached.mapping.fault(attached.core.get(), &fault) {
+        match mapping.fault(core, &fault) {
             Ok(outcome) => outcome.0,
             // SAFETY: The caller vouches for the fault, and nothing refers to it or to what the
             // VMA owns any more.
             Err(obstacle) => unsafe { wait(vmf, obstacle) }.0,
         }
-    }
-
-    const VTABLE: bindings::vm_operations_struct = bindings::vm_operations_struct {
-        open: Some(Self::open),
-        close: Some(Self::close),
-        may_split: Some(Self::may_split),
-        mremap: Some(Self::mremap),
-        fault: Some(Self::fault),
-        map_pages: Some(Self::map_pages),
-        huge_fault: if M::HUGE {
-            Some(Self::huge_fault)
-        } else {
-            None
-        },
-        ..pin_init::zeroed()
-    };
-
-    const fn build() -> &'static bindings::vm_operations_struct {
-        &Self::VTABLE
     }
 }
 

@@ -8,7 +8,6 @@ use crate::{
     linux::bindings,
     pure::range::region_file_offset, //
 };
-use core::ptr::NonNull;
 use kernel::{
     device::Device,
     types::Opaque, //
@@ -47,14 +46,6 @@ impl Core {
     pub(crate) fn device(&self) -> &Device {
         // SAFETY: The core device exists between probe and remove, during which its `pci_dev` does.
         unsafe { Device::from_raw(&raw mut (*self.pci()).dev) }
-    }
-
-    /// Returns the virtual machine on behalf of which the device was opened.
-    ///
-    /// VFIO sets this before it calls open and clears it after close.
-    pub(in crate::linux) fn kvm(&self) -> Option<NonNull<bindings::kvm>> {
-        // SAFETY: Stable from open to close, and only asked for in between.
-        NonNull::new(unsafe { (*self.as_raw()).vdev.kvm })
     }
 
     /// Returns a handle on the device's user mappings.
@@ -112,35 +103,5 @@ impl Drop for UserMappings {
     fn drop(&mut self) {
         // SAFETY: Gives up the reference that the type invariant says we own.
         unsafe { bindings::iput(self.0) };
-    }
-}
-
-/// The reference to the core device that a user mapping of it has.
-///
-/// # Invariants
-///
-/// Made for a mapping of this device's file; used only while the mapping exists, which keeps the
-/// file and so the device open.
-#[derive(Clone, Copy)]
-pub(in crate::linux) struct MappedCore(NonNull<bindings::vfio_pci_core_device>);
-
-// SAFETY: A core device may be used from any thread.
-unsafe impl Send for MappedCore {}
-// SAFETY: There are no methods that change `self`; a core device locks its own state.
-unsafe impl Sync for MappedCore {}
-
-impl MappedCore {
-    /// # Safety
-    ///
-    /// Only to be stored in a VMA of `core`'s file, and not to outlive it.
-    pub(in crate::linux) unsafe fn new(core: &Core) -> Self {
-        // INVARIANT: The caller vouches for it.
-        Self(NonNull::from(&core.0).cast())
-    }
-
-    /// Returns the device that the mapping keeps open.
-    pub(in crate::linux) fn get(&self) -> &Core {
-        // SAFETY: By the type invariant the mapping keeps the device open.
-        unsafe { Core::from_raw(self.0.as_ptr()) }
     }
 }

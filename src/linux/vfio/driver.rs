@@ -6,7 +6,6 @@
 //! by user space, error handlers, and ids that only an override of the driver's name matches.
 
 use crate::linux::{
-    kvm::KvmNotifier,
     pci::{
         Function,
         OverrideId, //
@@ -27,7 +26,7 @@ use kernel::{
 /// A VFIO PCI driver.
 ///
 /// An implementor is the state of one function, from probe until the VFIO device is released.
-pub(crate) trait Driver: KvmNotifier + Send + Sync + Sized + 'static {
+pub(crate) trait Driver: Send + Sync + Sized + 'static {
     /// The driver's name.
     const NAME: &'static CStr;
 
@@ -36,6 +35,9 @@ pub(crate) trait Driver: KvmNotifier + Send + Sync + Sized + 'static {
 
     /// State that all functions share, from before the first probe until after the last remove.
     type Shared: Send + Sync + 'static;
+
+    /// What ends after the device was closed.
+    type Closing;
 
     /// Makes the shared state.
     fn shared() -> Result<Self::Shared>;
@@ -52,12 +54,13 @@ pub(crate) trait Driver: KvmNotifier + Send + Sync + Sized + 'static {
     /// The first user wants to open the device, which was not touched yet: VFIO resets it next.
     fn before_open(&self, core: &Core) -> Result;
 
-    /// The first user opens the device, after [`KvmNotifier::set_kvm`] said for which virtual
-    /// machine. What is not undone by dropping it has to be undone here when it fails.
+    /// The first user opens the device. What is not undone by dropping it has to be undone here
+    /// when it fails.
     fn open(&self, enabled: &Enabled<'_>) -> Result;
 
-    /// The last user closes the device.
-    fn close(&self, core: &Core);
+    /// The last user closes the device. What is returned is dropped when the device was reset and
+    /// has lost its regions.
+    fn close(&self) -> Self::Closing;
 
     /// Returns the size in bytes of the largest page that region `index` is mapped with, if it is
     /// a region of the driver's own that may have huge pages.

@@ -10,10 +10,12 @@ use crate::linux::{
         core::Core,
         region::{
             Region,
-            RegionVTable, //
+            RegionVTable,
+            FLAGS_ALL, //
         },
     },
 };
+use core::ptr::NonNull;
 use kernel::{
     error::to_result,
     prelude::*,
@@ -47,6 +49,13 @@ impl<'a> Enabled<'a> {
         self.0
     }
 
+    /// Returns the virtual machine on behalf of which the device is opened.
+    pub(in crate::linux) fn kvm(&self) -> Option<NonNull<bindings::kvm>> {
+        // SAFETY: VFIO sets it before it opens the device, and does not change it until after
+        // close. By the type invariant this is in between.
+        NonNull::new(unsafe { (*self.0.as_raw()).vdev.kvm })
+    }
+
     /// Adds a region to the device, until it is closed.
     pub(crate) fn register<R: Region>(&self, region: Arc<R>) -> Result {
         let size = usize::try_from(region.size())?;
@@ -62,7 +71,7 @@ impl<'a> Enabled<'a> {
                 R::SUBTYPE,
                 RegionVTable::<R>::build(),
                 size,
-                R::FLAGS,
+                FLAGS_ALL,
                 data.cast(),
             )
         });

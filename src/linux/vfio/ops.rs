@@ -8,7 +8,6 @@
 use crate::{
     linux::{
         bindings,
-        kvm::Notified,
         mm::vma::file_offset,
         vfio::{
             core::Core,
@@ -136,11 +135,9 @@ impl<T: Driver> Device<T> {
             let _reset = WithinReset::begin(data);
             // SAFETY: This is `open_device`.
             let enabled = unsafe { Enabled::new(core) }?;
-            let notified = Notified::open(core, data)?;
 
             data.open(&enabled)?;
             enabled.finish();
-            notified.keep();
             Ok(0)
         })
     }
@@ -150,17 +147,13 @@ impl<T: Driver> Device<T> {
     /// `vdev` must be of an open `Self`.
     unsafe extern "C" fn close_device(vdev: *mut bindings::vfio_device) {
         // SAFETY: VFIO calls its operations with registered devices of the driver that they are of.
-        let (core, data) = unsafe { Self::parts(vdev) };
+        let (_, data) = unsafe { Self::parts(vdev) };
+        // Dropped in this order, last comes first.
+        let _closing = data.close();
+        let _reset = WithinReset::begin(data);
 
-        data.close(core);
-        {
-            let _reset = WithinReset::begin(data);
-
-            // SAFETY: `vdev` is at the start of an open core device.
-            unsafe { bindings::vfio_pci_core_close_device(vdev) };
-        }
-        // Not before the device was reset and lost its regions.
-        Notified::close(data);
+        // SAFETY: `vdev` is at the start of an open core device.
+        unsafe { bindings::vfio_pci_core_close_device(vdev) };
     }
 
     /// # Safety

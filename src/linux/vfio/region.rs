@@ -53,7 +53,7 @@ use kernel::{
 };
 
 /// Flags of a region that can be read, written and mapped, and has capabilities.
-pub(crate) const FLAGS_ALL: u32 = bindings::VFIO_REGION_INFO_FLAG_READ
+pub(super) const FLAGS_ALL: u32 = bindings::VFIO_REGION_INFO_FLAG_READ
     | bindings::VFIO_REGION_INFO_FLAG_WRITE
     | bindings::VFIO_REGION_INFO_FLAG_MMAP
     | bindings::VFIO_REGION_INFO_FLAG_CAPS;
@@ -125,8 +125,6 @@ pub(crate) trait Region: Send + Sync + Sized + 'static {
     const TYPE: u32;
     /// See [`Region::TYPE`].
     const SUBTYPE: u32;
-    /// `VFIO_REGION_INFO_FLAG_*`.
-    const FLAGS: u32;
 
     /// Returns the region's size in bytes.
     fn size(&self) -> u64;
