@@ -10,6 +10,8 @@ from . import config, kernel, sources, sysroot
 from .step import Log, Step, digest
 
 SERIES = config.TREE / "scripts/qemu"
+# What it is made for. Folders with names of releases have what is of that release alone.
+RELEASE = "10.0"
 # What of pseries machines and devices there is, at its place in QEMU's tree.
 DEVICES = SERIES / "devices"
 
@@ -26,9 +28,20 @@ CONFIGURE_NATIVE = f"{_FEATURES} --with-devices-ppc64=nvlink2-test --enable-tcg"
 QTESTS = ["tests/qtest/spapr-nvlink2-test", "tests/qtest/numa-test"]
 
 
-def patches() -> list[Path]:
-    """The series in order, without its cover letter."""
-    return [patch for patch in sorted(SERIES.glob("*.patch")) if "cover-letter" not in patch.name]
+def _number(release: str) -> list[int]:
+    return [int(part) for part in release.split(".")]
+
+
+def releases() -> list[str]:
+    """The releases for which there is a series, the oldest first."""
+    return sorted((folder.name for folder in SERIES.glob("[0-9]*.[0-9]*") if folder.is_dir()), key=_number)
+
+
+def patches(release: str = RELEASE) -> list[Path]:
+    """The series for a release, in order and without its cover letter: where it has none, that for the one before it."""
+    last = [name for name in releases() if _number(name) <= _number(release)][-1]
+    common = [patch for patch in sorted(SERIES.glob("*.patch")) if "cover-letter" not in patch.name]
+    return [*common, *sorted((SERIES / last).glob("*.patch"))]
 
 
 def emulator() -> Path:
@@ -36,11 +49,15 @@ def emulator() -> Path:
     return STEP.path()
 
 
-def _make(log: Log, step: Step, configure: str, targets: str) -> None:
-    """Build `targets` of QEMU with the series in the home of a step, in the folder `build`."""
+def _retree(log: Log, step: Step) -> None:
+    """Make `source` in the home of a step Debian's QEMU with the series."""
     kernel.retree(log, sources.QEMU_STEP, step.home() / "source", [*patches(), DEVICES], sources.moved_qemu())
+
+
+def _make(log: Log, inner: str, configure: str, targets: str) -> None:
+    """Build `targets` of the folder `source` below `inner`, in `build` beside it."""
     sources.shell(log, f"""
-        mkdir -p {step.inner}/build && cd {step.inner}/build
+        mkdir -p {inner}/build && cd {inner}/build
         export PKG_CONFIG=pkg-config
         cat > configure-wanted <<'END'
         {configure}
@@ -56,8 +73,9 @@ END
 
 
 def _build(log: Log) -> None:
+    _retree(log, STEP)
     # GCC would look for libraries in its own folders first.
-    _make(log, STEP, f"""
+    _make(log, STEP.inner, f"""
         {sysroot.PKG_CONFIG}
         ../source/configure {CONFIGURE} --host-cc=gcc --cross-prefix=powerpc64le-linux-gnu- \\
             --cc="clang-19 --target=powerpc64le-linux-gnu --sysroot={sysroot.TREE}"
@@ -69,14 +87,20 @@ def _build(log: Log) -> None:
     """)
 
 
-def _build_native(log: Log) -> None:
-    _make(log, NATIVE_STEP, f"../source/configure {CONFIGURE_NATIVE}", f"qemu-system-ppc64 {' '.join(QTESTS)}")
+def make_native(log: Log, inner: str) -> None:
+    """Build QEMU and the tests for this machine of the folder `source` below `inner`, in `build` beside it."""
+    _make(log, inner, f"../source/configure {CONFIGURE_NATIVE}", f"qemu-system-ppc64 {' '.join(QTESTS)}")
     # Debian's source has no firmware, and QEMU starts no guest without: not even one that never runs.
     sources.shell(log, f"""
-        cd {NATIVE_STEP.inner}/build/qemu-bundle/usr/local/share
+        cd {inner}/build/qemu-bundle/usr/local/share
         mkdir -p qemu
         cp {sources.QEMU_STEP.inner}/firmware/usr/share/qemu/{{slof,vof}}.bin qemu
     """)
+
+
+def _build_native(log: Log) -> None:
+    _retree(log, NATIVE_STEP)
+    make_native(log, NATIVE_STEP.inner)
 
 
 STEP = Step(

@@ -188,6 +188,17 @@ pub struct Faulty {
     pub fault: String,
 }
 
+/// A GPU or bridge that firmware has found, and for which Linux has no PCI function.
+#[derive(Clone, Debug, Serialize)]
+pub struct Removed {
+    /// `gpu` or `bridge`.
+    pub role: &'static str,
+    /// Path of its node in the device tree.
+    pub node: String,
+    /// The slot (`ibm,loc-code`).
+    pub slot: Option<String>,
+}
+
 /// A host.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Host {
@@ -203,6 +214,8 @@ pub struct Host {
     pub unconnected: Vec<Unconnected>,
     /// GPUs and bridges that firmware describes wrongly.
     pub faulty: Vec<Faulty>,
+    /// GPUs, and bridges that no GPU with a function lists, for which Linux has no function.
+    pub removed: Vec<Removed>,
     /// All of its PCI functions.
     #[serde(skip)]
     pub functions: BTreeMap<Bdf, Function>,
@@ -248,6 +261,7 @@ impl Host {
             bridges: Vec::new(),
             unconnected: Vec::new(),
             faulty: Vec::new(),
+            removed: Vec::new(),
             functions,
             nvlink1: tree.as_ref().is_some_and(|tree| is_nvlink1(source, tree)),
         };
@@ -339,6 +353,25 @@ impl Host {
             }
         }
 
+        let missing: BTreeSet<&str> = self
+            .gpus
+            .iter()
+            .flat_map(|gpu| &gpu.missing)
+            .map(String::as_str)
+            .collect();
+        self.removed = [("gpu", "ibm,npu"), ("bridge", "ibm,gpu")]
+            .into_iter()
+            .flat_map(|(role, property)| {
+                tree.with_property(property)
+                    .filter(|node| at(*node).is_none() && !missing.contains(node.path()))
+                    .map(move |node| Removed {
+                        role,
+                        node: node.path().to_owned(),
+                        slot: node.text("ibm,loc-code"),
+                    })
+            })
+            .collect();
+
         let gpus: BTreeSet<Bdf> = self.gpus.iter().map(|gpu| gpu.function.bdf).collect();
         let bridges: BTreeSet<Bdf> = self.bridges.iter().map(|b| b.function.bdf).collect();
         for gpu in &mut self.gpus {
@@ -380,7 +413,9 @@ impl Host {
             } else {
                 format!("this host ({})", self.model)
             };
-            let reason = if self.nvlink1 {
+            let reason = if !self.removed.is_empty() {
+                "Linux has no PCI function for those that firmware has found"
+            } else if self.nvlink1 {
                 "its links are NVLink1, that of POWER8: they have no RAM behind them (memory-region)"
             } else {
                 "no PCI function has the device tree property ibm,npu"
@@ -429,6 +464,18 @@ impl Host {
             && self.unconnected.is_empty()
             && !self.faulty.iter().any(|faulty| faulty.is_bridge);
         seen && self.gpus.iter().any(|gpu| !gpu.missing.is_empty())
+    }
+
+    /// What of the removed ones is a `gpu` or a `bridge`, as people read it.
+    pub fn removed(&self, role: &str) -> Vec<String> {
+        self.removed
+            .iter()
+            .filter(|removed| removed.role == role)
+            .map(|removed| match &removed.slot {
+                Some(slot) => format!("{} ({slot})", removed.node),
+                None => removed.node.clone(),
+            })
+            .collect()
     }
 
     /// Why a GPU can't be passed through with all of its bridges.

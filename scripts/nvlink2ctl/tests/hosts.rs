@@ -358,6 +358,69 @@ fn link_gone() {
             ),
         ],
     );
+    // Both: only the device tree still tells of them.
+    expect_after(
+        &host("redbud"),
+        |files| {
+            for bdf in [
+                "0035:03:00.0",
+                "0007:00:00.0",
+                "0007:00:00.1",
+                "0007:00:00.2",
+            ] {
+                remove(&mut files["sys"]["bus"]["pci"]["devices"], bdf);
+            }
+        },
+        &[
+            (
+                "doctor",
+                1,
+                &[
+                    "FAILED  NVLink2 bridges: Linux has no PCI function for /pciex@6230200000000/unknown-bridge@0 (GPU3), ",
+                    "FAILED  GPUs: Linux has no PCI function for /pciex@620c3c0500000/",
+                    "(GPU3)",
+                    "rescan",
+                ],
+            ),
+            (
+                "list",
+                0,
+                &["(GPU3): Linux has no PCI function for this GPU"],
+            ),
+            (
+                "topology",
+                0,
+                &["(GPU3): Linux has no PCI function for this bridge"],
+            ),
+            ("qemu-args 0035:04:00.0", 0, &["0007:00:01.2"]),
+        ],
+    );
+    // All of them: that is no fault of firmware's, or of the kernel's.
+    expect_after(
+        &host("redbud"),
+        |files| {
+            files["sys"]["bus"]["pci"]["devices"]
+                .as_object_mut()
+                .unwrap()
+                .clear();
+        },
+        &[
+            (
+                "doctor",
+                1,
+                &[
+                    "FAILED  NVLink2 bridges: Linux has no PCI function for",
+                    "rescan",
+                    "-Boot a Linux",
+                ],
+            ),
+            (
+                "list",
+                3,
+                &["Linux has no PCI function for those that firmware has found"],
+            ),
+        ],
+    );
 }
 
 /// The host's driver for GPUs drives bridges, too: those of GPUs that stay with it are missed there.

@@ -92,7 +92,15 @@ pub fn flaws(host: &Host) -> String {
             )
         });
 
-    faulty.chain(missing).chain(alone).collect()
+    let removed = [("gpu", "GPU"), ("bridge", "bridge")]
+        .into_iter()
+        .flat_map(|(role, name)| {
+            host.removed(role)
+                .into_iter()
+                .map(move |node| format!("{node}: Linux has no PCI function for this {name}\n"))
+        });
+
+    faulty.chain(missing).chain(alone).chain(removed).collect()
 }
 
 fn bridge_row(bridge: &Bridge) -> Vec<String> {

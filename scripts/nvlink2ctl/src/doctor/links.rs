@@ -5,6 +5,20 @@
 use crate::{finding::Finding, host::Host, output, source::Source};
 use std::collections::BTreeSet;
 
+const RESCAN: &str = "It was removed, or has failed ('dmesg'): rescan ('echo 1 > /sys/bus/pci/rescan'); if it does not come back, reboot the host";
+
+/// What firmware has found and Linux has no function for.
+fn removed(name: &'static str, host: &Host, role: &str) -> Option<Finding> {
+    let nodes = host.removed(role);
+    (!nodes.is_empty()).then(|| {
+        Finding::failed(
+            name,
+            format!("Linux has no PCI function for {}", nodes.join(", ")),
+            RESCAN,
+        )
+    })
+}
+
 pub fn bridges(source: &Source, host: &Host) -> Finding {
     const NAME: &str = "NVLink2 bridges";
     const FIRMWARE: &str = "Update or repair the firmware (OPAL makes the device tree)";
@@ -34,6 +48,9 @@ pub fn bridges(source: &Source, host: &Host) -> Finding {
             "Boot a Linux 7.3 with the series of scripts/kernel/ and CONFIG_PPC_POWERNV_NPU2=y; if that is running, 'dmesg | grep -i npu' says why it left the NPU alone",
         );
     }
+    if let Some(finding) = removed(NAME, host, "bridge") {
+        return finding;
+    }
     if host.bridges.is_empty() && host.unconnected.is_empty() {
         return Finding::failed(
             NAME,
@@ -57,7 +74,7 @@ pub fn bridges(source: &Source, host: &Host) -> Finding {
                 "Linux has no PCI function for the GPU of {}",
                 without_gpu.join(", ")
             ),
-            "The GPU was removed, or has failed ('dmesg'): rescan ('echo 1 > /sys/bus/pci/rescan'); if it does not come back, reboot the host",
+            RESCAN,
         );
     }
     let without_atsd: Vec<_> = host
@@ -109,6 +126,9 @@ pub fn gpus(host: &Host) -> Finding {
             faults.join("; "),
             "The driver does not use these functions for NVLink2: update or repair the firmware (OPAL makes the device tree)",
         );
+    }
+    if let Some(finding) = removed(NAME, host, "gpu") {
+        return finding;
     }
     if host.gpus.is_empty() {
         return Finding::failed(
