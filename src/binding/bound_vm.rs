@@ -11,11 +11,11 @@ use crate::{
     },
     linux::{
         kvm::Kvm,
-        npu::Npu, //
+        npu::Npu,
+        workqueue::Retrying, //
     },
     pure::lpid::Lpid, //
 };
-use core::ops::Deref;
 use kernel::{
     mm::MmWithUser,
     prelude::*,
@@ -75,13 +75,13 @@ impl<O: Owner> BoundVm<O> {
     }
 
     /// Returns what the GPU knows of the machine's memory.
-    pub(crate) fn translations(&self) -> &Translations<O> {
-        self.watched.watch.watcher().deref()
+    pub(crate) fn translations(&self) -> &Retrying<Translations<O>> {
+        self.watched.watch.watcher()
     }
 
     /// Whether these are the translations that this watches for.
     pub(crate) fn has(&self, translations: &Translations<O>) -> bool {
-        core::ptr::eq(self.translations(), translations)
+        core::ptr::eq(&raw const **self.translations(), translations)
     }
 
     /// Stops watching, and never gives the machine's LPID back.

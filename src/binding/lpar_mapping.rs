@@ -15,7 +15,8 @@ use crate::{
         kvm::Kvm,
         npu::GpuFunction,
         of::OfNode,
-        trace, //
+        trace,
+        workqueue::Retrying, //
     },
     pure::lpid::Lpid,
 };
@@ -68,7 +69,8 @@ impl<O: Owner> LparMapping<O> {
             ),
             Err(ENODEV) => dev_err!(
                 gpu.device(),
-                "LPID {} not bound: the kernel has not set up the GPU's NVLinks for DMA\n",
+                "LPID {} not bound: the kernel has not set up the GPU's NVLinks for DMA, or the OPAL \
+                 firmware numbers none of them\n",
                 lpid.get()
             ),
             Err(ENXIO) => dev_err!(
@@ -109,7 +111,7 @@ impl<O: Owner> LparMapping<O> {
     }
 
     /// Returns what the GPU knows of the machine's memory, until the NPU is done with it.
-    pub(crate) fn translations(&self) -> Option<&Translations<O>> {
+    pub(crate) fn translations(&self) -> Option<&Retrying<Translations<O>>> {
         self.vm.as_ref().map(BoundVm::translations)
     }
 
@@ -118,23 +120,24 @@ impl<O: Owner> LparMapping<O> {
         self.vm.as_ref().is_some_and(|vm| vm.has(translations))
     }
 
-    /// Has the NPU forget the LPID; returns the machine then, and the binding otherwise.
-    pub(crate) fn end(mut self) -> Result<Option<BoundVm<O>>, Self> {
+    /// Has the NPU forget the LPID; returns the machine then, and whether the GPU has forgotten what
+    /// it knew of it, and the binding otherwise.
+    pub(crate) fn end(mut self) -> Result<(Option<BoundVm<O>>, bool), Self> {
         match self.clear() {
-            Ok(()) => Ok(self.vm.take()),
+            Ok(told) => Ok((self.vm.take(), told)),
             Err(_) => Err(self),
         }
     }
 
-    /// Has the NPU forget the LPID.
-    fn clear(&mut self) -> Result {
+    /// Has the NPU forget the LPID, and returns whether the GPU has, too.
+    fn clear(&mut self) -> Result<bool> {
         let Some(gpu) = GpuFunction::at(&self.node) else {
             // The kernel unmaps when it is unplugged.
-            return if self.failed { Err(ENODEV) } else { Ok(()) };
+            return if self.failed { Err(ENODEV) } else { Ok(true) };
         };
         let result = self.unmap(&gpu);
 
-        trace::lpar_unbind(&self.name, self.lpid, &result);
+        trace::lpar_unbind(&self.name, self.lpid, &result.map(|_| ()));
         if let Err(error) = &result {
             self.failed = true;
             dev_err!(
@@ -149,7 +152,7 @@ impl<O: Owner> LparMapping<O> {
         result
     }
 
-    fn unmap(&self, gpu: &GpuFunction) -> Result {
+    fn unmap(&self, gpu: &GpuFunction) -> Result<bool> {
         if self.failed {
             // Mapping it once more brings the NPU into a known state, and does no harm: the LPID
             // still belongs to the same machine.
@@ -160,7 +163,7 @@ impl<O: Owner> LparMapping<O> {
         }
         match gpu.unmap_lpar() {
             // It was unplugged, and the mapping went with it.
-            Err(ENOENT | ENODEV) if !self.failed => Ok(()),
+            Err(ENOENT | ENODEV) if !self.failed => Ok(true),
             result => result,
         }
     }

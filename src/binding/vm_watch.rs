@@ -53,9 +53,8 @@ pub(crate) trait Owner: Send + Sync + Sized + 'static {
     /// drop the [`VmWatch`], which waits for this to return.
     fn memory_goes(&self, translations: &Translations<Self>);
 
-    /// The machine lost memory, and a GPU that has `translations` could not be told. The same
-    /// holds.
-    fn shootdown_failed(&self, translations: &Translations<Self>);
+    /// A machine lost memory, and a GPU was not told.
+    fn shootdown_is_owed(&self);
 }
 
 /// Watches the memory of a machine for the GPUs of an NPU, as long as it exists.
@@ -204,6 +203,11 @@ impl<O: Owner> Translations<O> {
                 self.generation.store(generation, Release);
                 Ok(())
             }
+            // What such a GPU knows is of no use to it before it was told.
+            Err(EAGAIN) => {
+                self.generation.store(generation, Release);
+                Err(EAGAIN)
+            }
             // The kernel has told.
             Err(error) => {
                 self.failed.fetch_add(1, Relaxed);
@@ -239,8 +243,10 @@ impl<O: Owner> Watcher for Retrying<Translations<O>> {
 }
 
 impl<O: Owner> Retry for Translations<O> {
+    const DELAY_MS: u32 = 1;
+
     fn retry(&self) -> bool {
-        self.tell(|owner| owner.shootdown_failed(self));
+        self.tell(O::shootdown_is_owed);
         false
     }
 }

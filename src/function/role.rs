@@ -196,7 +196,7 @@ impl Role {
             )?,
             binding: shared
                 .bindings
-                .of(base, GpuBinding::new(node, shared.watches.clone()))?,
+                .of(base, GpuBinding::of(node, shared.watches.clone()))?,
         };
 
         Ok(Self::Gpu(Arc::new(state, GFP_KERNEL)?))
@@ -211,7 +211,7 @@ impl Role {
             gpu_gate: shared.gates.of(base, Gate::new())?,
             binding: shared
                 .bindings
-                .of(base, GpuBinding::new(gpu, shared.watches.clone()))?,
+                .of(base, GpuBinding::of(gpu, shared.watches.clone()))?,
             atsds: shared.atsds.clone(),
         };
 
