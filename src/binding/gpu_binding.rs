@@ -18,8 +18,9 @@
 //! it can still be told to forget, and nobody binds it again before the reset is over.
 //!
 //! A GPU that does not forget what the machine lost loses its binding: the NPU has ceased to
-//! translate for it by then. What it knows it may go on to use, without asking the NPU: it is reset,
-//! as is one whose links are down when the machine loses all its memory, before that is freed.
+//! translate for it by then. What it knows it may go on to use, without asking the NPU: it is
+//! reset, as is one whose links are down when the machine loses all its memory, before that is
+//! freed.
 //!
 //! Should firmware fail to take an LPID back, the reference is retained with it, at most one per
 //! GPU, and nobody can open the GPU or its bridges (EIO) until firmware has: every open tries

@@ -69,8 +69,8 @@ impl<O: Owner> LparMapping<O> {
             ),
             Err(ENODEV) => dev_err!(
                 gpu.device(),
-                "LPID {} not bound: the kernel has not set up the GPU's NVLinks for DMA, or the OPAL \
-                 firmware numbers none of them\n",
+                "LPID {} not bound: the kernel has not set up the GPU's NVLinks for DMA, or the \
+                 OPAL firmware numbers none of them\n",
                 lpid.get()
             ),
             Err(ENXIO) => dev_err!(
@@ -120,8 +120,8 @@ impl<O: Owner> LparMapping<O> {
         self.vm.as_ref().is_some_and(|vm| vm.has(translations))
     }
 
-    /// Has the NPU forget the LPID; returns the machine then, and whether the GPU has forgotten what
-    /// it knew of it, and the binding otherwise.
+    /// Has the NPU forget the LPID; returns the machine then, and whether the GPU has forgotten
+    /// what it knew of it, and the binding otherwise.
     pub(crate) fn end(mut self) -> Result<(Option<BoundVm<O>>, bool), Self> {
         match self.clear() {
             Ok(told) => Ok((self.vm.take(), told)),

@@ -75,9 +75,9 @@ impl GpuFunction {
         to_result(unsafe { bindings::pnv_npu2_map_lpar(self.0.as_ptr(), lpid.get(), GUEST_MSR) })
     }
 
-    /// Tells whether the GPU is being reset: it forgets what it knows while it can be told, asks for
-    /// no translations then, and has none thereafter. To be followed by [`GpuFunction::pay`]. Does
-    /// nothing while it is not mapped, and does not sleep.
+    /// Tells whether the GPU is being reset: it forgets what it knows while it can be told, asks
+    /// for no translations then, and has none thereafter. To be followed by [`GpuFunction::pay`].
+    /// Does nothing while it is not mapped, and does not sleep.
     pub(crate) fn set_quiet(&self, quiet: bool) {
         // SAFETY: As in `map_lpar`.
         unsafe { bindings::pnv_npu2_set_quiet(self.0.as_ptr(), quiet) };
@@ -104,8 +104,8 @@ impl GpuFunction {
         Ok(untold == 0)
     }
 
-    /// Resets the GPU, whoever has it open. No lock may be held that a driver takes which is told of
-    /// a reset.
+    /// Resets the GPU, whoever has it open. No lock may be held that a driver takes which is told
+    /// of a reset.
     ///
     /// EAGAIN: somebody else resets it, or it is being unbound from its driver.
     pub(crate) fn try_reset(&self) -> Result {

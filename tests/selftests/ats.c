@@ -808,9 +808,10 @@ static int share_machine(struct shared *s, const struct dt_gpu *gpu)
  * A machine's process is killed, and its memory freed, while another process has all of the
  * descriptors and drives the GPU on. If the links are not @up by then the GPU cannot be told.
  */
-static void check_killed(struct __test_metadata *_metadata, FIXTURE_DATA(ats) *self, bool up)
+static void check_killed(struct __test_metadata *_metadata, struct testbed *tb, struct party *p,
+			 bool up)
 {
-	const struct dt_gpu *gpu = self->tb.gpu;
+	const struct dt_gpu *gpu = tb->gpu;
 	struct vfio_region_info *info;
 	struct shared *s;
 	struct engine e;
@@ -819,8 +820,8 @@ static void check_killed(struct __test_metadata *_metadata, FIXTURE_DATA(ats) *s
 	__u64 value;
 	char *atsd;
 
-	party_leave(&self->p);
-	vfio_group_close(&self->tb.group);
+	party_leave(p);
+	vfio_group_close(&tb->group);
 	s = mmap(NULL, PAGE_64K, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	ASSERT_NE(MAP_FAILED, s);
 	ASSERT_EQ(0, pipe(go));
@@ -834,8 +835,8 @@ static void check_killed(struct __test_metadata *_metadata, FIXTURE_DATA(ats) *s
 		_exit(0);
 	}
 	ASSERT_EQ(1, read(go[0], &status, 1));
-	self->tb.group = s->group;
-	self->p.dev = s->p.dev;
+	tb->group = s->group;
+	p->dev = s->p.dev;
 	ASSERT_EQ(0, s->ret);
 	ASSERT_EQ(0, engine_attach(&e, s->p.dev));
 	e.pasid = PID;
@@ -852,7 +853,7 @@ static void check_killed(struct __test_metadata *_metadata, FIXTURE_DATA(ats) *s
 	ASSERT_EQ(0, kill(child, SIGKILL));
 	ASSERT_EQ(child, waitpid(child, &status, 0));
 	EXPECT_EQ(0, engine_reg(&e, V100_ENGINE_ATC_ENTRIES));
-	EXPECT_EQ(!up, kmsg_count(self->tb.kmsg, "reset, as it could not be told to forget"));
+	EXPECT_EQ(!up, kmsg_count(tb->kmsg, "reset, as it could not be told to forget"));
 	engine_train(&e);
 	for (e.link = 0; e.link < gpu->num_links; e.link++) {
 		EXPECT_STREQ("", both_refused(&e, guest_ea(0), CAUSE(XTS_BDF_MISS)));
@@ -863,26 +864,26 @@ static void check_killed(struct __test_metadata *_metadata, FIXTURE_DATA(ats) *s
 	/* Nobody gets a binding to a machine without memory. */
 	munmap(atsd, PAGE_64K);
 	close(s->bridge);
-	EXPECT_EQ(-ESRCH, vfio_device_open(&self->tb.group, gpu->link[0].bdf));
+	EXPECT_EQ(-ESRCH, vfio_device_open(&tb->group, gpu->link[0].bdf));
 	engine_detach(&e);
 	close(s->p.dev);
 	close(s->p.guest.vcpu);
-	vfio_group_close(&self->tb.group);
+	vfio_group_close(&tb->group);
 	free(info);
 
-	ASSERT_EQ(0, vfio_group_open(&self->tb.group, pci_iommu_group(gpu->bdf), true));
-	ASSERT_EQ(0, party_join(&self->p, &self->tb.group, gpu->bdf, 1));
-	EXPECT_EQ(pattern(0, 1), seen(&self->p.engine, 0));
+	ASSERT_EQ(0, vfio_group_open(&tb->group, pci_iommu_group(gpu->bdf), true));
+	ASSERT_EQ(0, party_join(p, &tb->group, gpu->bdf, 1));
+	EXPECT_EQ(pattern(0, 1), seen(&p->engine, 0));
 }
 
 TEST_F(ats, memory_of_a_killed_process)
 {
-	check_killed(_metadata, self, true);
+	check_killed(_metadata, &self->tb, &self->p, true);
 }
 
 TEST_F(ats, memory_of_a_killed_process_whose_links_are_down)
 {
-	check_killed(_metadata, self, false);
+	check_killed(_metadata, &self->tb, &self->p, false);
 }
 
 /* All of it, from first open to last close, though machine and GPU live on both sides of that. */
