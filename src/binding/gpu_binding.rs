@@ -18,7 +18,9 @@
 //! it can still be told to forget, and nobody binds it again before the reset is over.
 //!
 //! A GPU that does not forget what the machine lost loses its binding: the NPU has ceased to
-//! translate for it by then.
+//! translate for it by then. What it knows it may go on to use, without asking the NPU: it is
+//! reset, as is one whose links are down when the machine loses all its memory, before that is
+//! freed.
 //!
 //! Should firmware fail to take an LPID back, the reference is retained with it, at most one per
 //! GPU, and nobody can open the GPU or its bridges (EIO) until firmware has: every open tries
@@ -42,7 +44,11 @@ use crate::{
         kvm::Kvm,
         npu::GpuFunction,
         of::OfNode,
-        vfio::core::Core, //
+        vfio::core::Core,
+        workqueue::{
+            Retry,
+            Retrying, //
+        },
     },
     pure::{
         causes::Cause,
@@ -95,28 +101,48 @@ struct BindingState {
     gates: KVec<Gated>,
 }
 
+/// What a binding that ended leaves.
+#[derive(Default)]
+struct Ended {
+    /// Not to be dropped under the lock.
+    vm: Option<BoundVm>,
+    /// The GPU may know addresses of the machine.
+    untold: bool,
+}
+
 impl BindingState {
-    /// Ends a binding, or retains it. The machine is not to be dropped under the lock.
-    fn end(&mut self, binding: LparMapping) -> Option<BoundVm> {
-        binding.end().unwrap_or_else(|binding| {
-            self.binding.retain(binding);
-            None
-        })
+    /// Ends a binding, or retains it.
+    fn end(&mut self, binding: LparMapping) -> Ended {
+        // Others may have been held up by the shootdown.
+        if let Some(translations) = binding.translations() {
+            translations.schedule();
+        }
+        match binding.end() {
+            Ok((vm, told)) => Ended { vm, untold: !told },
+            Err(binding) => {
+                self.binding.retain(binding);
+                Ended {
+                    vm: None,
+                    untold: true,
+                }
+            }
+        }
     }
 
     /// Makes sure that the NPU knows no LPID of a former user.
     ///
     /// EIO: firmware still fails.
-    fn settle(&mut self) -> Result<Option<BoundVm>> {
-        let vm = self
+    fn settle(&mut self) -> Result<Ended> {
+        let ended = self
             .binding
             .take_retained()
-            .and_then(|binding| self.end(binding));
+            .map(|binding| self.end(binding))
+            .unwrap_or_default();
 
         if self.binding.retained().is_some() {
             return Err(EIO);
         }
-        Ok(vm)
+        Ok(ended)
     }
 
     /// Finds the GPU for a binding. What is wrong is in the kernel log.
@@ -145,13 +171,28 @@ impl BindingState {
     }
 
     /// Ends the binding, whoever shares it, and access to what needs it.
-    fn revoke(&mut self) -> Option<BoundVm> {
+    fn revoke(&mut self) -> Option<Ended> {
         let binding = self.binding.revoke()?;
 
         for gated in &mut *self.gates {
             gated.revoke();
         }
-        self.end(binding)
+        Some(self.end(binding))
+    }
+
+    /// The same, where to drop the machine is to wait for the caller. Returns whether the GPU may
+    /// know addresses of it.
+    fn part(&mut self) -> bool {
+        // If it was retained it is tried once more, now that it matters most.
+        let ended = match self.revoke() {
+            Some(ended) => ended,
+            None => self.settle().unwrap_or_default(),
+        };
+
+        if ended.vm.is_some() {
+            self.departed = ended.vm;
+        }
+        ended.untold
     }
 
     /// Whether `translations` are of the machine that the NPU may know.
@@ -163,9 +204,12 @@ impl BindingState {
     }
 }
 
+/// What a GPU is bound to, and the work of having the GPU forget what it could not be told yet.
+pub(crate) type GpuBinding = Retrying<Binding>;
+
 /// What a GPU is bound to.
 #[pin_data]
-pub(crate) struct GpuBinding {
+pub(crate) struct Binding {
     /// The GPU's.
     node: OfNode,
     /// Of all GPUs.
@@ -177,8 +221,8 @@ pub(crate) struct GpuBinding {
 impl GpuBinding {
     /// The GPU that `node` describes, bound to nothing; whose memory is watched for it is in
     /// `watches`.
-    pub(crate) fn new(node: OfNode, watches: Arc<VmWatches>) -> impl PinInit<Self> {
-        pin_init!(Self {
+    pub(crate) fn of(node: OfNode, watches: Arc<VmWatches>) -> impl PinInit<Self> {
+        Self::new(pin_init!(Binding {
             node,
             watches,
             state <- new_mutex!(BindingState {
@@ -188,7 +232,7 @@ impl GpuBinding {
                 departed: None,
                 gates: KVec::new(),
             }),
-        })
+        }))
     }
 
     /// `core` is being opened for `kvm`, or for no virtual machine. EIO: the NPU still knows the
@@ -339,6 +383,7 @@ impl GpuBinding {
         if let Some(gpu) = GpuFunction::at(&self.node) {
             gpu.set_quiet(quiet);
         }
+        self.schedule();
     }
 
     /// This driver has the GPU from now on.
@@ -385,37 +430,70 @@ impl GpuBinding {
 impl Owner for GpuBinding {
     /// Ends the binding, whoever shares it.
     fn memory_goes(&self, translations: &Translations) {
-        let mut state = self.state.lock();
+        let untold = {
+            let mut state = self.state.lock();
 
-        if !state.concerns(translations) {
-            return;
-        }
-        let vm = match state.revoke() {
-            Some(vm) => Some(vm),
-            // If it was retained it is tried once more, now that it matters most.
-            None => state.settle().unwrap_or(None),
+            state.concerns(translations) && state.part()
         };
 
-        // To drop it is to wait for the caller.
-        if vm.is_some() {
-            state.departed = vm;
+        if untold {
+            self.reset();
         }
     }
 
-    /// Ends the binding of a GPU that was given up, whoever shares it.
-    fn shootdown_failed(&self, translations: &Translations) {
+    fn shootdown_is_owed(&self) {
+        self.schedule();
+    }
+}
+
+impl Binding {
+    /// Has the GPU forget addresses of a machine, of which it could not be told.
+    fn reset(&self) {
         let Some(gpu) = GpuFunction::at(&self.node) else {
             return;
         };
 
-        if gpu.is_given_up() {
-            dev_err!(
+        match gpu.try_reset() {
+            Ok(()) => dev_info!(
                 gpu.device(),
-                "it did not forget memory that its virtual machine lost: the binding ends, close \
-                 the GPU and its bridges\n"
-            );
-            self.memory_goes(translations);
+                "reset, as it could not be told to forget memory of a virtual machine\n"
+            ),
+            Err(error) => dev_err!(
+                gpu.device(),
+                "it could not be told to forget memory of a virtual machine, nor be reset (errno \
+                 {}): close the GPU and its bridges\n",
+                -error.to_errno()
+            ),
         }
+    }
+}
+
+impl Retry for Binding {
+    const DELAY_MS: u32 = 10;
+
+    /// Has the GPU told what it is owed. If it does not answer the binding ends, whoever shares it.
+    fn retry(&self) -> bool {
+        let Some(gpu) = GpuFunction::at(&self.node) else {
+            return false;
+        };
+        let untold = {
+            let mut state = self.state.lock();
+
+            match gpu.pay() {
+                Err(ETIMEDOUT) => state.part(),
+                result => return result == Err(EAGAIN),
+            }
+        };
+
+        dev_err!(
+            gpu.device(),
+            "it did not forget memory that its virtual machine lost: the binding ends, close the \
+             GPU and its bridges\n"
+        );
+        if untold {
+            self.reset();
+        }
+        false
     }
 }
 
@@ -425,7 +503,7 @@ pub(crate) struct GpuPresence(Arc<GpuBinding>);
 
 impl Drop for GpuPresence {
     fn drop(&mut self) {
-        let vm = {
+        let ended = {
             let mut state = self.0.state.lock();
 
             state.gpus = state.gpus.saturating_sub(1);
@@ -436,7 +514,7 @@ impl Drop for GpuPresence {
             }
         };
 
-        drop(vm);
+        drop(ended);
     }
 }
 
@@ -506,6 +584,7 @@ struct Bound {
 
 impl Drop for Bound {
     fn drop(&mut self) {
+        // A reset of the GPU follows, or came before, whether it was told or not.
         let vms = {
             let mut state = self.binding.state.lock();
             let left = state.binding.leave(self.share);
@@ -514,7 +593,7 @@ impl Drop for Bound {
                 state.gates.retain(|other| !Arc::ptr_eq(&other.gate, gate));
             }
             let vm = match left {
-                Left::Last(binding) => state.end(binding),
+                Left::Last(binding) => state.end(binding).vm,
                 Left::Others | Left::Revoked => None,
             };
 

@@ -12,7 +12,8 @@ use crate::{
         kvm::Kvm,
         npu::GpuFunction,
         of::OfNode,
-        trace, //
+        trace,
+        workqueue::Retrying, //
     },
     pure::lpid::Lpid,
 };
@@ -65,7 +66,8 @@ impl LparMapping {
             ),
             Err(ENODEV) => dev_err!(
                 gpu.device(),
-                "LPID {} not bound: the kernel has not set up the GPU's NVLinks for DMA\n",
+                "LPID {} not bound: the kernel has not set up the GPU's NVLinks for DMA, or the \
+                 OPAL firmware numbers none of them\n",
                 lpid.get()
             ),
             Err(ENXIO) => dev_err!(
@@ -106,7 +108,7 @@ impl LparMapping {
     }
 
     /// Returns what the GPU knows of the machine's memory, until the NPU is done with it.
-    pub(crate) fn translations(&self) -> Option<&Translations> {
+    pub(crate) fn translations(&self) -> Option<&Retrying<Translations>> {
         self.vm.as_ref().map(BoundVm::translations)
     }
 
@@ -115,23 +117,24 @@ impl LparMapping {
         self.vm.as_ref().is_some_and(|vm| vm.has(translations))
     }
 
-    /// Has the NPU forget the LPID; returns the machine then, and the binding otherwise.
-    pub(crate) fn end(mut self) -> Result<Option<BoundVm>, Self> {
+    /// Has the NPU forget the LPID; returns the machine then, and whether the GPU has forgotten
+    /// what it knew of it, and the binding otherwise.
+    pub(crate) fn end(mut self) -> Result<(Option<BoundVm>, bool), Self> {
         match self.clear() {
-            Ok(()) => Ok(self.vm.take()),
+            Ok(told) => Ok((self.vm.take(), told)),
             Err(_) => Err(self),
         }
     }
 
-    /// Has the NPU forget the LPID.
-    fn clear(&mut self) -> Result {
+    /// Has the NPU forget the LPID, and returns whether the GPU has, too.
+    fn clear(&mut self) -> Result<bool> {
         let Some(gpu) = GpuFunction::at(&self.node) else {
             // The kernel unmaps when it is unplugged.
-            return if self.failed { Err(ENODEV) } else { Ok(()) };
+            return if self.failed { Err(ENODEV) } else { Ok(true) };
         };
         let result = self.unmap(&gpu);
 
-        trace::lpar_unbind(&self.name, self.lpid, &result);
+        trace::lpar_unbind(&self.name, self.lpid, &result.map(|_| ()));
         if let Err(error) = &result {
             self.failed = true;
             dev_err!(
@@ -146,7 +149,7 @@ impl LparMapping {
         result
     }
 
-    fn unmap(&self, gpu: &GpuFunction) -> Result {
+    fn unmap(&self, gpu: &GpuFunction) -> Result<bool> {
         if self.failed {
             // Mapping it once more brings the NPU into a known state, and does no harm: the LPID
             // still belongs to the same machine.
@@ -157,7 +160,7 @@ impl LparMapping {
         }
         match gpu.unmap_lpar() {
             // It was unplugged, and the mapping went with it.
-            Err(ENOENT | ENODEV) if !self.failed => Ok(()),
+            Err(ENOENT | ENODEV) if !self.failed => Ok(true),
             result => result,
         }
     }

@@ -53,9 +53,8 @@ pub(crate) trait Owner: Send + Sync {
     /// drop the [`BoundVm`], which waits for this to return.
     fn memory_goes(&self, translations: &Translations);
 
-    /// The machine lost memory, and a GPU that has `translations` could not be told. The same
-    /// holds.
-    fn shootdown_failed(&self, translations: &Translations);
+    /// A machine lost memory, and a GPU was not told.
+    fn shootdown_is_owed(&self);
 }
 
 /// Watches the memory of a machine for the GPUs of an NPU, as long as it exists.
@@ -133,13 +132,13 @@ impl BoundVm {
     }
 
     /// Returns what the GPU knows of the machine's memory.
-    pub(crate) fn translations(&self) -> &Translations {
+    pub(crate) fn translations(&self) -> &Retrying<Translations> {
         self.watch.watcher()
     }
 
     /// Whether these are the translations that this watches for.
     pub(crate) fn has(&self, translations: &Translations) -> bool {
-        core::ptr::eq(self.translations(), translations)
+        core::ptr::eq(&raw const **self.translations(), translations)
     }
 
     /// Stops watching, and never gives the machine's LPID back.
@@ -244,6 +243,11 @@ impl Translations {
                 self.generation.store(generation, Release);
                 Ok(())
             }
+            // What such a GPU knows is of no use to it before it was told.
+            Err(EAGAIN) => {
+                self.generation.store(generation, Release);
+                Err(EAGAIN)
+            }
             // The kernel has told.
             Err(error) => {
                 self.failed.fetch_add(1, Relaxed);
@@ -279,8 +283,10 @@ impl Watcher for Retrying<Translations> {
 }
 
 impl Retry for Translations {
+    const DELAY_MS: u32 = 1;
+
     fn retry(&self) -> bool {
-        self.tell(|owner| owner.shootdown_failed(self));
+        self.tell(|owner| owner.shootdown_is_owed());
         false
     }
 }

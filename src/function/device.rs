@@ -195,6 +195,13 @@ impl Driver for Nvlink2Device {
             Role::Gpu(state) => {
                 let ram = &state.ram;
 
+                if !core.was_reset() {
+                    dev_err!(
+                        core.device(),
+                        "not opened: it could not be reset, and may know memory of its last user\n"
+                    );
+                    return Err(EIO);
+                }
                 if let Some(process) = ram
                     .registrations
                     .other_user(current!().mm().map(|mm| &**mm))

@@ -100,7 +100,7 @@ impl SharedState {
     /// Returns what is shared of the GPU at `node`, whose aperture starts at `base`.
     pub(crate) fn of_gpu(&self, base: u64, node: OfNode) -> Result<SharedByGpu> {
         self.gpus.or_made(base, || {
-            let binding = GpuBinding::new(node, self.watches.clone());
+            let binding = GpuBinding::of(node, self.watches.clone());
 
             Ok(SharedByGpu {
                 gate: Arc::pin_init(Gate::new(), GFP_KERNEL)?,

@@ -75,26 +75,42 @@ impl GpuFunction {
         to_result(unsafe { bindings::pnv_npu2_map_lpar(self.0.as_ptr(), lpid.get(), GUEST_MSR) })
     }
 
-    /// Tells whether the GPU is being reset: it asks for no translations then, and has none
-    /// thereafter. Does nothing while it is not mapped, and does not sleep.
+    /// Tells whether the GPU is being reset: it forgets what it knows while it can be told, asks
+    /// for no translations then, and has none thereafter. To be followed by [`GpuFunction::pay`].
+    /// Does nothing while it is not mapped, and does not sleep.
     pub(crate) fn set_quiet(&self, quiet: bool) {
         // SAFETY: As in `map_lpar`.
         unsafe { bindings::pnv_npu2_set_quiet(self.0.as_ptr(), quiet) };
     }
 
-    /// Whether the NPU translates nothing more for the GPU, which is mapped, as it did not confirm
-    /// a shootdown.
-    pub(crate) fn is_given_up(&self) -> bool {
+    /// Launches the shootdown that the GPU is owed, if that can be done now. Does not sleep.
+    ///
+    /// EAGAIN: it cannot yet, and the GPU gets no translations before it could. ETIMEDOUT: the NPU
+    /// translates nothing more for the GPU, which is mapped, as it did not confirm a shootdown.
+    pub(crate) fn pay(&self) -> Result {
         // SAFETY: As in `map_lpar`.
-        unsafe { bindings::pnv_npu2_given_up(self.0.as_ptr()) }
+        to_result(unsafe { bindings::pnv_npu2_pay(self.0.as_ptr()) })
     }
 
-    /// Undoes [`GpuFunction::map_lpar`].
+    /// Undoes [`GpuFunction::map_lpar`], and returns whether the GPU has forgotten what it knew: if
+    /// its links are down it could not be told.
     ///
     /// ENOENT, ENODEV: it is not mapped; others: firmware failed at a part of it.
-    pub(crate) fn unmap_lpar(&self) -> Result {
+    pub(crate) fn unmap_lpar(&self) -> Result<bool> {
         // SAFETY: As in `map_lpar`.
-        to_result(unsafe { bindings::pnv_npu2_unmap_lpar(self.0.as_ptr()) })
+        let untold = unsafe { bindings::pnv_npu2_unmap_lpar(self.0.as_ptr()) };
+
+        to_result(untold)?;
+        Ok(untold == 0)
+    }
+
+    /// Resets the GPU, whoever has it open. No lock may be held that a driver takes which is told
+    /// of a reset.
+    ///
+    /// EAGAIN: somebody else resets it, or it is being unbound from its driver.
+    pub(crate) fn try_reset(&self) -> Result {
+        // SAFETY: By the type invariant the function is valid.
+        to_result(unsafe { bindings::pci_try_reset_function(self.0.as_ptr()) })
     }
 }
 
@@ -114,7 +130,8 @@ impl Npu {
     /// Has the NPU's GPUs that are mapped to `lpid` forget all translations, and returns how many
     /// launches that took. Does not sleep.
     ///
-    /// ETIMEDOUT: a GPU is given up. The kernel has told.
+    /// EAGAIN: a GPU cannot be told now, and gets no translations before it was. ETIMEDOUT: a GPU
+    /// is given up. The kernel has told.
     pub(crate) fn invalidate_lpar(&self, lpid: Lpid) -> Result<u32> {
         // SAFETY: By the type invariant the NPU is valid. Any LPID may be passed.
         let launches = unsafe { bindings::pnv_npu2_invalidate_lpar(self.0.as_ptr(), lpid.get()) };

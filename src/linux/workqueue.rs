@@ -16,6 +16,9 @@ use kernel::{
 
 /// Something that may have to be tried several times.
 pub(crate) trait Retry: Send + Sync + 'static {
+    /// After how long it is tried.
+    const DELAY_MS: u32;
+
     /// Tries; returns whether it has to be tried again.
     fn retry(&self) -> bool;
 }
@@ -35,8 +38,6 @@ unsafe impl<T: Retry> Send for Retrying<T> {}
 unsafe impl<T: Retry> Sync for Retrying<T> {}
 
 impl<T: Retry> Retrying<T> {
-    const DELAY_MS: u32 = 200;
-
     /// Wraps `value`; nothing is tried before [`Self::schedule`].
     pub(crate) fn new(value: impl PinInit<T>) -> impl PinInit<Self> {
         pin_init!(Self {
@@ -52,7 +53,7 @@ impl<T: Retry> Retrying<T> {
     pub(crate) fn schedule(&self) {
         // SAFETY: Initialised by `new`; cancelled before it goes. If it is queued already, that
         // is enough.
-        unsafe { bindings::nvlink2_queue_delayed_work(self.work.get(), Self::DELAY_MS) };
+        unsafe { bindings::nvlink2_queue_delayed_work(self.work.get(), T::DELAY_MS) };
     }
 
     /// # Safety

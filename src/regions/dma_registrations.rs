@@ -202,6 +202,8 @@ impl DmaRegistrations {
 }
 
 impl Retry for DmaRegistrations {
+    const DELAY_MS: u32 = 200;
+
     fn retry(&self) -> bool {
         self.entries.lock().retry() != 0
     }

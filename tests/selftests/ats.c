@@ -592,8 +592,10 @@ TEST_F(ats, memory_that_is_lost_while_links_are_untrained)
 
 	ASSERT_STREQ("", remembered(&self->p, 0));
 	ASSERT_EQ(0, ioctl(self->p.dev, VFIO_DEVICE_RESET));
+	/* It forgot before its links went down: a launch to none that is up is not counted. */
+	EXPECT_EQ(before + LAUNCHES, npu_launches());
 	ASSERT_EQ(0, munmap(guest_page(guest, 0), PAGE_64K));
-	EXPECT_EQ(before, npu_launches());
+	EXPECT_EQ(before + LAUNCHES, npu_launches());
 	EXPECT_EQ(0, counted(self->tb.gpu->bdf, "failed "));
 	ASSERT_EQ(0, vfio_set_memory(self->p.dev, true));
 	ASSERT_EQ(0, model_train(&(struct model){ .dev = self->p.dev }));
@@ -605,6 +607,17 @@ TEST_F(ats, memory_that_is_lost_while_links_are_untrained)
 	EXPECT_STREQ("", lost(&self->p, 1));
 }
 
+static void fence_all_links(struct __test_metadata *_metadata, const struct dt_gpu *gpu)
+{
+	unsigned int link;
+	char brick[8];
+
+	for (link = 0; link < gpu->num_links; link++) {
+		snprintf(brick, sizeof(brick), "%u", gpu->link[link].link_index);
+		ASSERT_EQ(0, npu_set("inject-fence", brick));
+	}
+}
+
 /*
  * Links that are down for an error come back without a reset of the GPU, which knows what it knew:
  * it gets nothing before that was made up for.
@@ -613,15 +626,11 @@ TEST_F(ats, memory_that_is_lost_while_all_links_are_down)
 {
 	struct party *p = &self->p;
 	const long before = npu_launches();
-	unsigned int link, i;
-	char brick[8];
+	unsigned int i;
 	__u64 value;
 
 	ASSERT_STREQ("", remembered(p, 0));
-	for (link = 0; link < self->tb.gpu->num_links; link++) {
-		snprintf(brick, sizeof(brick), "%u", self->tb.gpu->link[link].link_index);
-		ASSERT_EQ(0, npu_set("inject-fence", brick));
-	}
+	fence_all_links(_metadata, self->tb.gpu);
 	ASSERT_EQ(0, munmap(guest_page(&p->guest, 0), PAGE_64K));
 	EXPECT_EQ(before, npu_launches());
 	ASSERT_EQ(0, touch_again(&p->guest, 1));
@@ -713,6 +722,35 @@ TEST_F(ats, gpu_that_does_not_answer)
 	EXPECT_STREQ("", lost(&self->p, 2));
 }
 
+/* The same when the launch is made up for as links come back, and no memory is lost then. */
+TEST_F(ats, gpu_that_does_not_answer_later)
+{
+	ASSERT_STREQ("", remembered(&self->p, 0));
+	kmsg_count(self->tb.kmsg, "");
+	fence_all_links(_metadata, self->tb.gpu);
+	ASSERT_EQ(0, munmap(guest_page(&self->p.guest, 0), PAGE_64K));
+	ASSERT_EQ(0, npu_set("inject-atsd-busy", "1"));
+	engine_train(&self->p.engine);
+	check_given_up(_metadata, &self->tb, &self->p, 0);
+}
+
+/* A GPU that hangs is reset as ever, and its guest keeps it: it has lost nothing. */
+TEST_F(ats, reset_of_a_gpu_that_does_not_answer)
+{
+	struct party *p = &self->p;
+
+	ASSERT_STREQ("", remembered(p, 0));
+	ASSERT_EQ(0, npu_set("inject-atsd-busy", "1"));
+	ASSERT_EQ(0, ioctl(p->dev, VFIO_DEVICE_RESET));
+	ASSERT_EQ(0, npu_set("inject-atsd-busy", "0"));
+	ASSERT_EQ(0, vfio_set_memory(p->dev, true));
+	ASSERT_EQ(0, model_train(&(struct model){ .dev = p->dev }));
+	EXPECT_TRUE(translates(&p->engine, 0));
+	EXPECT_EQ(0, kmsg_count(self->tb.kmsg, "nothing is translated for it any more"));
+	ASSERT_EQ(0, munmap(guest_page(&p->guest, 0), PAGE_64K));
+	EXPECT_STREQ("", lost(p, 0));
+}
+
 /* Where all registers of the host wait nothing is translated until one does not. */
 TEST_F(ats, no_registers_are_left)
 {
@@ -768,11 +806,12 @@ static int share_machine(struct shared *s, const struct dt_gpu *gpu)
 
 /*
  * A machine's process is killed, and its memory freed, while another process has all of the
- * descriptors and drives the GPU on.
+ * descriptors and drives the GPU on. If the links are not @up by then the GPU cannot be told.
  */
-TEST_F(ats, memory_of_a_killed_process)
+static void check_killed(struct __test_metadata *_metadata, struct testbed *tb, struct party *p,
+			 bool up)
 {
-	const struct dt_gpu *gpu = self->tb.gpu;
+	const struct dt_gpu *gpu = tb->gpu;
 	struct vfio_region_info *info;
 	struct shared *s;
 	struct engine e;
@@ -781,8 +820,8 @@ TEST_F(ats, memory_of_a_killed_process)
 	__u64 value;
 	char *atsd;
 
-	party_leave(&self->p);
-	vfio_group_close(&self->tb.group);
+	party_leave(p);
+	vfio_group_close(&tb->group);
 	s = mmap(NULL, PAGE_64K, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	ASSERT_NE(MAP_FAILED, s);
 	ASSERT_EQ(0, pipe(go));
@@ -796,8 +835,8 @@ TEST_F(ats, memory_of_a_killed_process)
 		_exit(0);
 	}
 	ASSERT_EQ(1, read(go[0], &status, 1));
-	self->tb.group = s->group;
-	self->p.dev = s->p.dev;
+	tb->group = s->group;
+	p->dev = s->p.dev;
 	ASSERT_EQ(0, s->ret);
 	ASSERT_EQ(0, engine_attach(&e, s->p.dev));
 	e.pasid = PID;
@@ -807,9 +846,15 @@ TEST_F(ats, memory_of_a_killed_process)
 	EXPECT_EQ(0, try_read64(atsd + ATSD_AVA, &value));
 	EXPECT_EQ(pattern(0, 1), seen(&e, 0));
 	EXPECT_EQ(pattern(1, 1), seen(&e, 1));
+	EXPECT_NE(0, engine_reg(&e, V100_ENGINE_ATC_ENTRIES));
 
+	if (!up)
+		fence_all_links(_metadata, gpu);
 	ASSERT_EQ(0, kill(child, SIGKILL));
 	ASSERT_EQ(child, waitpid(child, &status, 0));
+	EXPECT_EQ(0, engine_reg(&e, V100_ENGINE_ATC_ENTRIES));
+	EXPECT_EQ(!up, kmsg_count(tb->kmsg, "reset, as it could not be told to forget"));
+	engine_train(&e);
 	for (e.link = 0; e.link < gpu->num_links; e.link++) {
 		EXPECT_STREQ("", both_refused(&e, guest_ea(0), CAUSE(XTS_BDF_MISS)));
 		EXPECT_STREQ("", both_refused(&e, guest_ea(1), CAUSE(XTS_BDF_MISS)));
@@ -819,16 +864,26 @@ TEST_F(ats, memory_of_a_killed_process)
 	/* Nobody gets a binding to a machine without memory. */
 	munmap(atsd, PAGE_64K);
 	close(s->bridge);
-	EXPECT_EQ(-ESRCH, vfio_device_open(&self->tb.group, gpu->link[0].bdf));
+	EXPECT_EQ(-ESRCH, vfio_device_open(&tb->group, gpu->link[0].bdf));
 	engine_detach(&e);
 	close(s->p.dev);
 	close(s->p.guest.vcpu);
-	vfio_group_close(&self->tb.group);
+	vfio_group_close(&tb->group);
 	free(info);
 
-	ASSERT_EQ(0, vfio_group_open(&self->tb.group, pci_iommu_group(gpu->bdf), true));
-	ASSERT_EQ(0, party_join(&self->p, &self->tb.group, gpu->bdf, 1));
-	EXPECT_EQ(pattern(0, 1), seen(&self->p.engine, 0));
+	ASSERT_EQ(0, vfio_group_open(&tb->group, pci_iommu_group(gpu->bdf), true));
+	ASSERT_EQ(0, party_join(p, &tb->group, gpu->bdf, 1));
+	EXPECT_EQ(pattern(0, 1), seen(&p->engine, 0));
+}
+
+TEST_F(ats, memory_of_a_killed_process)
+{
+	check_killed(_metadata, &self->tb, &self->p, true);
+}
+
+TEST_F(ats, memory_of_a_killed_process_whose_links_are_down)
+{
+	check_killed(_metadata, &self->tb, &self->p, false);
 }
 
 /* All of it, from first open to last close, though machine and GPU live on both sides of that. */

@@ -713,6 +713,26 @@ TEST_F_TIMEOUT(fail_gpu, reset, 600)
 	EXPECT_EQ(0, unmap_ram(&self->tb));
 }
 
+/*
+ * Firmware that does not fence the links keeps the GPU from being reset. Nobody takes it for one that
+ * was: neither who resets it, nor who opens it next.
+ */
+TEST_F_TIMEOUT(fail_gpu, reset_without_a_fence, 120)
+{
+	static const char fence[] = "opal_pci_config_write_half_word";
+	struct testbed *tb = &self->tb;
+
+	ASSERT_EQ(0, inject_all(fence));
+	EXPECT_EQ(-EIO, reset_gpu(tb));
+	ASSERT_EQ(0, inject_nothing());
+	ASSERT_EQ(0, close_device(tb));
+	ASSERT_EQ(0, inject_all(fence));
+	EXPECT_EQ(-EIO, open_gpu(tb));
+	ASSERT_EQ(0, inject_nothing());
+	EXPECT_EQ(1, kmsg_count(tb->kmsg, "not opened: it could not be reset"));
+	EXPECT_EQ(0, open_gpu(tb));
+}
+
 static int map_atsd(struct testbed *tb)
 {
 	(void)tb;

@@ -43,7 +43,10 @@ static unsigned int mapped_lpid(const struct npu *npu, const struct dt_gpu *g, u
 	return 0;
 }
 
-/* Why @npu is not as it has to be while @g is bound to LPID @lpid; "" if it is. */
+/*
+ * Why @npu is not as it has to be while @g is bound to LPID @lpid; "" if it is. Whether anything
+ * is translated: see translates().
+ */
 static const char *not_bound(const struct dt_gpu *g, unsigned int lpid)
 {
 	unsigned int i, entry = 0;
@@ -55,8 +58,6 @@ static const char *not_bound(const struct dt_gpu *g, unsigned int lpid)
 	if (!lpid || mapped_lpid(&npu, g, &entry) != lpid)
 		return "BDF map";
 	pid = npu.pid_map[BDF_LPARSHORT(npu.bdf_map[entry])];
-	if (!(pid & PID_VALID_ATR))
-		return "no wildcard entry in the PID map";
 	if (pid & PID_MSR_HV)
 		return "MSR_HV";
 	if (!(pid & PID_MSR_DR) || !(pid & PID_MSR_PR))
@@ -66,6 +67,16 @@ static const char *not_bound(const struct dt_gpu *g, unsigned int lpid)
 			return "LPARID of an ATSD register";
 	}
 	return "";
+}
+
+/* Whether the NPU translates addresses for @g. */
+static bool translates(const struct dt_gpu *g)
+{
+	unsigned int entry;
+	struct npu npu;
+
+	return !npu_read(&npu) && mapped_lpid(&npu, g, &entry) &&
+	       npu.pid_map[BDF_LPARSHORT(npu.bdf_map[entry])] & PID_VALID_ATR;
 }
 
 /* What the driver says @bdf is bound to: "none" or an LPID. */
@@ -168,7 +179,10 @@ TEST_F_TIMEOUT(lpar, bound_from_first_open_to_last_close, 900)
 				lpid = driver_lpid(bed->gpu->bdf);
 				ASSERT_STREQ("", not_bound(bed->gpu, lpid))
 					TH_LOG("opened %u first", orders[o][0]);
+				/* A bridge alone is no reason: the GPU was not reset yet. */
+				EXPECT_EQ(!orders[o][0], translates(bed->gpu));
 			}
+			EXPECT_TRUE(translates(bed->gpu));
 			for (i = 0; i < bed->num_devices; i++)
 				EXPECT_EQ(lpid, driver_lpid(device_bdf(bed, i)));
 			for (i = 0; i < 2; i++)

@@ -48,6 +48,12 @@ impl Core {
         unsafe { Device::from_raw(&raw mut (*self.pci()).dev) }
     }
 
+    /// Whether VFIO could reset the device when it was opened. Only to be asked until it is closed.
+    pub(crate) fn was_reset(&self) -> bool {
+        // SAFETY: Set when the device is enabled, and not changed from then on.
+        unsafe { (*self.as_raw()).reset_works() }
+    }
+
     /// Returns a handle on the device's user mappings.
     pub(crate) fn mappings(&self) -> UserMappings {
         // SAFETY: The inode exists as long as the VFIO device; taking a reference keeps it longer.

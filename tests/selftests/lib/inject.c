@@ -99,3 +99,23 @@ bool inject_end(void)
 		;
 	return n > 0 && !strcmp(left, "0\n");
 }
+
+int inject_all(const char *function)
+{
+	char path[128];
+
+	snprintf(path, sizeof(path), FUNCTIONS "/%s/retval", function);
+	return sys_write(FUNCTIONS "/inject", "\n") ?:
+	       sys_write(FUNCTIONS "/inject", function) ?:
+	       sys_write(path, FIRMWARE_ERROR) ?:
+	       sys_write(FUNCTIONS "/times", "-1") ?:
+	       sys_write(FUNCTIONS "/task-filter", "Y") ?:
+	       sys_write(FUNCTIONS "/probability", "100") ?:
+	       sys_write("/proc/thread-self/make-it-fail", "1");
+}
+
+int inject_nothing(void)
+{
+	return sys_write("/proc/thread-self/make-it-fail", "0") ?:
+	       sys_write(FUNCTIONS "/probability", "0") ?: inject_setup();
+}

@@ -18,5 +18,9 @@ int inject_setup(void);
 int inject_begin(unsigned int nth);
 /* No more failures; says whether there was one. */
 bool inject_end(void);
+/* All calls of @function, one of OPAL's, that this thread makes from now on fail, and no others. */
+int inject_all(const char *function);
+/* No more do. */
+int inject_nothing(void);
 
 #endif
