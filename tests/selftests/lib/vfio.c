@@ -12,6 +12,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "sys.h"
 #include "vfio.h"
 
 static int window_create(struct vfio_group *g)
@@ -20,7 +21,8 @@ static int window_create(struct vfio_group *g)
 	struct vfio_iommu_spapr_tce_remove remove = { .argsz = sizeof(remove) };
 	struct vfio_iommu_spapr_tce_create create = {
 		.argsz = sizeof(create),
-		.page_shift = 16,
+		/* Larger ones can map no system memory but huge pages. */
+		.page_shift = __builtin_ctzl(host_page()),
 		.window_size = 1ULL << 30,
 		.levels = 1,
 	};
@@ -50,16 +52,10 @@ int vfio_group_set_table(const struct vfio_group *g)
 	return ioctl(g->kvm_vfio, KVM_SET_DEVICE_ATTR, &attr) ? -errno : 0;
 }
 
-int vfio_group_add_vm(struct vfio_group *g)
+int vfio_group_make_vm(struct vfio_group *g)
 {
 	struct kvm_create_device device = { .type = KVM_DEV_TYPE_VFIO };
 	struct kvm_device_attr attr = { .group = KVM_DEV_VFIO_GROUP };
-	struct kvm_create_spapr_tce_64 tce = {
-		.liobn = VFIO_GROUP_LIOBN,
-		.page_shift = g->page_shift,
-		.offset = g->window_start >> g->page_shift,
-		.size = g->window_size >> g->page_shift,
-	};
 
 	g->kvm = open("/dev/kvm", O_RDWR | O_CLOEXEC);
 	if (g->kvm < 0)
@@ -73,9 +69,21 @@ int vfio_group_add_vm(struct vfio_group *g)
 
 	attr.attr = KVM_DEV_VFIO_GROUP_ADD;
 	attr.addr = (uintptr_t)&g->group;
-	if (ioctl(g->kvm_vfio, KVM_SET_DEVICE_ATTR, &attr))
-		return -errno;
+	return ioctl(g->kvm_vfio, KVM_SET_DEVICE_ATTR, &attr) ? -errno : 0;
+}
 
+int vfio_group_add_vm(struct vfio_group *g)
+{
+	struct kvm_create_spapr_tce_64 tce = {
+		.liobn = VFIO_GROUP_LIOBN,
+		.page_shift = g->page_shift,
+		.offset = g->window_start >> g->page_shift,
+		.size = g->window_size >> g->page_shift,
+	};
+	int ret = vfio_group_make_vm(g);
+
+	if (ret)
+		return ret;
 	/* Left out, the kernel warns when the group is dropped. */
 	g->kvm_table = ioctl(g->vm, KVM_CREATE_SPAPR_TCE_64, &tce);
 	if (g->kvm_table < 0)
