@@ -145,7 +145,7 @@ impl GpuRam {
 
     /// Returns the size of the largest page that CPU or TCEs map the RAM with.
     pub(crate) fn largest_page_or_tce(&self) -> u64 {
-        self.largest_page.bytes().map_or(TCE_PAGE, |bytes| bytes.max(TCE_PAGE))
+        self.largest_page.bytes().unwrap_or(0).max(TCE_PAGE)
     }
 
     fn aperture(&self) -> Aperture {
