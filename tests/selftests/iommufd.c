@@ -11,6 +11,7 @@
 
 #include "bind.h"
 #include "npu.h"
+#include "scom.h"
 #include "sys.h"
 #include "testbed.h"
 
