@@ -15,21 +15,18 @@
 #include "sys.h"
 #include "vfio.h"
 
-static int window_create(struct vfio_group *g)
+int vfio_group_replace_window(struct vfio_group *g, __u32 page_shift)
 {
-	struct vfio_iommu_spapr_tce_info info = { .argsz = sizeof(info) };
-	struct vfio_iommu_spapr_tce_remove remove = { .argsz = sizeof(remove) };
+	struct vfio_iommu_spapr_tce_remove remove = {
+		.argsz = sizeof(remove), .start_addr = g->window_start,
+	};
 	struct vfio_iommu_spapr_tce_create create = {
 		.argsz = sizeof(create),
-		/* Larger ones can map no system memory but huge pages. */
-		.page_shift = __builtin_ctzl(host_page()),
+		.page_shift = page_shift,
 		.window_size = 1ULL << 30,
 		.levels = 1,
 	};
 
-	if (ioctl(g->container, VFIO_IOMMU_SPAPR_TCE_GET_INFO, &info))
-		return -errno;
-	remove.start_addr = info.dma32_window_start;
 	if (ioctl(g->container, VFIO_IOMMU_SPAPR_TCE_REMOVE, &remove))
 		return -errno;
 	if (ioctl(g->container, VFIO_IOMMU_SPAPR_TCE_CREATE, &create))
@@ -38,6 +35,17 @@ static int window_create(struct vfio_group *g)
 	g->window_size = create.window_size;
 	g->page_shift = create.page_shift;
 	return 0;
+}
+
+static int first_window(struct vfio_group *g)
+{
+	struct vfio_iommu_spapr_tce_info info = { .argsz = sizeof(info) };
+
+	if (ioctl(g->container, VFIO_IOMMU_SPAPR_TCE_GET_INFO, &info))
+		return -errno;
+	g->window_start = info.dma32_window_start;
+	/* With larger pages it could map no system memory but huge pages. */
+	return vfio_group_replace_window(g, __builtin_ctzl(host_page()));
 }
 
 int vfio_group_set_table(const struct vfio_group *g)
@@ -114,7 +122,7 @@ static int group_attach(struct vfio_group *g, bool kvm)
 		return -errno;
 	if (ioctl(g->container, VFIO_SET_IOMMU, VFIO_SPAPR_TCE_v2_IOMMU))
 		return -errno;
-	ret = window_create(g);
+	ret = first_window(g);
 	if (!ret && kvm)
 		ret = vfio_group_add_vm(g);
 	return ret;

@@ -44,6 +44,8 @@ struct vfio_group {
  */
 int vfio_group_open(struct vfio_group *g, int id, bool kvm);
 void vfio_group_close(struct vfio_group *g);
+/* Has one with pages of 1 << @page_shift in place of the window. */
+int vfio_group_replace_window(struct vfio_group *g, __u32 page_shift);
 /* Makes a VM and adds the group, which has none, to it, with its window ... */
 int vfio_group_add_vm(struct vfio_group *g);
 /* ... or without. */
