@@ -26,6 +26,7 @@ STEPS: list[Step] = [
 OPTIONAL_STEPS: list[Step] = [
     kernel.DEBUG.step, module.DEBUG_STEP, initrd.DEBUG_STEP, libdw.STEP,
     *(step for of in kernel.VARIANTS.values() for step in (of.step, module.step(of), initrd.step(of))),
+    *(step for of in kernel.HEADERS.values() for step in (of.step, module.step(of))),
     desk.STEP, docs.STEP, docs.RUST_STEP,
     packages.STEP, packages.HOST_STEP, intree.STEP, linux_510.SOURCE_STEP, linux_510.STEP,
     sysroot.STEP, qemu_client.STEP, qemu_client.NATIVE_STEP, clients.IMAGE_STEP, clients.NEW_IMAGE_STEP, clients.STEP,

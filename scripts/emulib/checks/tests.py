@@ -470,6 +470,18 @@ def _nvlink2ctl_host(machine: Machine) -> Check:
                  f"nvlink2ctl on a host with {machine.sockets} GPUs: what it says is there, what it changes is changed.")
 
 
+def config_of(day: datetime.date) -> str:
+    """The other configuration of the kernel whose turn it is on a day."""
+    return list(kernel.HEADERS)[day.toordinal() % len(kernel.HEADERS)]
+
+
+def _compiled() -> Check:
+    name = config_of(datetime.date.today())
+    step = module.step(kernel.HEADERS[name])
+    return Check("module-config", lambda: Result.one(step.path().exists(), f"there is no {step.path()}"), [step],
+                 f"The module compiles with the headers of the kernel '{name}'; each day it is another one.")
+
+
 # A check of an emulated host is one boot, so that they can be run side by side. The longest come first.
 CHECKS: list[Check] = [
     *map(_selftests_check, PARTS),
@@ -496,6 +508,7 @@ CHECKS: list[Check] = [
     Check("nvlink2ctl", nvlink2ctl, [root.STEP]),
     Check("host", host, [root.STEP]),
     Check("bench-report", bench_report, [root.STEP]),
+    _compiled(),
 ]
 
 
