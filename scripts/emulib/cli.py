@@ -9,8 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from .build import (
-    clients, config, desk, docs, enter, files, initrd, intree, kernel, linux_510, module, packages, procs, programs,
-    qemu, qemu_client, root, sources, sysroot,
+    clients, config, desk, docs, enter, files, initrd, intree, kernel, libdw, linux_510, module, packages, procs,
+    programs, qemu, qemu_client, root, sources, sysroot,
 )
 from .build.config import Failure, Unavailable
 from .build.step import Step, ensure_all, say
@@ -24,7 +24,10 @@ STEPS: list[Step] = [
 ]
 # Made only when named, or by what needs them.
 OPTIONAL_STEPS: list[Step] = [
-    kernel.DEBUG.step, module.DEBUG_STEP, initrd.DEBUG_STEP, desk.STEP, docs.STEP, docs.RUST_STEP,
+    kernel.DEBUG.step, module.DEBUG_STEP, initrd.DEBUG_STEP, libdw.STEP,
+    *(step for of in kernel.VARIANTS.values() for step in (of.step, module.step(of), initrd.step(of))),
+    *(step for of in kernel.HEADERS.values() for step in (of.step, module.step(of))),
+    desk.STEP, docs.STEP, docs.RUST_STEP,
     packages.STEP, packages.HOST_STEP, intree.STEP, linux_510.SOURCE_STEP, linux_510.STEP,
     sysroot.STEP, qemu_client.STEP, qemu_client.NATIVE_STEP, clients.IMAGE_STEP, clients.NEW_IMAGE_STEP, clients.STEP,
     clients.GUEST_510_STEP, bench.STEP,
@@ -32,7 +35,6 @@ OPTIONAL_STEPS: list[Step] = [
 ]
 ALL_STEPS = STEPS + OPTIONAL_STEPS
 FOR_BOOT = [qemu.STEP, initrd.STEP]
-FOR_DEBUG_BOOT = [qemu.STEP, initrd.DEBUG_STEP]
 
 ENVIRONMENT = """\
 environment:
@@ -58,9 +60,12 @@ def _host_options(parser: argparse.ArgumentParser) -> None:
                         help="boot a pseries guest without OPAL and GPUs instead")
     parser.add_argument("--file", type=Path, action="append", default=[], metavar="PATH",
                         help="put this file or folder at /files/<name>; may be repeated")
-    parser.add_argument("--kernel-debug", action="store_true",
-                        help="boot the debug kernel (KASAN, lockdep, fault injection, ...), "
-                        "which is several times slower; built when first used")
+    parser.add_argument("--kernel-config", choices=kernel.BY_NAME, default="host", metavar="NAME",
+                        help="boot our kernel of another configuration, built when first used: 'gcc' (compiled by GCC, with "
+                        "iommufd as a module), '4k' (pages of 4 KiB, iommufd built in, versions of symbols), 'debug' "
+                        "(KASAN, lockdep, fault injection, ...: several times slower)")
+    parser.add_argument("--kernel-debug", action="store_const", const="debug", default="host", dest="kernel_config",
+                        help="the same as --kernel-config debug")
     parser.add_argument("--kernel", type=Path, metavar="FILE",
                         help="boot this kernel (an ELF vmlinux) instead of ours")
     parser.add_argument("--initrd", type=Path, metavar="FILE",
@@ -204,7 +209,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _host(options: argparse.Namespace) -> boot.Host:
     return boot.Host(
-        machine=machines.chosen(options), pseries=options.pseries, ours=kernel.DEBUG if options.kernel_debug else kernel.HOST,
+        machine=machines.chosen(options), pseries=options.pseries, ours=kernel.BY_NAME[options.kernel_config],
         files=options.file, kernel=options.kernel, initrd=options.initrd,
         append=options.append, module=not options.no_module, mutations=options.mutate,
         disks=options.disk, gpu_ram=options.gpu_ram, icount=options.icount,
@@ -212,7 +217,7 @@ def _host(options: argparse.Namespace) -> boot.Host:
 
 
 def _for_boot(options: argparse.Namespace) -> list[Step]:
-    return FOR_DEBUG_BOOT if options.kernel_debug else FOR_BOOT
+    return [qemu.STEP, initrd.step(kernel.BY_NAME[options.kernel_config])]
 
 
 def ensure(steps: list[Step]) -> None:

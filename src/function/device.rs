@@ -249,7 +249,9 @@ impl Driver for Nvlink2Device {
 
     fn largest_page(&self, index: u64) -> Option<u64> {
         match &self.role {
-            Role::Gpu(state) if index == FIRST_REGION.into() => state.ram.largest_page.bytes(),
+            Role::Gpu(state) if index == FIRST_REGION.into() => {
+                Some(state.ram.largest_page_or_tce())
+            }
             _ => None,
         }
     }

@@ -79,6 +79,9 @@ use kernel::{
     },
 };
 
+/// The largest page of a TCE, which a CPU page may be smaller than.
+const TCE_PAGE: u64 = 0x1_0000;
+
 /// Bytes of GPU RAM that are moved in one access of read(2) and write(2).
 const PIECE: u64 = 0x1_0000;
 
@@ -138,6 +141,11 @@ impl GpuRam {
             },
             GFP_KERNEL,
         )?)
+    }
+
+    /// Returns the size of the largest page that CPU or TCEs map the RAM with.
+    pub(crate) fn largest_page_or_tce(&self) -> u64 {
+        self.largest_page.bytes().unwrap_or(0).max(TCE_PAGE)
     }
 
     fn aperture(&self) -> Aperture {

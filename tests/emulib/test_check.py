@@ -9,7 +9,8 @@ from unittest import mock
 
 from emulib import check
 
-from emulib.checks import mutate
+from emulib.build import kernel
+from emulib.checks import mutate, tests
 from emulib.build.config import Failure, Unavailable
 from emulib.checks.report import Check, Result
 from emulib.build.step import Step
@@ -68,6 +69,11 @@ class Rotation(unittest.TestCase):
     def test_all_are_known(self) -> None:
         names = {long.name for long in check.LONG_CHECKS} | set(check.SUMS)
         self.assertEqual([name for name in check.ROTATION if name not in names], [])
+
+    def test_each_configuration_has_its_turn(self) -> None:
+        first = datetime.date(2026, 12, 1)
+        names = [tests.config_of(first + datetime.timedelta(day)) for day in range(len(kernel.HEADERS))]
+        self.assertEqual(sorted(names), sorted(kernel.HEADERS))
 
     def test_left_out_without_time(self) -> None:
         said = io.StringIO()

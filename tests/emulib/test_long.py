@@ -51,7 +51,7 @@ class Selftests(unittest.TestCase):
     def test_every_program_is_run_by_some_check(self):
         boots = {choice.partition(":")[0] for _, _, names, _ in debug_tests.BOOTS for choice in names}
         # Which no debug kernel is booted for.
-        self.assertEqual(set(tests.selftest_names()), boots | {"pseries", "empty_socket", "next_kernel"})
+        self.assertEqual(set(tests.selftest_names()), boots | {"pseries", "empty_socket", "next_kernel", "iommufd"})
 
 
 class Names(unittest.TestCase):

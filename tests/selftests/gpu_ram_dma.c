@@ -446,22 +446,18 @@ TEST_F(dma, defect_14_process_dies_with_live_tces)
  */
 TEST_F(dma, defect_3_tces_of_4k_and_64k_at_any_page)
 {
-	struct vfio_iommu_spapr_tce_create create = {
-		.argsz = sizeof(create), .page_shift = 12, .window_size = 1ULL << 30, .levels = 1,
-	};
-	struct vfio_iommu_spapr_tce_remove remove = { .argsz = sizeof(remove) };
+	struct vfio_group *group = &self->tb.group;
 	char *p = vfio_map(self->tb.dev, self->tb.ram, 3 * PAGE_64K, 5 * PAGE_64K);
 	__u64 iova, hpa;
 
 	ASSERT_NE(NULL, p);
-	EXPECT_EQ(0, vfio_dma_map(&self->tb.group, p + PAGE_64K, 0, 3 * PAGE_64K));
+	ASSERT_EQ(0, vfio_group_replace_window(group, 16));
+	EXPECT_EQ(0, vfio_dma_map(group, p + PAGE_64K, 0, 3 * PAGE_64K));
 	EXPECT_EQ(-EINVAL, vfio_dma_map(&self->tb.group, p + 4096, 0, PAGE_64K));
 	EXPECT_EQ(0, vfio_dma_unmap(&self->tb.group, 0, 3 * PAGE_64K));
 
-	remove.start_addr = self->tb.group.window_start;
-	ASSERT_EQ(0, ioctl(self->tb.group.container, VFIO_IOMMU_SPAPR_TCE_REMOVE, &remove));
-	ASSERT_EQ(0, ioctl(self->tb.group.container, VFIO_IOMMU_SPAPR_TCE_CREATE, &create));
-	iova = create.start_addr + 8192;
+	ASSERT_EQ(0, vfio_group_replace_window(group, 12));
+	iova = group->window_start + 8192;
 	hpa = self->tb.gpu->aperture + 4 * PAGE_64K + 4096;
 	ASSERT_EQ(0, vfio_dma_map(&self->tb.group, p + PAGE_64K + 4096, iova, 4096));
 	EXPECT_LT(0, testbed_tves_with(&self->tb, iova, hpa | TCE_READ_WRITE));

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * GPU RAM in pages of 64 KiB, 2 MiB and 1 GiB, whichever is the largest that the module may use.
+ * GPU RAM in pages of 1 GiB, 2 MiB and the kernel's own size, whichever is the largest that the
+ * module may use.
  *
  * How large a page is tells the number of faults that the kernel counts for the process while it
  * touches one word in each 64 KiB.
@@ -34,9 +35,25 @@ static __attribute__((constructor)) void share(void)
 	snprintf(loaded_with, PAGE_64K, "not by us");
 }
 
-static int load_with(const char *parameters)
+/* What @limit and @page of variants can be besides a number of bytes. */
+#define NO_LIMIT	0
+#define SMALLEST	PAGE_64K
+
+/* The size of the pages where the variant has @page: where that is SMALLEST, the kernel's own. */
+static unsigned long size_of(unsigned long page)
 {
+	return page == SMALLEST ? host_page() : page;
+}
+
+/* With pages of at most @limit bytes. */
+static int load_with(unsigned long limit)
+{
+	char parameters[32] = "";
 	int ret = 0;
+
+	if (limit)
+		snprintf(parameters, sizeof(parameters), "max_order=%d",
+			 __builtin_ctzl(size_of(limit) / host_page()));
 
 	if (module_loaded()) {
 		if (!strcmp(loaded_with, parameters))
@@ -56,50 +73,50 @@ FIXTURE(huge)
 
 FIXTURE_VARIANT(huge)
 {
-	const char *parameters;
+	unsigned long limit;
 	unsigned long page;
 };
 
-/* 2 MiB are order 5 and 1 GiB is order 14: what is in between allows what is below. */
+/* What is between two sizes allows what is below. */
 FIXTURE_VARIANT_ADD(huge, none)
 {
-	.parameters = "max_order=0",
-	.page = PAGE_64K,
+	.limit = SMALLEST,
+	.page = SMALLEST,
 };
 
 FIXTURE_VARIANT_ADD(huge, below_2_mib)
 {
-	.parameters = "max_order=4",
-	.page = PAGE_64K,
+	.limit = MIB,
+	.page = SMALLEST,
 };
 
 FIXTURE_VARIANT_ADD(huge, up_to_2_mib)
 {
-	.parameters = "max_order=5",
+	.limit = 2 * MIB,
 	.page = 2 * MIB,
 };
 
 FIXTURE_VARIANT_ADD(huge, below_1_gib)
 {
-	.parameters = "max_order=13",
+	.limit = 512 * MIB,
 	.page = 2 * MIB,
 };
 
 FIXTURE_VARIANT_ADD(huge, up_to_1_gib)
 {
-	.parameters = "max_order=14",
+	.limit = GIB,
 	.page = GIB,
 };
 
 FIXTURE_VARIANT_ADD(huge, any)
 {
-	.parameters = "",
+	.limit = NO_LIMIT,
 	.page = GIB,
 };
 
 FIXTURE_SETUP(huge)
 {
-	ASSERT_EQ(0, load_with(variant->parameters));
+	ASSERT_EQ(0, load_with(variant->limit));
 	ASSERT_EQ(0, testbed_open(&self->tb, 0, false))
 		TH_LOG("%s", self->tb.why);
 }
@@ -239,7 +256,7 @@ TEST_F(huge, nothing_beyond_the_mapping)
 /* The aperture's last bytes, of which a page is as good as any other. */
 TEST_F(huge, last_page_of_the_region)
 {
-	const __u64 size = self->tb.ram->size;
+	const __u64 size = self->tb.ram->size, page = size_of(variant->page);
 	char *p = vfio_map_at(self->tb.dev, self->tb.ram, size - GIB, GIB, reserve(GIB, GIB));
 	char expected[64];
 
@@ -248,8 +265,8 @@ TEST_F(huge, last_page_of_the_region)
 	/* There is no RAM: the value is of no interest. */
 	load64(p + GIB - 8);
 	snprintf(expected, sizeof(expected), "%llx -> %lx ",
-		 (unsigned long long)(self->tb.gpu->aperture + size - variant->page),
-		 (unsigned long)(p + GIB - variant->page));
+		 (unsigned long long)(self->tb.gpu->aperture + size - page),
+		 (unsigned long)(p + GIB - page));
 	EXPECT_EQ(1, trace_count("selftest", "vfio_pci_nvgpu_mmap_fault", expected))
 		TH_LOG("no fault %s", expected);
 	trace_stop("selftest");
@@ -703,49 +720,49 @@ FIXTURE(huge_guest)
 
 FIXTURE_VARIANT(huge_guest)
 {
-	const char *parameters;
+	unsigned long limit;
 	unsigned long page;
 };
 
 FIXTURE_VARIANT_ADD(huge_guest, none)
 {
-	.parameters = "max_order=0",
-	.page = PAGE_64K,
+	.limit = SMALLEST,
+	.page = SMALLEST,
 };
 
 FIXTURE_VARIANT_ADD(huge_guest, below_2_mib)
 {
-	.parameters = "max_order=4",
-	.page = PAGE_64K,
+	.limit = MIB,
+	.page = SMALLEST,
 };
 
 FIXTURE_VARIANT_ADD(huge_guest, up_to_2_mib)
 {
-	.parameters = "max_order=5",
+	.limit = 2 * MIB,
 	.page = 2 * MIB,
 };
 
 FIXTURE_VARIANT_ADD(huge_guest, below_1_gib)
 {
-	.parameters = "max_order=13",
+	.limit = 512 * MIB,
 	.page = 2 * MIB,
 };
 
 FIXTURE_VARIANT_ADD(huge_guest, up_to_1_gib)
 {
-	.parameters = "max_order=14",
+	.limit = GIB,
 	.page = GIB,
 };
 
 FIXTURE_VARIANT_ADD(huge_guest, any)
 {
-	.parameters = "",
+	.limit = NO_LIMIT,
 	.page = GIB,
 };
 
 FIXTURE_SETUP(huge_guest)
 {
-	ASSERT_EQ(0, load_with(variant->parameters));
+	ASSERT_EQ(0, load_with(variant->limit));
 	ASSERT_EQ(0, testbed_open(&self->tb, 0, true))
 		TH_LOG("%s", self->tb.why);
 	ASSERT_EQ(0, guest_create(&self->guest, self->tb.group.vm, 1));
@@ -760,6 +777,7 @@ FIXTURE_TEARDOWN(huge_guest)
 /* KVM maps the guest's memory with pages as large as those of the process that gave it. */
 TEST_F_TIMEOUT(huge_guest, second_stage_has_the_same_pages, 120)
 {
+	const unsigned long size = size_of(variant->page);
 	const long pages = GIB / variant->page;
 	int faults;
 	char *p;
@@ -775,7 +793,7 @@ TEST_F_TIMEOUT(huge_guest, second_stage_has_the_same_pages, 120)
 	faults = trace_count("selftest", "kvm_guest_exit", "trap=H_DATA_STORAGE");
 	trace_stop("selftest");
 
-	EXPECT_EQ(pages, guest_host_pages(GUEST_RAM, self->tb.ram->size, variant->page));
+	EXPECT_EQ(pages, guest_host_pages(GUEST_RAM, self->tb.ram->size, size));
 	EXPECT_EQ(pages, guest_host_pages(GUEST_RAM, self->tb.ram->size, 0));
 	EXPECT_LE(pages, faults);
 	EXPECT_GE(pages + 1, faults);
@@ -785,7 +803,7 @@ TEST_F_TIMEOUT(huge_guest, second_stage_has_the_same_pages, 120)
 	EXPECT_EQ(0, guest_host_pages(GUEST_RAM, self->tb.ram->size, 0));
 	ASSERT_EQ(0, vfio_set_memory(self->tb.dev, true));
 	ASSERT_EQ(0, guest_walk(&self->guest, GUEST_RAM, PAGE_64K, GIB / PAGE_64K));
-	EXPECT_EQ(pages, guest_host_pages(GUEST_RAM, self->tb.ram->size, variant->page));
+	EXPECT_EQ(pages, guest_host_pages(GUEST_RAM, self->tb.ram->size, size));
 
 	ASSERT_EQ(0, guest_set_memory(self->tb.group.vm, GUEST_RAM, p, 0));
 	EXPECT_EQ(0, guest_host_pages(GUEST_RAM, self->tb.ram->size, 0));

@@ -120,7 +120,7 @@ TEST_F(tce, range_is_cleared)
 				      count - 1));
 	EXPECT_EQ(-EBUSY, unregister(&self->guest, &self->group));
 	ASSERT_EQ(0, guest_stuff_tces(&self->guest, VFIO_GROUP_LIOBN, self->group.window_start, 0,
-				      self->group.window_size / PAGE_64K));
+				      self->group.window_size >> self->group.page_shift));
 	EXPECT_EQ(0, unregister(&self->guest, &self->group));
 }
 
@@ -137,10 +137,16 @@ TEST_F(tce, list_that_permits_nothing)
 	EXPECT_EQ(0, unregister(&self->guest, &self->group));
 }
 
+/* The middle of a page of the window. */
+static __u64 no_page(const struct vfio_group *group)
+{
+	return guest_gpa(PAGE) + (1UL << group->page_shift) / 2;
+}
+
 /* Nor is its address one of a page. The host ends if it is taken for that. */
 TEST_F(tce, list_of_no_addresses)
 {
-	guest_write_tce(&self->guest, LIST, 0, guest_gpa(PAGE) + 4096);
+	guest_write_tce(&self->guest, LIST, 0, no_page(&self->group));
 	guest_write_tce(&self->guest, LIST, 1, ~0ULL << 12);
 	ASSERT_EQ(0, put_tces(&self->guest, &self->group, 2));
 	EXPECT_EQ(0, unregister(&self->guest, &self->group));
@@ -149,6 +155,7 @@ TEST_F(tce, list_of_no_addresses)
 /* Another processor of the guest's, which changes the last TCE of a list. */
 struct changer {
 	struct guest *guest;
+	__u64 no_page;
 	atomic_bool stop;
 };
 
@@ -158,7 +165,7 @@ static void *change_list(void *arg)
 
 	while (!atomic_load(&c->stop)) {
 		guest_write_tce(c->guest, LIST, GUEST_TCES - 1,
-				(guest_gpa(PAGE) + 4096) | TCE_READ_WRITE);
+				c->no_page | TCE_READ_WRITE);
 		guest_write_tce(c->guest, LIST, GUEST_TCES - 1, guest_gpa(PAGE) | TCE_READ_WRITE);
 	}
 	return NULL;
@@ -167,7 +174,7 @@ static void *change_list(void *arg)
 /* KVM reads a list twice. What it read first is not what it uses. */
 TEST_F_TIMEOUT(tce, list_that_changes, 120)
 {
-	struct changer c = { .guest = &self->guest };
+	struct changer c = { .guest = &self->guest, .no_page = no_page(&self->group) };
 	unsigned int i, set = 0, left = 0;
 	pthread_t thread;
 	int ret;
@@ -218,8 +225,8 @@ static int set_table_of(const struct vfio_group *group, unsigned int shift)
 /* A TCE of the guest's is set in one go, however many TCEs of the host that makes. */
 TEST_F(tce, pages_are_not_of_too_many_pieces)
 {
-	EXPECT_EQ(0, set_table_of(&self->group, 16 + 12));
-	EXPECT_EQ(-EINVAL, set_table_of(&self->group, 16 + 13));
+	EXPECT_EQ(0, set_table_of(&self->group, self->group.page_shift + 12));
+	EXPECT_EQ(-EINVAL, set_table_of(&self->group, self->group.page_shift + 13));
 }
 
 /* A group without a VM, whose tables are not for everyone. */

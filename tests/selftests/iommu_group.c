@@ -173,7 +173,7 @@ TEST_F(group, defect_22_windows_of_4k_and_64k_pages_only)
 TEST_F(group, two_windows_come_and_go)
 {
 	struct vfio_iommu_spapr_tce_create create = {
-		.argsz = sizeof(create), .page_shift = 16, .window_size = 1ULL << 32, .levels = 1,
+		.argsz = sizeof(create), .window_size = 1ULL << 32, .levels = 1,
 	};
 	struct vfio_iommu_spapr_tce_remove remove = { .argsz = sizeof(remove) };
 	struct vfio_group g;
@@ -184,6 +184,7 @@ TEST_F(group, two_windows_come_and_go)
 	ASSERT_NE(NULL, ram);
 	ASSERT_EQ(0, vfio_group_open(&g, pci_iommu_group(self->tb.topo.gpu[0].bdf), false));
 	ASSERT_EQ(0ULL, g.window_start);
+	create.page_shift = g.page_shift;
 	ASSERT_EQ(0, vfio_dma_register(&g, ram, PAGE_64K));
 	for (round = 0; round < 3; round++) {
 		ASSERT_EQ(0, ioctl(g.container, VFIO_IOMMU_SPAPR_TCE_CREATE, &create))

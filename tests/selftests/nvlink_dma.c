@@ -306,6 +306,9 @@ TEST_F(nvlink, links_follow_the_windows)
 
 	ASSERT_EQ(0, vfio_dma_map(g, low, IOVA, PAGE_64K));
 	for (s = 0; s < ARRAY_SIZE(shape); s++) {
+		/* With larger pages than its own the host maps no memory but huge pages. */
+		if (1UL << shape[s].page_shift > host_page())
+			continue;
 		EXPECT_TRUE(copies_all_ways(e, low, IOVA));
 
 		ASSERT_EQ(0, create_window(g, shape[s].page_shift, shape[s].levels, &start));

@@ -23,7 +23,7 @@ OUR_MODULE = "nvlink2-vfio-pci"
 
 def base(of: Kernel) -> Path:
     """The archive that every run with this kernel starts from."""
-    return (STEP if of is kernel.HOST else DEBUG_STEP).path()
+    return step(of).path()
 
 
 def _pack(log: Log, staging: Path, archive: Path) -> None:
@@ -82,10 +82,17 @@ def overlay(log: Log, run: Path, command: list[str] | None, given: list[Path],
     return archive
 
 
-def _step(name: str, what: str, of: Kernel, modules: Step) -> Step:
+def _step(name: str, what: str, of: Kernel) -> Step:
     return Step(name, what, lambda: "", lambda log: _build(log, of),
-                ["root.cpio"], [of.step, modules, sources.TARGET_STEP])
+                ["root.cpio"], [of.step, module.step(of), sources.TARGET_STEP])
 
 
-STEP = _step("initrd", "packing the emulated host's root", kernel.HOST, module.STEP)
-DEBUG_STEP = _step("initrd-debug", "packing the root of the debug kernel", kernel.DEBUG, module.DEBUG_STEP)
+STEP = _step("initrd", "packing the emulated host's root", kernel.HOST)
+DEBUG_STEP = _step("initrd-debug", "packing the root of the debug kernel", kernel.DEBUG)
+STEPS = {kernel.HOST: STEP, kernel.DEBUG: DEBUG_STEP,
+         **{of: _step(f"initrd-{name}", f"packing the root of the kernel '{name}'", of) for name, of in kernel.VARIANTS.items()}}
+
+
+def step(of: Kernel) -> Step:
+    """What packs the root of one of the kernels."""
+    return STEPS[of]

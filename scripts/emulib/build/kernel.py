@@ -1,18 +1,24 @@
 # SPDX-License-Identifier: GPL-2.0
 """The emulated host's kernel: Debian's source, our series, our configuration.
 
-There are two of them, made of one source: the one that everything runs on, and
-the debug kernel, which looks for what goes wrong inside it.
+There are several of them, made of one source: the one that everything runs on,
+the debug kernel, which looks for what goes wrong inside it, and those that are
+configured and compiled as distributions do it.
 """
 
+from collections.abc import Iterable
 from pathlib import Path
 
-from . import config, enter, sources
+from . import config, enter, libdw, sources
 from .step import Log, Step, digest
 
 SERIES = config.TREE / "scripts/kernel"
 CONFIG = SERIES / "host.config"
 DEBUG_CONFIG = SERIES / "debug.config"
+
+# What compiles a kernel, as variables for make.
+CLANG = "LLVM=-19"
+GCC = "CROSS_COMPILE=powerpc64le-linux-gnu-"
 
 
 def patches() -> list[Path]:
@@ -23,18 +29,23 @@ def patches() -> list[Path]:
 class Kernel:
     """A configuration of the kernel, and what is built of it in the cache's folder `name`.
 
-    `fragments` go over allnoconfig, a later one over an earlier one; `variables`
-    are for make.
+    `fragments` go over allnoconfig, a later one over an earlier one; `compiler`
+    and `variables` are for make, `needs` what they refer to. One that is not
+    `whole` is only what a module needs to be compiled, and cannot be booted.
     """
 
-    def __init__(self, name: str, what: str, fragments: list[Path], variables: str = ""):
+    def __init__(self, name: str, what: str, fragments: list[Path], compiler: str = CLANG, variables: str = "",
+                 needs: Iterable[Step] = (), whole: bool = True):
         self.fragments = fragments
-        what_is_built = " ".join(["ARCH=powerpc", "LLVM=-19", *variables.split()])
+        self.whole = whole
+        # Without a kernel nobody knows its symbols.
+        what_is_built = " ".join(["ARCH=powerpc", compiler, *variables.split(), *([] if whole else ["KBUILD_MODPOST_WARN=1"])])
         # What make needs wherever it starts: in the source, or in the build folder for a module.
         self.flags = f"{what_is_built} -j{config.jobs()}"
         self.step = Step(
             name, what, lambda: digest(*fragments, *patches(), what_is_built), self._build,
-            ["build/vmlinux", "install/lib/modules"], [sources.LINUX_STEP], seed=["build"], linked=["linux"],
+            ["build/vmlinux", "install/lib/modules"] if whole else ["build/rust/libkernel.rmeta"],
+            [sources.LINUX_STEP, *needs], seed=["build"], linked=["linux"],
         )
         self.name = name
         # As the root sees them: the source with the series, the build folder.
@@ -58,9 +69,15 @@ class Kernel:
         retree(log, sources.LINUX_STEP, self.step.home() / "linux", patches(), sources.moved_linux())
         fragments = " ".join(f"{config.ROOT_TREE}/{path.relative_to(config.TREE)}" for path in self.fragments)
         install = f"{self.step.inner}/install"
+        goals = f"""
+            {self.make} vmlinux modules
+            rm -rf {install}
+            {self.make} INSTALL_MOD_PATH={install} modules_install
+        """ if self.whole else f"{self.make} modules_prepare"
         sources.shell(log, f"""
             mkdir -p {self.build}
-            cat {fragments} > {self.build}/wanted
+            {self.source}/scripts/kconfig/merge_config.sh -m -Q -O {self.build} {fragments}
+            mv {self.build}/.config {self.build}/wanted
             KCONFIG_ALLCONFIG={self.build}/wanted {self.make} allnoconfig
             # A symbol that silently lost its dependencies would be found much later.
             grep -E '^CONFIG_[A-Z0-9_]+=[^n]' {self.build}/wanted |
@@ -68,9 +85,7 @@ class Kernel:
                     grep -qxF "$line" {self.build}/.config ||
                         {{ echo "E: $line of {fragments} was not accepted"; exit 1; }}
                 done
-            {self.make} vmlinux modules
-            rm -rf {install}
-            {self.make} INSTALL_MOD_PATH={install} modules_install
+            {goals}
         """)
 
 
@@ -133,8 +148,30 @@ HOST = Kernel(
 DEBUG = Kernel(
     "kernel-debug", "building the debug kernel (7 to 10 min on 2 cores when cold)", [CONFIG, DEBUG_CONFIG],
     # rustc refuses to instrument Rust for powerpc.
-    "RUSTFLAGS_KASAN=",
+    variables="RUSTFLAGS_KASAN=",
 )
+
+
+def _gcc(name: str, what: str, whole: bool = True) -> Kernel:
+    return Kernel(name, what, [CONFIG, SERIES / "gcc.config"], GCC, whole=whole)
+
+
+def _4k(name: str, what: str, whole: bool = True) -> Kernel:
+    return Kernel(name, what, [CONFIG, SERIES / "4k.config"], variables=libdw.VARIABLES, needs=[libdw.STEP], whole=whole)
+
+
+# What distributions have and HOST has not. A long check boots each.
+VARIANTS = {
+    "gcc": _gcc("kernel-gcc", "building the kernel with GCC, as Fedora has it (10 min on 2 cores when cold)"),
+    "4k": _4k("kernel-4k", "building the kernel with pages of 4 KiB, as Debian has it (12 min on 2 cores when cold)"),
+}
+# Each without itself, for the check of every day.
+HEADERS = {
+    "gcc": _gcc("headers-gcc", "making what a module needs of the kernel 'gcc'", whole=False),
+    "4k": _4k("headers-4k", "making what a module needs of the kernel '4k'", whole=False),
+}
+# All, by the names that options have for them.
+BY_NAME = {"host": HOST, "debug": DEBUG, **VARIANTS}
 
 # Of the one that everything runs on.
 STEP = HOST.step

@@ -45,8 +45,13 @@ def _step(name: str, what: str, of: Kernel) -> Step:
 
 STEP = _step("module", "building nvlink2-vfio-pci.ko", kernel.HOST)
 DEBUG_STEP = _step("module-debug", "building nvlink2-vfio-pci.ko for the debug kernel", kernel.DEBUG)
+STEPS = {kernel.HOST: STEP, kernel.DEBUG: DEBUG_STEP,
+         **{of: _step(f"module-{name}", f"building nvlink2-vfio-pci.ko for the kernel '{name}'", of)
+            for name, of in kernel.VARIANTS.items()},
+         **{of: _step(f"module-headers-{name}", f"compiling nvlink2-vfio-pci.ko with the headers of the kernel '{name}'", of)
+            for name, of in kernel.HEADERS.items()}}
 
 
 def step(of: Kernel) -> Step:
     """What builds the module for one of the kernels."""
-    return STEP if of is kernel.HOST else DEBUG_STEP
+    return STEPS[of]

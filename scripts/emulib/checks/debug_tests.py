@@ -36,7 +36,7 @@ FUZZ_LOG = "sysctl.kernel.hung_task_timeout_secs=600 log_buf_len=64M"
 
 def _boot(name: str, machine: Machine, *tests_to_run: str, mutations: tuple[str, ...] = ()) -> Result:
     """Selftests in a boot of the debug kernel of their own."""
-    options = ["--kernel-debug", *machine.options(), "--timeout", tests.scaled(LIMIT),
+    options = [*machine.options(), "--timeout", tests.scaled(LIMIT),
                "--file", str(programs.selftests_dir())]
     injects = any(choice.startswith("fault_injection") for choice in tests_to_run)
     if injects:
@@ -47,7 +47,7 @@ def _boot(name: str, machine: Machine, *tests_to_run: str, mutations: tuple[str,
     run = tests.Emulated(
         f"debug-{name}", options, "env", f"NVLINK2_TIME_FACTOR={tests.scaled(FACTOR)}", f"NVLINK2_LOAD={CYCLES}",
         f"NVLINK2_LOAD_PAGES={PAGES}",
-        f"MUTATIONS={','.join(mutations)}", "/files/selftests/run.sh", *tests_to_run,
+        f"MUTATIONS={','.join(mutations)}", "/files/selftests/run.sh", *tests_to_run, of="debug",
     )
     result = Result.tallied(run.status, run.output)
     for verdict in VERDICTS:
@@ -104,10 +104,10 @@ def fuzz() -> Result:
     """Random operations on the debug kernel, other ones each day."""
     seed = f"{datetime.date.today():%Y%m%d}"
     run = tests.Emulated(
-        "debug-fuzz", ["--kernel-debug", *REDBUD.options(), "--timeout", tests.scaled(LIMIT), "--append", FUZZ_LOG,
+        "debug-fuzz", [*REDBUD.options(), "--timeout", tests.scaled(LIMIT), "--append", FUZZ_LOG,
                        "--file", str(programs.fuzz_binary())],
         "env", f"NVLINK2_TIME_FACTOR={tests.scaled(FACTOR)}", "/files/nvlink2-fuzz", "run", "--seed", seed,
-        "--ops", FUZZ_OPS, "--seconds", str(FUZZ_SECONDS), "--partial",
+        "--ops", FUZZ_OPS, "--seconds", str(FUZZ_SECONDS), "--partial", of="debug",
     )
     again = (f"the same again: NVLINK2_TIME_FACTOR={FACTOR} scripts/emu fuzz --kernel-debug --seed {seed} "
              f"--ops {FUZZ_OPS} --append '{FUZZ_LOG}'")

@@ -40,7 +40,7 @@ BUILD_ID = re.compile(r"^emu: nvlink2-vfio-pci has build id (\w*)", re.MULTILINE
 class Emulated:
     """A command's run in an emulated host of its own, and what the console said."""
 
-    def __init__(self, name: str, options: list[str], *command: str):
+    def __init__(self, name: str, options: list[str], *command: str, of: str = "host"):
         folder = config.cache_dir() / "consoles" / config.checkout()
         folder.mkdir(parents=True, exist_ok=True)
         # Kept for whom a failed check's text does not tell enough.
@@ -49,6 +49,7 @@ class Emulated:
         self.log.unlink(missing_ok=True)
         if "--timeout" not in options:
             options = ["--timeout", scaled(600), *options]
+        options = ["--kernel-config", of, *options]
         # Of limits of time within the emulated host. Where the command sets another value, that one counts.
         command = ("env", f"NVLINK2_TIME_FACTOR={config.time_factor()}", *command)
         start = time.monotonic()
@@ -59,7 +60,7 @@ class Emulated:
         self.out.write_text(self.output, encoding="utf-8")
         self.console = files.text(self.log)
         self.pseries = "--pseries" in options
-        self.kernel = kernel.DEBUG if "--kernel-debug" in options else kernel.HOST
+        self.kernel = kernel.BY_NAME[of]
 
     def with_console(self, result: Result, *tests: str, expected: str = NOTHING) -> Result:
         """`result` with the boot's time, and as one more test that the console has no unknown error line.
@@ -125,13 +126,17 @@ ANY_ORDER = selftest_names("orders")
 BOARD = selftest_names("board")
 # What has to do with the numbers of a chip.
 CHIP = selftest_names("chip")
+# What depends on how the kernel was configured.
+CONFIGURED = selftest_names("config")
 # With how large pages, as orders: 64 KiB only, and none larger than 2 MiB. Without a limit: selftests().
 ORDERS = (0, 5)
 
 
-def _selftests(name: str, machine: Machine, names: list[str], *options: str, parameters: str = "", first: int = 0) -> Result:
+def _selftests(name: str, machine: Machine, names: list[str], *options: str, parameters: str = "", first: int = 0,
+               of: str = "host") -> Result:
     run = Emulated(name, [*machine.options(), "--timeout", scaled(LIMIT), *options, "--file", str(programs.selftests_dir())],
-                   "env", f"NVLINK2_PARAMETERS={parameters}", f"NVLINK2_FIRST_GPU={first}", "/files/selftests/run.sh", *names)
+                   "env", f"NVLINK2_PARAMETERS={parameters}", f"NVLINK2_FIRST_GPU={first}", "/files/selftests/run.sh", *names,
+                   of=of)
     return run.with_console(Result.tallied(run.status, run.output), *(f"{name}{console.ON_CHIP_8 if first else ''}" for name in names))
 
 
@@ -202,6 +207,14 @@ def empty_sockets() -> Result:
     result.add(Result.one(not missing and "FAILED" not in run.output,
                           f"nvlink2ctl is not content, or does not say {missing}:\n{tail(run.output)}"))
     return run.with_console(result, "empty_socket")
+
+
+def _configured(of: str, what: str) -> Check:
+    """Selftests on one chip, on our kernel of another configuration."""
+    name = f"config-{of}"
+    return Check(name, lambda: _selftests(name, REDBUD_HALF, CONFIGURED, of=of),
+                 [qemu.STEP, initrd.step(kernel.BY_NAME[of]), programs.SELFTESTS_STEP],
+                 f"Selftests on a kernel {what}: {', '.join(CONFIGURED)}.")
 
 
 def _order(check: str, order: int, names: list[str]) -> Check:
@@ -472,6 +485,18 @@ def _nvlink2ctl_host(machine: Machine) -> Check:
                  f"nvlink2ctl on a host with {machine.sockets} GPUs: what it says is there, what it changes is changed.")
 
 
+def config_of(day: datetime.date) -> str:
+    """The other configuration of the kernel whose turn it is on a day."""
+    return list(kernel.HEADERS)[day.toordinal() % len(kernel.HEADERS)]
+
+
+def _compiled() -> Check:
+    name = config_of(datetime.date.today())
+    step = module.step(kernel.HEADERS[name])
+    return Check("module-config", lambda: Result.one(step.path().exists(), f"there is no {step.path()}"), [step],
+                 f"The module compiles with the headers of the kernel '{name}'; each day it is another one.")
+
+
 # A check of an emulated host is one boot, so that they can be run side by side. The longest come first.
 CHECKS: list[Check] = [
     *map(_selftests_check, PARTS),
@@ -498,6 +523,7 @@ CHECKS: list[Check] = [
     Check("nvlink2ctl", nvlink2ctl, [root.STEP]),
     Check("host", host, [root.STEP]),
     Check("bench-report", bench_report, [root.STEP]),
+    _compiled(),
 ]
 
 
@@ -522,7 +548,10 @@ def orders() -> Result:
     return _side_by_side([_order("orders", order, ANY_ORDER) for order in ORDERS])
 
 
-LONG_CHECKS = [Check("orders", orders, SELFTESTS), Check("bad-firmware-all", bad_firmware_all, [*SELFTESTS, boot.TREE_STEPS[BAD]]),
+LONG_CHECKS = [Check("orders", orders, SELFTESTS),
+               _configured("gcc", "that GCC compiled, with iommufd as a module"),
+               _configured("4k", "with pages of 4 KiB, iommufd and versions of symbols"),
+               Check("bad-firmware-all", bad_firmware_all, [*SELFTESTS, boot.TREE_STEPS[BAD]]),
                Check("next-kernel-5.10", next_kernel_peer, [*SELFTESTS, linux_510.STEP])]
 
 

@@ -62,8 +62,8 @@ pub(crate) trait Driver: Send + Sync + Sized + 'static {
     /// has lost its regions.
     fn close(&self) -> Self::Closing;
 
-    /// Returns the size in bytes of the largest page that region `index` is mapped with, if it is
-    /// a region of the driver's own that may have huge pages.
+    /// Returns the size in bytes of the largest page that region `index` is mapped with, by CPU or
+    /// IOMMU, if it is a region of the driver's own that may have pages larger than the CPU's.
     fn largest_page(&self, index: u64) -> Option<u64>;
 
     /// The function is about to be reset, whoever wants it. May be called with `memory_lock` held

@@ -228,7 +228,7 @@ __u32 engine_write64(const struct engine *e, __u32 path, __u64 addr, __u64 value
 
 int physical_address(const void *va, __u64 *pa)
 {
-	const long size = sysconf(_SC_PAGESIZE);
+	const size_t size = host_page();
 	__u64 entry = 0;
 	int fd = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
 	ssize_t n;

@@ -346,10 +346,12 @@ static int run_process(struct guest *g, const struct program *program, unsigned 
 
 int guest_touch_tables(struct guest *g)
 {
-	int ret = run_real(g, &touch, PROCESS_TABLE);
+	__u64 gpa;
+	int ret = 0;
 
-	ret = ret ?: run_real(g, &touch, PGD_GPA);
-	return ret ?: run_real(g, &touch, PUD_GPA);
+	for (gpa = PROCESS_TABLE; !ret && gpa < DATA_GPA; gpa += host_page())
+		ret = run_real(g, &touch, gpa);
+	return ret;
 }
 
 int guest_touch(struct guest *g, unsigned int n)

@@ -317,11 +317,24 @@ int try_write64(void *addr, __u64 value)
 	return sig;
 }
 
+size_t host_page(void)
+{
+	return sysconf(_SC_PAGESIZE);
+}
+
 void *anonymous(size_t size)
 {
-	void *p = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	const size_t room = size + PAGE_64K - host_page();
+	char *p = mmap(NULL, room, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	size_t before = -(uintptr_t)p % PAGE_64K;
 
-	return p == MAP_FAILED ? NULL : p;
+	if (p == MAP_FAILED)
+		return NULL;
+	if (before)
+		munmap(p, before);
+	if (room - before > size)
+		munmap(p + before + size, room - before - size);
+	return p + before;
 }
 
 void *reserve(size_t size, size_t alignment)

@@ -13,8 +13,10 @@
 #include <stddef.h>
 #include <sys/types.h>
 
-/* Page size of every kernel these tests run on: PPC_64K_PAGES. */
+/* One page or more, whatever the kernel's size of pages; the largest page of a TCE. */
 #define PAGE_64K	0x10000UL
+/* The size of a page of this kernel. */
+size_t host_page(void);
 
 /* As kselftest.h has it, for those who do not include that. */
 #ifndef ARRAY_SIZE
@@ -83,7 +85,7 @@ static inline void store64(void *addr, __u64 value)
  */
 const char *vma_missing_flag(const void *addr);
 
-/* Ordinary memory of the process, NULL on failure. */
+/* Ordinary memory of the process at a multiple of PAGE_64K, NULL on failure. */
 void *anonymous(size_t size);
 
 /* @size bytes of addresses behind a multiple of @alignment, with nothing there. NULL on failure. */

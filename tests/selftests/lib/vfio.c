@@ -12,22 +12,21 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "sys.h"
 #include "vfio.h"
 
-static int window_create(struct vfio_group *g)
+int vfio_group_replace_window(struct vfio_group *g, __u32 page_shift)
 {
-	struct vfio_iommu_spapr_tce_info info = { .argsz = sizeof(info) };
-	struct vfio_iommu_spapr_tce_remove remove = { .argsz = sizeof(remove) };
+	struct vfio_iommu_spapr_tce_remove remove = {
+		.argsz = sizeof(remove), .start_addr = g->window_start,
+	};
 	struct vfio_iommu_spapr_tce_create create = {
 		.argsz = sizeof(create),
-		.page_shift = 16,
+		.page_shift = page_shift,
 		.window_size = 1ULL << 30,
 		.levels = 1,
 	};
 
-	if (ioctl(g->container, VFIO_IOMMU_SPAPR_TCE_GET_INFO, &info))
-		return -errno;
-	remove.start_addr = info.dma32_window_start;
 	if (ioctl(g->container, VFIO_IOMMU_SPAPR_TCE_REMOVE, &remove))
 		return -errno;
 	if (ioctl(g->container, VFIO_IOMMU_SPAPR_TCE_CREATE, &create))
@@ -36,6 +35,17 @@ static int window_create(struct vfio_group *g)
 	g->window_size = create.window_size;
 	g->page_shift = create.page_shift;
 	return 0;
+}
+
+static int first_window(struct vfio_group *g)
+{
+	struct vfio_iommu_spapr_tce_info info = { .argsz = sizeof(info) };
+
+	if (ioctl(g->container, VFIO_IOMMU_SPAPR_TCE_GET_INFO, &info))
+		return -errno;
+	g->window_start = info.dma32_window_start;
+	/* With larger pages it could map no system memory but huge pages. */
+	return vfio_group_replace_window(g, __builtin_ctzl(host_page()));
 }
 
 int vfio_group_set_table(const struct vfio_group *g)
@@ -50,16 +60,10 @@ int vfio_group_set_table(const struct vfio_group *g)
 	return ioctl(g->kvm_vfio, KVM_SET_DEVICE_ATTR, &attr) ? -errno : 0;
 }
 
-int vfio_group_add_vm(struct vfio_group *g)
+int vfio_group_make_vm(struct vfio_group *g)
 {
 	struct kvm_create_device device = { .type = KVM_DEV_TYPE_VFIO };
 	struct kvm_device_attr attr = { .group = KVM_DEV_VFIO_GROUP };
-	struct kvm_create_spapr_tce_64 tce = {
-		.liobn = VFIO_GROUP_LIOBN,
-		.page_shift = g->page_shift,
-		.offset = g->window_start >> g->page_shift,
-		.size = g->window_size >> g->page_shift,
-	};
 
 	g->kvm = open("/dev/kvm", O_RDWR | O_CLOEXEC);
 	if (g->kvm < 0)
@@ -73,9 +77,21 @@ int vfio_group_add_vm(struct vfio_group *g)
 
 	attr.attr = KVM_DEV_VFIO_GROUP_ADD;
 	attr.addr = (uintptr_t)&g->group;
-	if (ioctl(g->kvm_vfio, KVM_SET_DEVICE_ATTR, &attr))
-		return -errno;
+	return ioctl(g->kvm_vfio, KVM_SET_DEVICE_ATTR, &attr) ? -errno : 0;
+}
 
+int vfio_group_add_vm(struct vfio_group *g)
+{
+	struct kvm_create_spapr_tce_64 tce = {
+		.liobn = VFIO_GROUP_LIOBN,
+		.page_shift = g->page_shift,
+		.offset = g->window_start >> g->page_shift,
+		.size = g->window_size >> g->page_shift,
+	};
+	int ret = vfio_group_make_vm(g);
+
+	if (ret)
+		return ret;
 	/* Left out, the kernel warns when the group is dropped. */
 	g->kvm_table = ioctl(g->vm, KVM_CREATE_SPAPR_TCE_64, &tce);
 	if (g->kvm_table < 0)
@@ -106,7 +122,7 @@ static int group_attach(struct vfio_group *g, bool kvm)
 		return -errno;
 	if (ioctl(g->container, VFIO_SET_IOMMU, VFIO_SPAPR_TCE_v2_IOMMU))
 		return -errno;
-	ret = window_create(g);
+	ret = first_window(g);
 	if (!ret && kvm)
 		ret = vfio_group_add_vm(g);
 	return ret;

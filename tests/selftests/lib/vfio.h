@@ -39,13 +39,18 @@ struct vfio_group {
 };
 
 /*
- * Opens IOMMU group @id with one window of 64 KiB pages. With @kvm, a new VM is added
- * to the group before any device can be opened, so that every device of it has a KVM.
+ * Opens IOMMU group @id with one window of pages as large as the kernel's. With @kvm, a new VM is
+ * added to the group before any device can be opened, so that every device of it has a KVM.
  */
 int vfio_group_open(struct vfio_group *g, int id, bool kvm);
 void vfio_group_close(struct vfio_group *g);
-/* Makes a VM and adds the group, which has none, to it; closes all descriptors of it. */
+/* Has one with pages of 1 << @page_shift in place of the window. */
+int vfio_group_replace_window(struct vfio_group *g, __u32 page_shift);
+/* Makes a VM and adds the group, which has none, to it, with its window ... */
 int vfio_group_add_vm(struct vfio_group *g);
+/* ... or without. */
+int vfio_group_make_vm(struct vfio_group *g);
+/* Closes all descriptors of it. */
 void vfio_group_drop_vm(struct vfio_group *g);
 /* Gives the VM the group's window, once more: vfio_group_add_vm() did. */
 int vfio_group_set_table(const struct vfio_group *g);
