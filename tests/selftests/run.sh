@@ -17,10 +17,10 @@ if [ $# -eq 0 ]; then
 	fi
 fi
 if [ "$1" = --list ]; then
-	for test in $(sed -n 's/^\([a-z_]*\) .*/\1/p' programs.txt); do
-		"./$test" --list-hardware || exit 1
+	sed -n 's/^\([a-z_]*\) .*/\1/p' programs.txt | while read -r test; do
+		"./$test" --list-hardware </dev/null || exit 1
 	done
-	exit 0
+	exit
 fi
 # Without it grep would fail below, which reads as if it had found nothing.
 if [ ! -s splats.txt ]; then
