@@ -187,6 +187,82 @@ def selftests_other_silicon() -> Result:
     return _selftests("selftests-silicon", OTHER_SILICON, selftest_names("silicon"))
 
 
+# What a test is skipped for on a machine that does not say that it is a model.
+NEEDS_MODEL = re.compile(r"^ok \d+ (\S+) # SKIP needs the model: ", re.MULTILINE)
+
+
+def selftests_hardware() -> Result:
+    """The selftests as a person with the hardware runs them: nothing tells that the GPUs are models."""
+    machine = dataclasses.replace(REDBUD_HALF, hide_model=True)
+    names = selftest_names("host")
+    run = Emulated("selftests-hardware", [*machine.options(), "--timeout", scaled(LIMIT), "--file", str(programs.selftests_dir())],
+                   "env", "NVLINK2_HARDWARE=1", "/files/selftests/run.sh", *names)
+    result = Result.tallied(run.status, run.output)
+    # These are no lack of this machine, but what is to be shown.
+    skipped = NEEDS_MODEL.findall(run.output)
+    result.skipped -= len(skipped)
+    result.add(Result.one(bool(skipped), "no test was skipped that needs the model"))
+    # Without the tests whose noise that is.
+    return run.with_console(result)
+
+
+TRIAL = [*BOOT, programs.TRIAL_STEP]
+WELL = "NOTHING IS WRONG in the steps that were done"
+# What a report has where something is wrong, in a line that is as long as the text is wide.
+FIRST = re.compile(r"^WHAT IS WRONG FIRST\n(.*?)\n\n", re.MULTILINE | re.DOTALL)
+
+
+def _trial(name: str, options: list[str], *command: str) -> Emulated:
+    bundle = [word for path in programs.trial_files() for word in ("--file", str(path))]
+    return Emulated(name, ["--hide-model", "--timeout", scaled(LIMIT), *options, *bundle], *command)
+
+
+def _first(run: Emulated, wanted: str) -> Result:
+    """Whether the report's first words are that something with `wanted` in it is wrong."""
+    found = FIRST.search(run.output)
+    said = " ".join(found[1].split()) if found else ""
+    return Result.one(run.status == 1 and wanted in said,
+                      f"status {run.status}, and what is wrong first is '{said}', not '{wanted}':\n{tail(run.output, 100)}")
+
+
+# What a report says of itself: no step that a machine without a guest of the owner's can do is left out.
+LEFT_OUT = re.compile(r"^ (?!vendor-|untrained|selftest-)(\S+) +(?:skipped|declined|FAILED|INTERRUPTED) ", re.MULTILINE)
+
+
+def trial() -> Result:
+    """nvlink2-trial on a host that does not say that it is a model: a whole report, and nothing wrong."""
+    run = _trial("trial", REDBUD.options(), "/files/nvlink2-trial", "--yes")
+    left_out = LEFT_OUT.findall(run.output)
+    result = Result.one(run.status == 0 and WELL in run.output and not left_out,
+                        f"status {run.status}, left out: {left_out}\n{tail(run.output, 200)}")
+    return run.with_console(result)
+
+
+def trial_unbound() -> Result:
+    """The same where bridges are not bound: the report begins with that."""
+    run = _trial("trial-unbound", REDBUD_HALF.options(), "sh", "-c",
+                 "/files/nvlink2ctl bind --all && /files/nvlink2ctl unbind --no-probe 0006:00:00.1 && "
+                 "exec /files/nvlink2-trial --yes --skip bind")
+    return run.with_console(_first(run, "doctor-bound: binding: not all bridges of 0004:04:00.0"))
+
+
+def trial_firmware() -> Result:
+    """The same with bad firmware: the report begins with the property."""
+    run = _trial("trial-firmware", [*BAD.options(), "--mutate", "mem0-reg-zero"], "/files/nvlink2-trial", "--yes")
+    return run.with_console(_first(run, "reg of "))
+
+
+def trial_series() -> Result:
+    """The same with a kernel without the series, Linux 5.10: the report begins with that."""
+    run = _trial("trial-5.10", [*REDBUD_HALF.options(), "--kernel", str(linux_510.image())], "/files/nvlink2-trial", "--yes")
+    return run.with_console(_first(run, "doctor: kernel options"))
+
+
+def trial_program() -> Result:
+    """nvlink2-trial on this machine, on recordings of emulated hosts."""
+    return _cargo_test("scripts/trial")
+
+
 # A socket that is free, and one whose card does not answer, each beside one that is full: with a GPU of the larger size,
 # in firmware's other map of memory.
 HOLES = Machine(REDBUD.board, REDBUD.chips, empty=("GPU1",), dead=("GPU3",), small_map=True)
@@ -506,6 +582,10 @@ CHECKS: list[Check] = [
     Check("selftests-1chip", selftests_one_chip, SELFTESTS),
     Check("selftests-sequoia", selftests_sequoia, SELFTESTS),
     Check("selftests-silicon", selftests_other_silicon, SELFTESTS),
+    Check("selftests-hardware", selftests_hardware, SELFTESTS),
+    Check("trial", trial, TRIAL),
+    Check("trial-unbound", trial_unbound, TRIAL),
+    Check("trial-firmware", trial_firmware, [*TRIAL, boot.TREE_STEPS[BAD]]),
     Check("empty-sockets", empty_sockets, [*SELFTESTS, programs.NVLINK2CTL_STEP, programs.DEMO_STEP]),
     *map(_nvlink2ctl_host, RECORDED),
     Check("fuzz", fuzzer, [*BOOT, programs.FUZZ_STEP]),
@@ -521,6 +601,7 @@ CHECKS: list[Check] = [
     Check("time-out", time_out, BOOT),
     Check("machine", machine, [boot.TREE_STEPS[which] for which in dict.fromkeys(which for which, _ in TREES.values())]),
     Check("nvlink2ctl", nvlink2ctl, [root.STEP]),
+    Check("trial-program", trial_program, [root.STEP]),
     Check("host", host, [root.STEP]),
     Check("bench-report", bench_report, [root.STEP]),
     _compiled(),
@@ -552,7 +633,8 @@ LONG_CHECKS = [Check("orders", orders, SELFTESTS),
                _configured("gcc", "that GCC compiled, with iommufd as a module"),
                _configured("4k", "with pages of 4 KiB, iommufd and versions of symbols"),
                Check("bad-firmware-all", bad_firmware_all, [*SELFTESTS, boot.TREE_STEPS[BAD]]),
-               Check("next-kernel-5.10", next_kernel_peer, [*SELFTESTS, linux_510.STEP])]
+               Check("next-kernel-5.10", next_kernel_peer, [*SELFTESTS, linux_510.STEP]),
+               Check("trial-5.10", trial_series, [*TRIAL, linux_510.STEP])]
 
 
 def _named(*names: str) -> list[Check]:
