@@ -218,6 +218,11 @@ pub(crate) struct Binding {
     watches: Arc<VmWatches<GpuBinding>>,
     #[pin]
     state: Mutex<BindingState>,
+    /// Taken for a reset of the GPU by [`Binding::reset`].
+    // Outside of what VFIO and the PCI core take for a reset, but for what VFIO holds to open and
+    // close a device.
+    #[pin]
+    resetting: Mutex<()>,
 }
 
 impl GpuBinding {
@@ -234,7 +239,13 @@ impl GpuBinding {
                 departed: None,
                 gates: KVec::new(),
             }),
+            resetting <- new_mutex!(()),
         }))
+    }
+
+    /// Waits until the GPU can be reset, as it is when it is opened.
+    pub(crate) fn before_open(&self) {
+        drop(self.resetting.lock());
     }
 
     /// Makes sure that the NPU knows no LPID of a former user.
@@ -445,6 +456,8 @@ impl Binding {
         let Some(gpu) = GpuFunction::at(&self.node) else {
             return;
         };
+
+        let _resetting = self.resetting.lock();
 
         match gpu.try_reset() {
             Ok(()) => dev_info!(
