@@ -216,6 +216,11 @@ pub(crate) struct Binding {
     watches: Arc<VmWatches>,
     #[pin]
     state: Mutex<BindingState>,
+    /// Taken for a reset of the GPU by [`Binding::reset`].
+    // Outside of what VFIO and the PCI core take for a reset, but for what VFIO holds to open and
+    // close a device.
+    #[pin]
+    resetting: Mutex<()>,
 }
 
 impl GpuBinding {
@@ -232,6 +237,7 @@ impl GpuBinding {
                 departed: None,
                 gates: KVec::new(),
             }),
+            resetting <- new_mutex!(()),
         }))
     }
 
@@ -247,6 +253,11 @@ impl GpuBinding {
             Some(kvm) => Self::bind(this, core, kvm, opens),
             None => Self::stay_unbound(this, core, opens),
         }
+    }
+
+    /// Waits until the GPU can be reset, as it is when it is opened.
+    pub(crate) fn before_open(&self) {
+        drop(self.resetting.lock());
     }
 
     /// Binds the GPU to the LPAR of `kvm`, or shares the binding to it.
@@ -452,6 +463,8 @@ impl Binding {
         let Some(gpu) = GpuFunction::at(&self.node) else {
             return;
         };
+
+        let _resetting = self.resetting.lock();
 
         match gpu.try_reset() {
             Ok(()) => dev_info!(

@@ -178,6 +178,7 @@ impl Driver for Nvlink2Device {
             Role::Gpu(state) => {
                 state.claim_ram(core.device())?;
                 drop(self.awake.lock().take());
+                state.binding.before_open();
             }
             // Its reset cuts the GPU off.
             Role::Bridge(state) => {
