@@ -134,7 +134,7 @@ impl Vm {
                 "-initrd",
                 &format!("{}/guest.cpio.gz", setup.guest.folder()),
             ])
-            // The emulated processor does not speculate, and what the guest would do against it takes long.
+            // The emulated processor does not speculate, and what is done against it takes long.
             .args(["-append", "console=hvc0 panic=-1 mitigations=off"])
             .args([
                 "-chardev",
