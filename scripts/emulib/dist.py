@@ -30,7 +30,7 @@ def _parser() -> argparse.ArgumentParser:
     for_qemu = verbs.add_parser(
         "qemu-series", help="write the patches for QEMU",
         description="Write the series of git-format-patch files with cover letter that gives QEMU 10.0 its NVLink2 client "
-        "back, after a look at whether it applies to Debian's source.",
+        "back, after a look at whether it applies to Debian's source. That for QEMU 10.2 is in the folder 10.2 of it.",
     )
     for_qemu.add_argument("out", type=Path, metavar="OUT", help="a folder that is new or empty")
     verbs.add_parser(

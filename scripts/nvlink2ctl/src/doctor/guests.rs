@@ -25,7 +25,9 @@ pub fn qemu(source: &Source) -> Finding {
         if names.is_empty() {
             return Finding::note(
                 NAME,
-                format!("none for ppc64 was found where packages put it; {RELEASES}"),
+                format!(
+                    "none for ppc64 was found where packages put it: qemu-system-ppc-nvlink2 and {RELEASES}"
+                ),
             );
         }
         return Finding::failed(
