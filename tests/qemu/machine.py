@@ -99,6 +99,7 @@ SWITCHES = (
 # The models are as unforgiving as anybody who had the hardware says of it, or as hard as may be
 # where nobody does. For comparison: what makes each of these forgive.
 RELAXED = {
+    "atc-hit": ("nvlink2-v100.atc-asks-xts=on",),
     "atsd-flush": ("nvlink2-v100.atc-flushes=0",),
     "atsd-status": ("pnv-npu2.atsd-polls=0", "pnv-npu2.atsd-link-wait=off"),
     "atsd-4k": ("pnv-npu2.atsd-4k=on",),

@@ -46,6 +46,7 @@ struct NVLink2V100State {
     uint32_t bricks;
     uint64_t ram_size;
     uint32_t atc_flushes;
+    bool atc_asks_xts;
     bool flr;
 
     MemoryRegion regs;          /* BAR0 */
@@ -344,7 +345,7 @@ static void v100_realize(PCIDevice *pdev, Error **errp)
         .shootdown = v100_shootdown,
     };
     v100_engine_init(&s->engine, pdev, s->npu, s->bricks, &s->ram,
-                     s->atc_flushes);
+                     s->atc_flushes, s->atc_asks_xts);
     pnv_npu2_attach(s->npu, &s->gpu, errp);
 }
 
@@ -362,6 +363,7 @@ static const Property v100_properties[] = {
     DEFINE_PROP_UINT32("bricks", NVLink2V100State, bricks, 0),
     DEFINE_PROP_SIZE("ram-size", NVLink2V100State, ram_size, 16 * GiB),
     DEFINE_PROP_UINT32("atc-flushes", NVLink2V100State, atc_flushes, 2),
+    DEFINE_PROP_BOOL("atc-asks-xts", NVLink2V100State, atc_asks_xts, false),
     DEFINE_PROP_BOOL("flr", NVLink2V100State, flr, false),
 };
 

@@ -9,7 +9,9 @@
  * both sides; each piece is translated anew.  What ATS translates is kept in a
  * cache (ATC) until a shootdown names it and further ones, for PID 0, have
  * flushed what was named: as with the real device, software that forgets one of
- * them lets it go on to reach old pages.
+ * them lets it go on to reach old pages.  What the cache has goes out as a host
+ * real address, whatever the NPU's maps say by then; with "atc-asks-xts" it asks
+ * them each time.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -82,13 +84,18 @@ static bool v100_atc_same(const PnvXlateContext *a, const PnvXlateContext *b)
            a->pr == b->pr;
 }
 
+/*
+ * By what the device knows, its PASID and an effective address, and of that
+ * context, if it was asked for
+ */
 static V100AtcEntry *v100_atc_find(V100Engine *engine,
                                    const PnvXlateContext *ctx, uint64_t ea)
 {
     for (int i = 0; i < V100_ENGINE_ATC_SIZE; i++) {
         V100AtcEntry *entry = &engine->atc[i];
 
-        if (entry->valid && v100_atc_same(&entry->ctx, ctx) &&
+        if (entry->valid && entry->ctx.pid == engine->pasid &&
+            (!ctx || v100_atc_same(&entry->ctx, ctx)) &&
             entry->page.from == (ea & ~entry->page.mask)) {
             return entry;
         }
@@ -100,19 +107,23 @@ static PnvXlateFault v100_ats(V100Engine *engine, const V100Side *side,
                               PnvXlatePage *page)
 {
     PnvXlateContext ctx;
+    PnvXlateFault asked;
     PnvXlateFault fault;
     V100AtcEntry *entry;
 
-    fault = pnv_npu2_xts_context(engine->npu, pci_get_bdf(engine->pdev),
+    asked = pnv_npu2_xts_context(engine->npu, pci_get_bdf(engine->pdev),
                                  engine->pasid, &ctx);
-    if (fault) {
-        return fault;
+    if (asked && engine->asks_xts) {
+        return asked;
     }
-    entry = v100_atc_find(engine, &ctx, side->addr);
+    entry = v100_atc_find(engine, engine->asks_xts ? &ctx : NULL, side->addr);
     if (entry && (side->write ? entry->page.write : entry->page.read)) {
         engine->atc_hits++;
         *page = entry->page;
         return PNV_XLATE_OK;
+    }
+    if (asked) {
+        return asked;
     }
     engine->atc_walks++;
     fault = pnv_nmmu_translate(engine->npu->nmmu, &ctx, side->addr, side->write,
@@ -428,6 +439,7 @@ void v100_engine_reset(V100Engine *engine)
         .bricks = engine->bricks,
         .ram = engine->ram,
         .flushes = engine->flushes,
+        .asks_xts = engine->asks_xts,
     };
 
     *engine = kept;
@@ -461,7 +473,8 @@ static void v100_engine_get_atc(Object *obj, Visitor *v, const char *name,
 }
 
 void v100_engine_init(V100Engine *engine, PCIDevice *pdev, PnvNpu2 *npu,
-                      uint32_t bricks, MemoryRegion *ram, uint32_t flushes)
+                      uint32_t bricks, MemoryRegion *ram, uint32_t flushes,
+                      bool asks_xts)
 {
     Object *obj = OBJECT(pdev);
 
@@ -471,6 +484,7 @@ void v100_engine_init(V100Engine *engine, PCIDevice *pdev, PnvNpu2 *npu,
         .bricks = bricks,
         .ram = ram,
         .flushes = flushes,
+        .asks_xts = asks_xts,
     };
     object_property_add_uint32_ptr(obj, "engine-status", &engine->status,
                                    OBJ_PROP_FLAG_READ);

@@ -731,6 +731,9 @@ static QTestState *start_ats_with(Vm *vm, const char *args)
     return qts;
 }
 
+/* What the XTS says matters to each access */
+#define ASKS_XTS " -global nvlink2-v100.atc-asks-xts=on"
+
 /* What changes in a table is seen at once: most tests are not about caches */
 static QTestState *start_ats(Vm *vm)
 {
@@ -790,7 +793,7 @@ static void test_ats_copy(void)
 static void test_ats_xts(void)
 {
     Vm vm;
-    QTestState *qts = start_ats(&vm);
+    QTestState *qts = start_ats_with(&vm, V100_ONE_GPU ASKS_XTS);
     uint64_t bdf = ring_read(qts, BDF_MAP(2)), pid = ring_read(qts, PID_MAP(2));
 
     ring_write(qts, BDF_MAP(2), bdf & ~BIT_(0));
@@ -899,7 +902,8 @@ static void test_ats_permissions(void)
 {
     const uint64_t pages = 0x30000000;
     Vm vm;
-    QTestState *qts = start_ats(&vm);
+    QTestState *qts = start_ats_with(&vm, V100_ONE_GPU ASKS_XTS
+                                     " -global pnv-nmmu.walk-cache=off");
     uint64_t val, guest_pte;
 
     /* The process' own */
@@ -968,7 +972,7 @@ static void test_ats_host(void)
 {
     Tree tree = { .root = 0x5000000, .next = 0x5010000 };
     const uint64_t prtb = 0x5800000;
-    QTestState *qts = start();
+    QTestState *qts = v100_start(V100_ONE_GPU ASKS_XTS);
 
     train(qts);
     set_ptcr(qts);
@@ -1453,7 +1457,7 @@ static void test_nmmu_rights(void)
 /* Two GPUs, each bound to a VM of its own; same PID and addresses in both */
 static void test_two_lpars(void)
 {
-    QTestState *qts = v100_start(TWO_GPUS
+    QTestState *qts = v100_start(TWO_GPUS ASKS_XTS
                                  " -global pnv-nmmu.walk-cache=off");
     uint64_t val;
     Vm vm[2];
@@ -1514,6 +1518,7 @@ static void test_two_lpars(void)
     qtest_quit(qts);
 }
 
+/* What the NPU's maps say matters to what the GPU does not know yet */
 static void test_unbind(void)
 {
     Vm vm;
@@ -1525,18 +1530,43 @@ static void test_unbind(void)
     assert_reads(qts, V100_ENGINE_PATH_ATS, VM_EA, 0x5eed0000);
     g_assert_cmpint(regl(qts, V100_ENGINE_ATC_WALKS), ==, walks);
     g_assert_cmpint(regl(qts, V100_ENGINE_ATC_HITS), ==, 1);
-    /* A cached translation does not serve once the GPU is unbound */
     ring_write(qts, PID_MAP(2), 0);
-    assert_ats_faults(qts, VM_EA, V100_ENGINE_CAUSE_XTS_PID_MISS);
+    assert_reads(qts, V100_ENGINE_PATH_ATS, VM_EA, 0x5eed0000);
+    assert_ats_faults(qts, VM_EA + 64 * KIB, V100_ENGINE_CAUSE_XTS_PID_MISS);
     ring_write(qts, BDF_MAP(2), 0);
-    assert_ats_faults(qts, VM_EA, V100_ENGINE_CAUSE_XTS_BDF_MISS);
+    assert_reads(qts, V100_ENGINE_PATH_ATS, VM_EA, 0x5eed0000);
+    assert_ats_faults(qts, VM_EA + 64 * KIB, V100_ENGINE_CAUSE_XTS_BDF_MISS);
+    g_assert_cmpint(regl(qts, V100_ENGINE_ATC_HITS), ==, 3);
     g_assert_cmpint(regl(qts, V100_ENGINE_ATC_ENTRIES), ==, 1);
+    /* Of another process it knows nothing, nor that it may write this page */
+    reg_write(qts, V100_ENGINE_PASID, PID + 1);
+    assert_ats_faults(qts, VM_EA, V100_ENGINE_CAUSE_XTS_BDF_MISS);
+    reg_write(qts, V100_ENGINE_PASID, PID);
+    g_assert_cmpint(store(qts, V100_ENGINE_PATH_ATS, VM_EA, 0), ==,
+                    V100_ENGINE_CAUSE_XTS_BDF_MISS);
     /* Reset drops it */
     bus_reset(qts);
     g_assert_cmpint(regl(qts, V100_ENGINE_ATC_ENTRIES), ==, 0);
     g_assert_cmpint(regl(qts, V100_ENGINE_STATUS), ==,
                     V100_ENGINE_STATUS_NONE);
     g_assert_cmpint(regl(qts, V100_ENGINE_LENGTH), ==, 0);
+    qtest_quit(qts);
+}
+
+/* The other answer: a cached translation does not serve once it is unbound */
+static void test_unbind_asks(void)
+{
+    Vm vm;
+    QTestState *qts = start_ats_with(&vm, V100_ONE_GPU ASKS_XTS);
+
+    assert_reads(qts, V100_ENGINE_PATH_ATS, VM_EA, 0x5eed0000);
+    assert_reads(qts, V100_ENGINE_PATH_ATS, VM_EA, 0x5eed0000);
+    g_assert_cmpint(regl(qts, V100_ENGINE_ATC_HITS), ==, 1);
+    ring_write(qts, PID_MAP(2), 0);
+    assert_ats_faults(qts, VM_EA, V100_ENGINE_CAUSE_XTS_PID_MISS);
+    ring_write(qts, BDF_MAP(2), 0);
+    assert_ats_faults(qts, VM_EA, V100_ENGINE_CAUSE_XTS_BDF_MISS);
+    g_assert_cmpint(regl(qts, V100_ENGINE_ATC_ENTRIES), ==, 1);
     qtest_quit(qts);
 }
 
@@ -1645,6 +1675,7 @@ int main(int argc, char **argv)
     qtest_add_func("v100-engine/nmmu/rights", test_nmmu_rights);
     qtest_add_func("v100-engine/atsd/two-lpars", test_two_lpars);
     qtest_add_func("v100-engine/cache/unbind", test_unbind);
+    qtest_add_func("v100-engine/cache/unbind-asks", test_unbind_asks);
     qtest_add_func("v100-engine/cache/full", test_cache_full);
     qtest_add_func("v100-engine/properties", test_properties);
     return g_test_run();

@@ -25,6 +25,7 @@ typedef struct V100Engine {
     uint32_t bricks;            /* bit per brick, the links in that order */
     MemoryRegion *ram;
     uint32_t flushes;           /* that it takes to remove what is shot down */
+    bool asks_xts;              /* whom it works for, also on a hit */
 
     /* Registers */
     uint64_t src;
@@ -50,7 +51,8 @@ typedef struct V100Engine {
 
 /* Set it up for a device, with the properties that show its state */
 void v100_engine_init(V100Engine *engine, PCIDevice *pdev, PnvNpu2 *npu,
-                      uint32_t bricks, MemoryRegion *ram, uint32_t flushes);
+                      uint32_t bricks, MemoryRegion *ram, uint32_t flushes,
+                      bool asks_xts);
 void v100_engine_reset(V100Engine *engine);
 
 /* Registers, 32 bits, at BAR0 offset addr */
