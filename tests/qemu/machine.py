@@ -111,6 +111,9 @@ RELAXED = {
 # How bits 11 to 13 of ATSD LAUNCH may be read.
 ATSD_IS = ("tlbie", "uvm")
 
+# What an access of GPU RAM may be that nobody answers.
+DEAD = ("machine-check", "ones")
+
 
 @dataclass(frozen=True)
 class Machine:
@@ -122,9 +125,10 @@ class Machine:
     dead: frozenset[str] = frozenset()
     # GPU memory from 4 TiB up, and not from there down.
     small_map: bool = False
-    # Of RELAXED and ATSD_IS.
+    # Of RELAXED, ATSD_IS and DEAD.
     relaxed: tuple[str, ...] = ()
     atsd_is: str = ATSD_IS[0]
+    dead_access: str = DEAD[0]
     # The slots of GPUs have a power controller.
     slot_power: bool = False
     # Ones clear the NPU's PESTB.
@@ -236,6 +240,7 @@ def qemu_args(machine, memory="4G", gpu_ram="16G", icount=False, disks=()):
               + ("" if icount else f",idle-speed={IDLE_SPEED}"),
         *(["-global", "pnv-npu2.small-memory-map=on"] if machine.small_map else []),
         "-global", f"pnv-npu2.is={machine.atsd_is}",
+        "-global", f"pnv-npu2.dead={machine.dead_access}",
         *(["-global", "pnv-npu2.pest-write-ones=on"] if machine.pest_ones else []),
         *(word for name in machine.relaxed for value in RELAXED[name]
           for word in ("-global", value)),
@@ -440,7 +445,7 @@ def machine_of(options):
         board, chips = by_gpus(options.gpus)
     return Machine(board, chips, frozenset(options.empty), frozenset(options.dead),
                    options.small_memory_map, relaxed=tuple(options.relaxed), atsd_is=options.atsd_is,
-                   slot_power=options.slot_power, pest_ones=options.pest_ones)
+                   dead_access=options.dead_access, slot_power=options.slot_power, pest_ones=options.pest_ones)
 
 
 def cmd_args(options):
@@ -504,6 +509,9 @@ def parser():
                        help="the models forgive this; may be repeated")
     which.add_argument("--atsd-is", choices=ATSD_IS, default=ATSD_IS[0],
                        help=f"how ATSD LAUNCH is read (default: {ATSD_IS[0]})")
+    which.add_argument("--dead-access", choices=DEAD, default=DEAD[0],
+                       help="what an access of GPU RAM is that nobody answers "
+                       f"(default: {DEAD[0]})")
     which.add_argument("--slot-power", action="store_true",
                        help="the slots of GPUs have power controllers")
     which.add_argument("--pest-ones", action="store_true",

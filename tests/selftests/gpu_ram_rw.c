@@ -17,16 +17,20 @@
 FIXTURE(gpu)
 {
 	struct testbed tb;
+	/* As the machine was started. */
+	const char *dead;
 };
 
 FIXTURE_SETUP(gpu)
 {
 	ASSERT_EQ(0, testbed_open(&self->tb, 0, false))
 		TH_LOG("%s", self->tb.why);
+	self->dead = npu_dead();
 }
 
 FIXTURE_TEARDOWN(gpu)
 {
+	EXPECT_EQ(0, npu_set("dead", self->dead));
 	EXPECT_EQ(0, testbed_close(&self->tb));
 }
 
@@ -135,6 +139,8 @@ TEST_F(gpu, defect_18_bounds)
 	EXPECT_EQ(EINVAL, errno);
 	EXPECT_EQ(-1, region_read(&self->tb, buf, 8, (1ULL << 40) - 8));
 	EXPECT_EQ(EINVAL, errno);
+	/* There is no RAM at the end of the region. */
+	ASSERT_EQ(0, npu_set("dead", ALL_ONES));
 	EXPECT_EQ(4, region_read(&self->tb, buf, 8, size - 4));
 	EXPECT_EQ(16, region_read(&self->tb, buf, 32, size - 16));
 	EXPECT_EQ(4, region_write(&self->tb, buf, 8, size - 4));
@@ -276,7 +282,7 @@ TEST_F(gpu, machine_checks_give_eio)
 	ASSERT_NE(NULL, p);
 	ASSERT_EQ(0, try_write64(p, 1));
 	ASSERT_EQ(0, pipe(pipes));
-	ASSERT_EQ(0, npu_set("inject-machine-check", "true"));
+	ASSERT_EQ(0, npu_set("dead", MACHINE_CHECK));
 
 	/* The RAM ends, and with it what can be read. That fences the link. */
 	EXPECT_EQ((ssize_t)PAGE_64K,
@@ -291,12 +297,28 @@ TEST_F(gpu, machine_checks_give_eio)
 	EXPECT_EQ(-1, write(pipes[1], p, 8));
 	EXPECT_EQ(EFAULT, errno);
 
-	EXPECT_EQ(0, npu_set("inject-machine-check", "false"));
 	ASSERT_EQ(0, model_train(&self->tb.model));
 	EXPECT_EQ(8, region_read(&self->tb, buf, 8, 0));
 	free(buf);
 	close(pipes[0]);
 	close(pipes[1]);
+}
+
+/* Or it is all ones; then nobody can tell it from what the RAM has. */
+TEST_F(gpu, ones_are_read_as_they_are)
+{
+	const __u64 end = self->tb.model.ram_size;
+	__u64 buf[2] = { 0, 0 };
+
+	ASSERT_EQ(0, npu_set("dead", ALL_ONES));
+	ASSERT_EQ((ssize_t)sizeof(buf), region_write(&self->tb, buf, sizeof(buf), end - 16));
+	EXPECT_EQ((ssize_t)sizeof(buf), region_read(&self->tb, buf, sizeof(buf), end - 8));
+	EXPECT_EQ(0ULL, buf[0]);
+	EXPECT_EQ(~0ULL, buf[1]);
+	EXPECT_EQ(8, region_write(&self->tb, buf, 8, end));
+	ASSERT_EQ(0, model_train(&self->tb.model));
+	EXPECT_EQ(8, region_read(&self->tb, buf, 8, end - 8));
+	EXPECT_EQ(0ULL, buf[0]);
 }
 
 static sigjmp_buf away;
@@ -329,7 +351,7 @@ TEST_F(gpu, machine_checks_tell_the_address)
 	CPU_SET(0, &first);
 	ASSERT_EQ(0, sched_setaffinity(0, sizeof(first), &first));
 	ASSERT_EQ(0, sigaction(SIGBUS, &sa, &old));
-	ASSERT_EQ(0, npu_set("inject-machine-check", "true"));
+	ASSERT_EQ(0, npu_set("dead", MACHINE_CHECK));
 	for (i = 0; i < 3; i++) {
 		/* The RAM ends with the first page. After that the link is fenced. */
 		char *at = i < 2 ? p + PAGE_64K + i * 8 : p + 16;
@@ -343,7 +365,6 @@ TEST_F(gpu, machine_checks_tell_the_address)
 		EXPECT_EQ(BUS_MCEERR_AR, atomic_load(&code));
 		EXPECT_EQ((uintptr_t)at, atomic_load(&where));
 	}
-	EXPECT_EQ(0, npu_set("inject-machine-check", "false"));
 	ASSERT_EQ(0, sigaction(SIGBUS, &old, NULL));
 	ASSERT_EQ(0, model_train(&self->tb.model));
 	EXPECT_EQ(0, munmap(p, 2 * PAGE_64K));

@@ -299,8 +299,9 @@ def _kernel_of(mutant: Mutant, home: Path) -> list[str]:
 
 def _boot(binary: Path, gpus: int, names: list[str], *options: str) -> Seen:
     """Run selftests with this module in an emulated host of their own."""
+    # A lost access is counted, so that a test can tell of it, and is not the host's end.
     done = procs.said(
-        [sys.executable, str(config.TREE / "scripts/emu"), "run", "--gpus", str(gpus), "--no-module",
+        [sys.executable, str(config.TREE / "scripts/emu"), "run", "--gpus", str(gpus), "--dead-access", "ones", "--no-module",
          "--timeout", str(SECONDS * config.time_factor() * max(1, len(names) // 4)), *options,
          "--file", str(binary), "--file", str(programs.selftests_dir()), "--",
          "env", f"NVLINK2_KO=/files/{binary.name}", f"NVLINK2_TIME_FACTOR={config.time_factor()}",

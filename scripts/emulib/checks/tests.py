@@ -173,8 +173,8 @@ def selftests_uvm() -> Result:
 
 
 # Where nobody knows what the hardware does the other answer: GPUs with function level reset, in slots that are switched
-# off and on, and PEs that ones thaw.
-OTHER_SILICON = dataclasses.replace(REDBUD_HALF, relaxed=("flr",), slot_power=True, pest_ones=True)
+# off and on, PEs that ones thaw, and ones for what is loaded from GPU RAM that does not answer.
+OTHER_SILICON = dataclasses.replace(REDBUD_HALF, relaxed=("flr",), dead_access="ones", slot_power=True, pest_ones=True)
 
 
 def selftests_other_silicon() -> Result:

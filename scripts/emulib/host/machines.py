@@ -9,9 +9,10 @@ from ..build.config import Failure
 # GPUs of each chip, by board.
 BOARDS = {"redbud": 2, "sequoia": 3}
 CHIPS = (1, 2)
-# What the models can be told to forgive, and how they may read a shootdown.
+# What the models can be told to forgive, how they may read a shootdown, and what a lost access of GPU RAM may be.
 RELAXED = ("atc-hit", "atsd-flush", "atsd-status", "atsd-4k", "nmmu-cache", "flr", "freeze")
 ATSD_IS = ("tlbie", "uvm")
+DEAD = ("machine-check", "ones")
 # With how many GPUs, all sockets full, there is a machine.
 COUNTS = tuple(sorted(gpus * chips for gpus in BOARDS.values() for chips in CHIPS))
 
@@ -27,9 +28,10 @@ class Machine:
     dead: tuple[str, ...] = ()
     # GPU memory is from 4 TiB up, and not from there down.
     small_map: bool = False
-    # Of RELAXED and ATSD_IS: nothing that firmware's tree would show.
+    # Of RELAXED, ATSD_IS and DEAD: nothing that firmware's tree would show.
     relaxed: tuple[str, ...] = ()
     atsd_is: str = ATSD_IS[0]
+    dead_access: str = DEAD[0]
     # The slots of GPUs have a power controller; ones clear the NPU's PESTB.
     slot_power: bool = False
     pest_ones: bool = False
@@ -57,6 +59,7 @@ class Machine:
             *(["--small-memory-map"] if self.small_map else []),
             *(word for name in self.relaxed for word in ("--relaxed", name)),
             *(["--atsd-is", self.atsd_is] if self.atsd_is != ATSD_IS[0] else []),
+            *(["--dead-access", self.dead_access] if self.dead_access != DEAD[0] else []),
             *(["--slot-power"] if self.slot_power else []),
             *(["--pest-ones"] if self.pest_ones else []),
         ]
@@ -92,6 +95,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
                         help="have the models forgive this, for comparison only; may be repeated")
     parser.add_argument("--atsd-is", choices=ATSD_IS, default=ATSD_IS[0],
                         help=f"how the NPU reads ATSD LAUNCH (default {ATSD_IS[0]})")
+    parser.add_argument("--dead-access", choices=DEAD, default=DEAD[0],
+                        help=f"what an access of GPU RAM is that nobody answers (default {DEAD[0]})")
     parser.add_argument("--slot-power", action="store_true",
                         help="the slots of GPUs have power controllers, which firmware uses for fundamental resets")
     parser.add_argument("--pest-ones", action="store_true",
@@ -104,5 +109,6 @@ def chosen(options: argparse.Namespace) -> Machine:
         raise Failure("--gpus stands for --machine and --chips: give it alone, or both of them")
     plain = of_gpus(options.gpus) if options.gpus else Machine(options.machine or REDBUD.board, options.chips or REDBUD.chips)
     return Machine(plain.board, plain.chips, tuple(options.empty), tuple(options.dead), options.small_memory_map,
-                   relaxed=tuple(options.relaxed), atsd_is=options.atsd_is, slot_power=options.slot_power,
+                   relaxed=tuple(options.relaxed), atsd_is=options.atsd_is, dead_access=options.dead_access,
+                   slot_power=options.slot_power,
                    pest_ones=options.pest_ones)

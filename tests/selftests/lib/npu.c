@@ -155,6 +155,16 @@ int npu_set(const char *property, const char *value)
 	return ret;
 }
 
+const char *npu_dead(void)
+{
+	char command[64], answer[64];
+
+	snprintf(command, sizeof(command), "qom-get /machine/chip[%u]/npu dead", chip_index);
+	if (qmp_human(command, answer, sizeof(answer)))
+		return "";
+	return strstr(answer, ALL_ONES) ? ALL_ONES : MACHINE_CHECK;
+}
+
 __u16 bdfn(const char *bdf)
 {
 	unsigned int domain, bus, device, function;

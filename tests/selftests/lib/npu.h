@@ -69,6 +69,11 @@ unsigned int npu_torn(void);
 /* How often a processor was told to purge its caches, L2 and L3, of all cores of the first chip. */
 int npu_purges(__u64 *l2, __u64 *l3);
 
+/* What accesses of GPU RAM are that nobody answers: a value of the property "dead". */
+#define MACHINE_CHECK	"machine-check"
+#define ALL_ONES	"ones"
+const char *npu_dead(void);
+
 /* Sets a property of the model, e.g. one that injects a fault. */
 int npu_set(const char *property, const char *value);
 

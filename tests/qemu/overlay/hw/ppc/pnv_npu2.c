@@ -1551,14 +1551,21 @@ static void npu2_set_xts_full(Object *obj, bool full, Error **errp)
     PNV_NPU2(obj)->xts_full = full;
 }
 
-static bool npu2_get_machine_checks(Object *obj, Error **errp)
+static char *npu2_get_dead(Object *obj, Error **errp)
 {
-    return PNV_NPU2(obj)->machine_checks;
+    return g_strdup(PNV_NPU2(obj)->machine_checks ? "machine-check" : "ones");
 }
 
-static void npu2_set_machine_checks(Object *obj, bool on, Error **errp)
+static void npu2_set_dead(Object *obj, const char *how, Error **errp)
 {
-    PNV_NPU2(obj)->machine_checks = on;
+    bool ones = !strcmp(how, "ones");
+
+    if (!ones && strcmp(how, "machine-check")) {
+        error_setg(errp, "npu2: property dead: machine-check or ones, not %s",
+                   how);
+        return;
+    }
+    PNV_NPU2(obj)->machine_checks = !ones;
 }
 
 static void npu2_get_scom_errors(Object *obj, Visitor *v, const char *name,
@@ -1686,6 +1693,11 @@ static void npu2_init_obus(PnvNpu2 *npu, unsigned i)
                              NPU2_RING(NPU2_STACK_PHY(i), 0, 0), 2 * MiB);
 }
 
+static void npu2_instance_init(Object *obj)
+{
+    PNV_NPU2(obj)->machine_checks = true;
+}
+
 static void npu2_realize(DeviceState *dev, Error **errp)
 {
     PnvNpu2 *npu = PNV_NPU2(dev);
@@ -1763,11 +1775,10 @@ static void npu2_class_init(ObjectClass *klass, void *data)
                                    npu2_set_xts_full);
     object_class_property_set_description(klass, "inject-xts-full",
         "Let entries of the XTS BDF map that aren't VALID read as taken");
-    object_class_property_add_bool(klass, "inject-machine-check",
-                                   npu2_get_machine_checks,
-                                   npu2_set_machine_checks);
-    object_class_property_set_description(klass, "inject-machine-check",
-        "Let accesses of GPU memory that nobody answers end in machine checks");
+    object_class_property_add_str(klass, "dead", npu2_get_dead, npu2_set_dead);
+    object_class_property_set_description(klass, "dead",
+        "What an access of GPU memory is that nobody answers: a machine-check, "
+        "or ones");
     object_class_property_add(klass, "inject-scom-error", "uint32",
                               npu2_get_scom_errors, npu2_set_scom_errors, NULL,
                               NULL);
@@ -1788,6 +1799,7 @@ static const TypeInfo npu2_info = {
     .name          = TYPE_PNV_NPU2,
     .parent        = TYPE_DEVICE,
     .instance_size = sizeof(PnvNpu2),
+    .instance_init = npu2_instance_init,
     .class_init    = npu2_class_init,
 };
 

@@ -662,21 +662,46 @@ static void test_inject_xts_full(void)
     qtest_quit(qts);
 }
 
-static void test_inject_machine_check(void)
+/* How a load ends that nobody answers, and that it is counted */
+static void assert_dead(QTestState *qts, uint64_t addr, bool machine_check)
+{
+    uint64_t before = npu_table(qts, 0, "unanswered", 0);
+    g_autofree char *seen = qtest_hmp(qts, "xp /1gx 0x%" PRIx64, addr);
+
+    g_assert(!!strstr(seen, "Cannot access memory") == machine_check);
+    g_assert(!!strstr(seen, "0xffffffffffffffff") == !machine_check);
+    g_assert_cmphex(npu_table(qts, 0, "unanswered", 0), ==, before + 1);
+}
+
+static bool npu_dead_is(QTestState *qts, const char *how)
+{
+    QDict *response = qtest_qmp(qts, "{ 'execute': 'qom-set', 'arguments': "
+                                "{ 'path': '/machine/chip[0]/npu', "
+                                "'property': 'dead', 'value': %s } }", how);
+    bool ret = qdict_haskey(response, "return");
+
+    qobject_unref(response);
+    return ret;
+}
+
+static void test_dead(void)
 {
     QTestState *qts = npu_start(ONE_CHIP);
     uint64_t base = 0x3e000000000ull;
 
     gpu_bar(qts, 0, base, 7);
-    for (unsigned i = 0; i < 2; i++) {
-        g_autofree char *seen = NULL;
+    assert_dead(qts, base, true);
+    g_assert(npu_dead_is(qts, "ones"));
+    assert_dead(qts, base, false);
+    g_assert(!npu_dead_is(qts, "zeros"));
+    assert_dead(qts, base, false);
+    g_assert(npu_dead_is(qts, "machine-check"));
+    assert_dead(qts, base, true);
+    qtest_quit(qts);
 
-        npu_set_bool(qts, "inject-machine-check", i);
-        seen = qtest_hmp(qts, "xp /1gx 0x%" PRIx64, base);
-        g_assert(!!strstr(seen, "Cannot access memory") == i);
-        g_assert((strstr(seen, "0xffffffffffffffff") == NULL) == i);
-        g_assert_cmphex(npu_table(qts, 0, "unanswered", 0), ==, i + 1);
-    }
+    qts = npu_start(ONE_CHIP " -global pnv-npu2.dead=ones");
+    gpu_bar(qts, 0, base, 7);
+    assert_dead(qts, base, false);
     qtest_quit(qts);
 }
 
@@ -761,8 +786,7 @@ int main(int argc, char **argv)
     qtest_add_func("pnv-npu2/witherspoon", test_witherspoon);
     qtest_add_func("pnv-npu2/nmmu", test_nmmu);
     qtest_add_func("pnv-npu2/inject/xts-full", test_inject_xts_full);
-    qtest_add_func("pnv-npu2/inject/machine-check",
-                   test_inject_machine_check);
+    qtest_add_func("pnv-npu2/dead", test_dead);
     qtest_add_func("pnv-npu2/inject/scom-error", test_inject_scom_error);
     qtest_add_func("pnv-npu2/reset", test_reset);
     return g_test_run();

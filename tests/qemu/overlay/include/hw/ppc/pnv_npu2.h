@@ -53,7 +53,7 @@ typedef struct PnvNpu2Brick {
     hwaddr base;                /* what its GPU memory BAR decodes, or 0 */
     bool mapped;                /* it owns the aperture at base */
     MemoryRegion aperture;      /* nothing, with the RAM on top */
-    MemoryRegion nothing;       /* all ones, and the fence */
+    MemoryRegion nothing;       /* a machine check or ones, and the fence */
     MemoryRegion ram;           /* alias of the GPU's */
 
     MemoryRegion ntl;           /* NTL BAR: DL and NTL blocks of the ring */
@@ -125,9 +125,10 @@ struct PnvNpu2 {
     uint32_t atsd_polls;
     uint32_t atsd_hangs;        /* injected: launches to come that never end */
 
+    bool machine_checks;        /* at accesses that find no GPU memory */
+
     /* Injected faults */
     bool xts_full;
-    bool machine_checks;
     uint32_t scom_errors;
 
     /* SCOM */
