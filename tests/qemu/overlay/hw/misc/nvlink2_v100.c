@@ -112,6 +112,9 @@ static void v100_train(NVLink2V100State *s, uint32_t val)
     case V100_LINK_TRAIN_UP:
         pnv_npu2_train(s->npu, &s->gpu);
         break;
+    case V100_LINK_TRAIN_GPU_END:
+        pnv_npu2_gpu_up(s->npu, &s->gpu);
+        break;
     case V100_LINK_TRAIN_DOWN:
         pnv_npu2_untrain(s->npu, &s->gpu);
         break;

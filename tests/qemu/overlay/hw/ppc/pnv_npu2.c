@@ -211,6 +211,77 @@ static void npu2_set_trained(PnvNpu2Brick *brick, bool trained)
 }
 
 /*
+ * A link trains when both ends are up.  The NPU's is once firmware's procedures
+ * have calibrated and started all lanes of the receiver, in that order, since
+ * the NTL was reset, with IOVALID raised and the DL told to train.
+ */
+
+/* As a Witherspoon is wired; lane 0 is on the left */
+static const uint32_t npu2_brick_lanes[PNV_NPU2_BRICKS] = {
+    0xf1e000, 0x0e1870, 0x00078f, 0x00078f, 0x0e1870, 0xf1e000,
+};
+
+#define NPU2_LANE(n)            BIT(NPU2_PHY_LANES - 1 - (n))
+
+static PnvNpu2Obus *npu2_obus(PnvNpu2Brick *brick)
+{
+    return &brick->npu->obus[brick->index / 3];
+}
+
+/* On the second OBUS bricks count down */
+static uint64_t npu2_iovalid(const PnvNpu2Brick *brick)
+{
+    unsigned i = brick->index;
+
+    return PPC_BIT(6 + (i < 3 ? i : 5 - i));
+}
+
+static bool npu2_ntl_in_reset(const PnvNpu2Brick *brick)
+{
+    uint64_t cfg1 = brick->npu->ntl[brick->index][NPU2_NTL_MISC_CFG1 >> 3];
+
+    return GETFIELD(NPU2_NTL_CFG1_FENCE, cfg1) == NPU2_FENCE_FULL;
+}
+
+static bool npu2_brick_up(PnvNpu2Brick *brick)
+{
+    const PnvNpu2Obus *obus = npu2_obus(brick);
+
+    return !npu2_ntl_in_reset(brick) && (obus->iovalid & npu2_iovalid(brick)) &&
+           (brick->npu->dl[brick->index][PNV_NPU2_DL_CONFIG] &
+            NPU2_DL_CONFIG_TRAIN) &&
+           !(npu2_brick_lanes[brick->index] & ~obus->running);
+}
+
+/*
+ * After a change of either end.  One that goes down while the NPU lets accesses
+ * through is an error.
+ */
+static void npu2_update_link(PnvNpu2Brick *brick)
+{
+    bool up = brick->gpu && brick->gpu->up && npu2_brick_up(brick);
+
+    if (!up && npu2_brick_answers(brick)) {
+        npu2_fence_brick(brick);
+    }
+    npu2_set_trained(brick, up);
+}
+
+static void npu2_update_links(PnvNpu2 *npu)
+{
+    for (int i = 0; i < PNV_NPU2_BRICKS; i++) {
+        npu2_update_link(&npu->brick[i]);
+    }
+    npu2_update_memory(npu);
+}
+
+/* The receiver does not keep what it learnt of the other end */
+static void npu2_stop_lanes(PnvNpu2Brick *brick)
+{
+    npu2_obus(brick)->running &= ~npu2_brick_lanes[brick->index];
+}
+
+/*
  * NTL_MISC_CFG1: bits 8 and 9 request the fence that CQ_FENCE_STATUS then
  * shows.  Both set: the NTL is in reset, and its link goes down with it.
  * Releasing bit 9 leaves the reset with the brick still fenced; releasing bit 8
@@ -224,8 +295,9 @@ static void npu2_ntl_cfg1_written(PnvNpu2Brick *brick)
 
     npu2_set_fence(brick, fence);
     if (fence == NPU2_FENCE_FULL) {
-        npu2_set_trained(brick, false);
+        npu2_stop_lanes(brick);
     }
+    npu2_update_link(brick);
     npu2_update_memory(npu);
 }
 
@@ -479,7 +551,7 @@ static const Npu2Reg npu2_ntl_regs[] = {
 static const Npu2Reg npu2_dl_regs[] = {
     { "DL_CLK_CTRL",            NPU2_DL_CLK_CTRL },
     { "DL_CONTROL",             NPU2_DL_CONTROL },
-    { "DL_CONFIG",              NPU2_DL_CONFIG },
+    { "DL_CONFIG",              NPU2_DL_CONFIG },   /* PNV_NPU2_DL_CONFIG */
     { }
 };
 
@@ -875,6 +947,10 @@ static void npu2_write_reg(PnvNpu2 *npu, const Npu2Where *where, uint64_t val)
     case NPU2_KIND_ATS:
         npu2_write_ats(npu, where, val);
         break;
+    case NPU2_KIND_DL:
+        *where->val = val;
+        npu2_update_links(npu);
+        break;
     case NPU2_KIND_MISC:
         if (where->offset == NPU2_MISC_FENCE_STATE) {
             npu2_fence_state_write(npu, val);
@@ -1242,10 +1318,33 @@ static uint16_t *npu2_phy_reg(PnvNpu2Obus *obus, uint64_t select)
     return lane < NPU2_PHY_LANES ? &obus->lane[lane][reg] : NULL;
 }
 
+/* Whether the other end of a lane is up, without which it is not brought up */
+static bool npu2_lane_sees(const PnvNpu2Obus *obus, unsigned lane)
+{
+    for (int i = 0; i < 3; i++) {
+        unsigned brick = 3 * obus->index + i;
+        const PnvNpu2Gpu *gpu = obus->npu->brick[brick].gpu;
+
+        if (npu2_brick_lanes[brick] & NPU2_LANE(lane)) {
+            return gpu && gpu->up;
+        }
+    }
+    return false;
+}
+
+static uint16_t npu2_phy_rx_status(const PnvNpu2Obus *obus, uint16_t control,
+                                   unsigned lane)
+{
+    bool runs = (obus->running & NPU2_LANE(lane)) && npu2_lane_sees(obus, lane);
+
+    return (control & NPU2_PHY_RX_RUN_DCCAL) |
+           (runs ? NPU2_PHY_RX_RUN_LANE : 0);
+}
+
 /*
- * What the hardware does by itself finishes at once: lane bring-up and DC
- * calibration show as done while they are requested, and so does impedance
- * calibration, with nominal results.
+ * What the hardware does by itself finishes at once: DC calibration shows as
+ * done while it is requested, and so does impedance calibration, with nominal
+ * results; lane bring-up as soon as the other end is up.
  */
 static uint16_t npu2_phy_read(PnvNpu2Obus *obus, uint64_t select)
 {
@@ -1257,8 +1356,9 @@ static uint16_t npu2_phy_read(PnvNpu2Obus *obus, uint64_t select)
     }
     switch (reg) {
     case NPU2_PHY_RX_STATUS:
-        return val[NPU2_PHY_RX_CONTROL - NPU2_PHY_RX_STATUS] &
-               (NPU2_PHY_RX_RUN_LANE | NPU2_PHY_RX_RUN_DCCAL);
+        return npu2_phy_rx_status(obus,
+                                  val[NPU2_PHY_RX_CONTROL - NPU2_PHY_RX_STATUS],
+                                  GETFIELD(NPU2_PHY_IND_LANE, select));
     case NPU2_PHY_TX_ZCAL:
         return *val | (*val & NPU2_PHY_TX_ZCAL_REQ ? NPU2_PHY_TX_ZCAL_DONE : 0);
     case NPU2_PHY_TX_ZCAL_N:
@@ -1275,15 +1375,49 @@ static uint64_t npu2_phy_ind_read(void *opaque, hwaddr addr, unsigned width)
     return NPU2_PHY_IND_COMPLETE | npu2_phy_read(obus, obus->select);
 }
 
+/* A lane that was reset has to be calibrated before it can run */
+static void npu2_lane_written(PnvNpu2Obus *obus, unsigned reg, unsigned lane,
+                              uint16_t was, uint16_t val)
+{
+    switch (reg) {
+    case NPU2_PHY_RX_RESET:
+        if (val & NPU2_PHY_RX_IORESET) {
+            obus->calibrated &= ~NPU2_LANE(lane);
+            obus->running &= ~NPU2_LANE(lane);
+        }
+        break;
+    case NPU2_PHY_RX_CONTROL:
+        if (val & NPU2_PHY_RX_RUN_DCCAL) {
+            obus->calibrated |= NPU2_LANE(lane);
+        }
+        if (!(val & NPU2_PHY_RX_RUN_LANE)) {
+            obus->running &= ~NPU2_LANE(lane);
+        } else if (!(was & NPU2_PHY_RX_RUN_LANE)) {
+            obus->running |= obus->calibrated & NPU2_LANE(lane);
+        }
+        break;
+    default:
+        return;
+    }
+    npu2_update_links(obus->npu);
+}
+
 static void npu2_phy_ind_write(void *opaque, hwaddr addr, uint64_t val,
                                unsigned width)
 {
     PnvNpu2Obus *obus = opaque;
-    uint16_t *reg = npu2_phy_reg(obus, val);
+    unsigned number = GETFIELD(NPU2_PHY_IND_REG, val);
+    uint16_t *reg = npu2_phy_reg(obus, val), was;
 
     obus->select = val & (NPU2_PHY_IND_REG | NPU2_PHY_IND_LANE);
-    if (!(val & NPU2_PHY_IND_READ) && reg) {
-        *reg = GETFIELD(NPU2_PHY_IND_DATA, val);
+    if ((val & NPU2_PHY_IND_READ) || !reg) {
+        return;
+    }
+    was = *reg;
+    *reg = GETFIELD(NPU2_PHY_IND_DATA, val);
+    if (number < NPU2_PHY_PER_LANE) {
+        npu2_lane_written(obus, number, GETFIELD(NPU2_PHY_IND_LANE, val), was,
+                          *reg);
     }
 }
 
@@ -1312,6 +1446,7 @@ static void npu2_cplt_conf1_write(void *opaque, hwaddr addr, uint64_t val,
 
     trace_pnv_npu2_iovalid(obus->npu->chip_id, obus->index, val);
     obus->iovalid = val;
+    npu2_update_links(obus->npu);
 }
 
 static const MemoryRegionOps npu2_cplt_conf1_ops = {
@@ -1371,16 +1506,40 @@ void pnv_npu2_detach(PnvNpu2 *npu, PnvNpu2Gpu *gpu)
     }
 }
 
+void pnv_npu2_gpu_up(PnvNpu2 *npu, PnvNpu2Gpu *gpu)
+{
+    gpu->up = true;
+    npu2_update_links(npu);
+}
+
+/* The brick as firmware's procedures leave it */
+static void npu2_bring_up(PnvNpu2Brick *brick)
+{
+    PnvNpu2 *npu = brick->npu;
+    PnvNpu2Obus *obus = npu2_obus(brick);
+    uint32_t lanes = npu2_brick_lanes[brick->index];
+
+    for (int lane = 0; lane < NPU2_PHY_LANES; lane++) {
+        if (lanes & NPU2_LANE(lane)) {
+            obus->lane[lane][NPU2_PHY_RX_CONTROL] |= NPU2_PHY_RX_RUN_LANE;
+        }
+    }
+    obus->calibrated |= lanes;
+    obus->running |= lanes;
+    obus->iovalid |= npu2_iovalid(brick);
+    npu->dl[brick->index][PNV_NPU2_DL_CONFIG] |= NPU2_DL_CONFIG_TRAIN;
+    npu->ntl[brick->index][NPU2_NTL_MISC_CFG1 >> 3] &= ~NPU2_NTL_CFG1_FENCE;
+    npu2_unfence_brick(brick);
+}
+
 void pnv_npu2_train(PnvNpu2 *npu, PnvNpu2Gpu *gpu)
 {
     for (int i = 0; i < PNV_NPU2_BRICKS; i++) {
         if (npu->brick[i].gpu == gpu) {
-            npu->ntl[i][NPU2_NTL_MISC_CFG1 >> 3] &= ~NPU2_NTL_CFG1_FENCE;
-            npu2_unfence_brick(&npu->brick[i]);
-            npu2_set_trained(&npu->brick[i], true);
+            npu2_bring_up(&npu->brick[i]);
         }
     }
-    npu2_update_memory(npu);
+    pnv_npu2_gpu_up(npu, gpu);
 }
 
 /*
@@ -1404,8 +1563,10 @@ void pnv_npu2_untrain(PnvNpu2 *npu, PnvNpu2Gpu *gpu)
         if (npu2_tears(npu, brick, gpu)) {
             npu2_fence_brick(brick);
         }
+        npu2_stop_lanes(brick);
         npu2_set_trained(brick, false);
     }
+    gpu->up = false;
     npu2_update_memory(npu);
 }
 
@@ -1651,6 +1812,8 @@ static void npu2_reset_hold(Object *obj, ResetType type)
 
         obus->iovalid = 0;
         obus->select = 0;
+        obus->calibrated = 0;
+        obus->running = 0;
         memset(obus->lane, 0, sizeof(obus->lane));
         memset(obus->bus, 0, sizeof(obus->bus));
     }

@@ -116,7 +116,7 @@ static void test_trained(void)
     g_assert_cmphex(qtest_readq(qts, APERTURE + 0x1000), ==,
                     0x1122334455667788ull);
 
-    reg_write(qts, V100_LINK_TRAIN, 2);
+    reg_write(qts, V100_LINK_TRAIN, 3);
     g_assert_cmphex(regl(qts, V100_LINK_STATUS), ==, 3);
     reg_write(qts, V100_LINK_TRAIN, V100_LINK_TRAIN_DOWN);
     g_assert_cmphex(regl(qts, V100_LINK_STATUS), ==, 0);
@@ -261,6 +261,97 @@ static void test_brick_reset(void)
     qtest_quit(qts);
 }
 
+/*
+ * What OPAL's procedures for training do to brick 0 or 1, as far as a step up to
+ * which they go: a link trains with the last of them
+ */
+enum { NTL, DL, IOVALID, CALIBRATION, LANES };
+
+static const uint32_t brick_lanes[] = { 0xf1e000, 0x0e1870 };
+
+static void for_each_lane(QTestState *qts, unsigned brick, unsigned reg,
+                          uint16_t val)
+{
+    for (unsigned lane = 0; lane < 24; lane++) {
+        if (brick_lanes[brick] & BIT(23 - lane)) {
+            phy_write(qts, 0, reg, lane, val);
+        }
+    }
+}
+
+static void cfg1_write(QTestState *qts, unsigned brick, uint64_t val)
+{
+    ring_write(qts, RING(4 + brick / 2, 9 + 2 * (brick % 2), 0x0c0), val);
+}
+
+/* All but the step that is left out */
+static void train_npu_end(QTestState *qts, unsigned brick, int without)
+{
+    cfg1_write(qts, brick, BIT_(8) | BIT_(9));
+    for_each_lane(qts, brick, 0x0c8, 0);
+    for_each_lane(qts, brick, 0x096, 1);
+    for_each_lane(qts, brick, 0x096, 0);
+    xscom_write(qts, 0, 0x9000009, 0);
+    if (without != NTL) {
+        cfg1_write(qts, brick, BIT_(8));
+    }
+    xscom_write(qts, 0, NPU2_XSCOM + 0x68e, FIELD_(24, 25, 2) |
+                FIELD_(0, 23, RING(4, 8 + 2 * brick, 0xfff8)));
+    xscom_write(qts, 0, NPU2_XSCOM + 0x68f, without == DL ? 0 : BIT_(0));
+    if (without != CALIBRATION) {
+        for_each_lane(qts, brick, 0x0c8, 0x4000);
+        for_each_lane(qts, brick, 0x0c8, 0);
+    }
+    if (without != IOVALID) {
+        xscom_write(qts, 0, 0x9000009, BIT_(6) | BIT_(7));
+    }
+    if (without != LANES) {
+        for_each_lane(qts, brick, 0x0c8, 0x8000);
+    }
+}
+
+static void test_both_ends(void)
+{
+    QTestState *qts = start();
+
+    for (int without = NTL; without <= LANES; without++) {
+        train_npu_end(qts, 0, -1);
+        train_npu_end(qts, 1, without);
+        g_assert_cmphex(regl(qts, V100_LINK_STATUS), ==, 0);
+        /* The lanes of brick 0: nobody is at their end yet */
+        g_assert_cmphex(phy_read(qts, 0, 0x0ca, 0), ==, 0);
+        reg_write(qts, V100_LINK_TRAIN, V100_LINK_TRAIN_GPU_END);
+        g_assert_cmphex(phy_read(qts, 0, 0x0ca, 0), ==, 0x8000);
+        g_assert_cmphex(regl(qts, V100_LINK_STATUS), ==,
+                        without == IOVALID ? 0 : 1);
+        train_npu_end(qts, 1, -1);
+        g_assert_cmphex(regl(qts, V100_LINK_STATUS), ==, 3);
+        reg_write(qts, V100_LINK_TRAIN, V100_LINK_TRAIN_DOWN);
+        g_assert_cmphex(regl(qts, V100_LINK_STATUS), ==, 0);
+        /* The lanes have to learn anew */
+        reg_write(qts, V100_LINK_TRAIN, V100_LINK_TRAIN_GPU_END);
+        g_assert_cmphex(regl(qts, V100_LINK_STATUS), ==, 0);
+        reg_write(qts, V100_LINK_TRAIN, V100_LINK_TRAIN_DOWN);
+    }
+    /* It is trained, and fenced until the NTL is all out of reset */
+    train_npu_end(qts, 0, -1);
+    train_npu_end(qts, 1, -1);
+    reg_write(qts, V100_LINK_TRAIN, V100_LINK_TRAIN_GPU_END);
+    cfg1_write(qts, 1, 0);
+    g_assert_cmphex(qtest_readq(qts, APERTURE), ==, ~0ull);
+    ring_write(qts, RING(7, 2, 0x0b0), BIT_(0));
+    cfg1_write(qts, 0, 0);
+    qtest_writeq(qts, APERTURE, 0x66);
+    g_assert_cmphex(qtest_readq(qts, APERTURE), ==, 0x66);
+    g_assert_cmpint(npu_table(qts, 0, "fences", 1), ==, 0);
+    /* An end that goes down while accesses pass is an error */
+    xscom_write(qts, 0, 0x9000009, BIT_(6));
+    g_assert_cmphex(regl(qts, V100_LINK_STATUS), ==, 1);
+    g_assert_cmpint(npu_table(qts, 0, "fences", 1), ==, 3);
+    g_assert_cmpint(npu_table(qts, 0, "fences", 0), ==, 0);
+    qtest_quit(qts);
+}
+
 static void test_aperture_moves(void)
 {
     QTestState *qts = start();
@@ -339,6 +430,7 @@ int main(int argc, char **argv)
     qtest_add_func("nvlink2-v100/identity-32g", test_identity_32g);
     qtest_add_func("nvlink2-v100/untrained", test_untrained);
     qtest_add_func("nvlink2-v100/trained", test_trained);
+    qtest_add_func("nvlink2-v100/both-ends", test_both_ends);
     qtest_add_func("nvlink2-v100/reset/function", test_function_reset);
     qtest_add_func("nvlink2-v100/reset/no-function", test_no_function_reset);
     qtest_add_func("nvlink2-v100/reset/bus", test_bus_reset);

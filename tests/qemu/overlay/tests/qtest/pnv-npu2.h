@@ -116,6 +116,29 @@ static inline void npu_set(QTestState *qts, unsigned chip, const char *name,
     qobject_unref(response);
 }
 
+/* The PHYs of OBUS 0 and 3 */
+#define PHY(n)          ((n) ? 0xc010c3f : 0x9010c3f)
+
+static inline void phy_write(QTestState *qts, unsigned n, unsigned reg,
+                             unsigned lane, uint16_t val)
+{
+    xscom_write(qts, 0, PHY(n), FIELD_(12, 21, reg) | FIELD_(27, 31, lane) |
+                val);
+}
+
+static inline uint64_t phy_read(QTestState *qts, unsigned n, unsigned reg,
+                                unsigned lane)
+{
+    uint64_t val;
+
+    xscom_write(qts, 0, PHY(n), BIT_(0) | FIELD_(12, 21, reg) |
+                FIELD_(27, 31, lane));
+    val = xscom_read(qts, 0, PHY(n));
+    /* Complete, no error */
+    g_assert_cmphex(val >> 28, ==, 8);
+    return val & 0xffff;
+}
+
 /* A powernv9 machine; it wants some firmware file, which nothing runs */
 static inline QTestState *npu_start(const char *args)
 {

@@ -60,6 +60,8 @@
 /*
  * Write 1: train all links of this GPU, as the vendor driver does at start
  * (PHY calibration, NTL out of reset, fences of its own bricks cleared).
+ * Write 2: bring up this GPU's ends of its links only, and leave the NPU's to
+ * firmware's procedures; a link trains when both are up.
  * Write 0: untrain them.  Other values are ignored.  Reads the last command
  * that took effect.
  * Secondary bus reset, loss of power, system reset and, if the model was given
@@ -68,6 +70,7 @@
  */
 #define V100_LINK_TRAIN                 0xf00010
 #define   V100_LINK_TRAIN_UP                    1
+#define   V100_LINK_TRAIN_GPU_END               2
 #define   V100_LINK_TRAIN_DOWN                  0
 
 /*

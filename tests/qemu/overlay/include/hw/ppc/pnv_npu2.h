@@ -32,6 +32,8 @@ struct PnvNpu2Gpu {
     /* Set by the device before it attaches: */
     uint32_t bricks;        /* bit per brick it is wired to */
     MemoryRegion *ram;      /* what its links give access to */
+    /* Set by the NPU: its ends of the links are up */
+    bool up;
     /* Whether it answers accesses to its RAM on links that are trained */
     bool (*awake)(PnvNpu2Gpu *gpu);
     /* A CPU access to the GPU's aperture that nothing answered */
@@ -66,6 +68,9 @@ typedef struct PnvNpu2Obus {
     MemoryRegion indirect;
     uint64_t iovalid;
     uint64_t select;
+    /* Bit per lane: calibrated, and told to run since then */
+    uint32_t calibrated;
+    uint32_t running;
     uint16_t lane[NPU2_PHY_LANES][NPU2_PHY_PER_LANE];
     uint16_t bus[NPU2_PHY_REGS - NPU2_PHY_PER_LANE];
 } PnvNpu2Obus;
@@ -76,6 +81,7 @@ typedef struct PnvNpu2Obus {
 #define PNV_NPU2_DAT_REGS           41
 #define PNV_NPU2_NTL_REGS           161
 #define PNV_NPU2_DL_REGS            3
+#define PNV_NPU2_DL_CONFIG          2
 #define PNV_NPU2_ATS_REGS           43
 #define PNV_NPU2_XTS_REGS           40
 #define PNV_NPU2_MISC_REGS          130
@@ -183,6 +189,8 @@ void pnv_npu2_detach(PnvNpu2 *npu, PnvNpu2Gpu *gpu);
  * reset, leaves them fenced: firmware resets links before their GPU because
  * the NPU reports an error otherwise.
  */
+/* Bring up the GPU's ends of its links, or firmware's as well */
+void pnv_npu2_gpu_up(PnvNpu2 *npu, PnvNpu2Gpu *gpu);
 void pnv_npu2_train(PnvNpu2 *npu, PnvNpu2Gpu *gpu);
 void pnv_npu2_untrain(PnvNpu2 *npu, PnvNpu2Gpu *gpu);
 /* The device is reset, or loses power: its links go down, whatever is open */

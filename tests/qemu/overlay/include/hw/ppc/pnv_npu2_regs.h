@@ -79,6 +79,7 @@
 #define NPU2_DL_CLK_CTRL            0x001c
 #define NPU2_DL_CONTROL             0xfff4
 #define NPU2_DL_CONFIG              0xfff8
+#define   NPU2_DL_CONFIG_TRAIN          0x80000000u
 
 /* ATS block: TCE translation of accesses that the GPU did not translate */
 #define NPU2_ATS_IODA_TBL           0x108
@@ -221,6 +222,8 @@
 #define NPU2_PHY_REGS               0x400
 #define NPU2_PHY_PER_LANE           0x200   /* below: one copy per lane */
 /* Lane control and status: run and DC calibration, and their completion */
+#define NPU2_PHY_RX_RESET           0x096
+#define   NPU2_PHY_RX_IORESET           0x0001
 #define NPU2_PHY_RX_CONTROL         0x0c8
 #define NPU2_PHY_RX_STATUS          0x0ca
 #define   NPU2_PHY_RX_RUN_LANE          0x8000
