@@ -174,7 +174,13 @@ pub fn one(bench: &mut Bench, tally: &mut Tally) -> Result<()> {
         bound_to(&mut bench.emulator, &gpus[0]).map(drop),
     );
     run_tests(tally, &mut vm, &gpus, "one", &tests(bench.guest))?;
-    run_tests(tally, &mut vm, &gpus, "one", &["guest_reset"])?;
+    run_tests(
+        tally,
+        &mut vm,
+        &gpus,
+        "one",
+        &["guest_reset", "guest_training"],
+    )?;
     tally.add(
         "one: GPU RAM is the host's aperture",
         same_memory(bench, &mut vm, &gpus[0]),
@@ -393,7 +399,7 @@ pub fn chip(bench: &mut Bench, tally: &mut Tally) -> Result<()> {
         &mut vm,
         &gpus,
         "chip",
-        &["guest_reset", "guest_memory"],
+        &["guest_reset", "guest_training", "guest_memory"],
     )?;
     tally.add(
         "chip: hot-unplug is refused",

@@ -8,6 +8,7 @@
 
 mod driver;
 mod model;
+mod procedures;
 mod region;
 mod report;
 mod sys;
@@ -48,7 +49,12 @@ fn run() -> Result<bool> {
         let mut atsd = Vec::new();
         for gpu in &members {
             let (device, info) = region::of(&devices, &regions, &gpu.bdf)?;
-            ram.push(trial::gpu_ram(gpu, device, info));
+            let bridges = gpu
+                .bridges
+                .iter()
+                .map(|bridge| Ok(region::of(&devices, &regions, &bridge.bdf)?.0))
+                .collect::<Result<Vec<_>>>()?;
+            ram.push(trial::gpu_ram(gpu, device, &bridges, info));
             for bridge in &gpu.bridges {
                 let (device, info) = region::of(&devices, &regions, &bridge.bdf)?;
                 atsd.push(trial::atsd(bridge, device, info));

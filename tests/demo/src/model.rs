@@ -2,7 +2,7 @@
 
 //! The emulated V100's own registers in BAR0, as `tests/qemu/include/nvlink2-v100-regs.h` has them.
 
-use crate::vfio::Device;
+use crate::{procedures, vfio::Device};
 use anyhow::{ensure, Result};
 
 const MODEL_ID: u64 = 0xf0_0000;
@@ -12,6 +12,9 @@ const RAM_SIZE_HI: u64 = 0xf0_000c;
 const LINK_TRAIN: u64 = 0xf0_0010;
 const LINK_STATUS: u64 = 0xf0_0014;
 const LINK_MASK: u64 = 0xf0_0018;
+
+/// The GPU brings its own ends of the links up.
+const GPU_ENDS: u32 = 2;
 
 /// Bytes of RAM that BAR1 shows, from its start.
 pub const BAR1_SIZE: u64 = 256 << 20;
@@ -37,13 +40,16 @@ impl<'a> Model<'a> {
         Ok(u64::from(self.register(RAM_SIZE_HI)?) << 32 | u64::from(self.register(RAM_SIZE_LO)?))
     }
 
-    /// Trains the links that are not, as the vendor's driver does. Returns whether it had to.
-    pub fn train(&self) -> Result<bool> {
+    /// Trains the links that are not, as the vendor's driver does: the NPU's ends by what
+    /// firmware offers in their bridges. Returns whether it had to.
+    pub fn train(&self, bridges: &[&Device]) -> Result<bool> {
         let mask = self.register(LINK_MASK)?;
         if self.register(LINK_STATUS)? == mask {
             return Ok(false);
         }
-        self.0.write_bar(0, LINK_TRAIN, &1u32.to_le_bytes())?;
+        procedures::reset(bridges)?;
+        self.0.write_bar(0, LINK_TRAIN, &GPU_ENDS.to_le_bytes())?;
+        procedures::train(bridges)?;
         let status = self.register(LINK_STATUS)?;
         ensure!(status == mask, "links {status:#x} of {mask:#x} came up");
         Ok(true)

@@ -55,17 +55,22 @@ fn pattern(aperture: u64, offset: usize) -> u64 {
 }
 
 /// Writes and reads GPU RAM through one mapping of the whole region, as QEMU makes it.
-pub fn gpu_ram(gpu: &Gpu, device: &Device, info: &Info) -> (String, Result<Ram>) {
-    (gpu.bdf.clone(), try_gpu_ram(gpu, device, info))
+pub fn gpu_ram(
+    gpu: &Gpu,
+    device: &Device,
+    bridges: &[&Device],
+    info: &Info,
+) -> (String, Result<Ram>) {
+    (gpu.bdf.clone(), try_gpu_ram(gpu, device, bridges, info))
 }
 
-fn try_gpu_ram(gpu: &Gpu, device: &Device, info: &Info) -> Result<Ram> {
+fn try_gpu_ram(gpu: &Gpu, device: &Device, bridges: &[&Device], info: &Info) -> Result<Ram> {
     let Some(model) = Model::of(device)? else {
         bail!(
             "not the emulated GPU: its RAM answers only once the vendor's driver trained the links"
         );
     };
-    let trained = model.train().context("training the links")?;
+    let trained = model.train(bridges).context("training the links")?;
     let size = model.ram_size()?;
     let last = usize::try_from(size)?.checked_sub(PAGE).context("no RAM")?;
     ensure!(last >= EXTENT, "only {size:#x} bytes of RAM");

@@ -187,12 +187,20 @@ impl Device {
     fn enable_memory(&self) -> Result<()> {
         const PCI_COMMAND: u64 = 0x4;
         const PCI_COMMAND_MEMORY: u16 = 0x2;
-        let at = fixed_offset(VFIO_PCI_CONFIG_REGION_INDEX) + PCI_COMMAND;
         let mut command = [0; 2];
-        self.file.read_exact_at(&mut command, at)?;
+        self.read_config(PCI_COMMAND, &mut command)?;
         let command = u16::from_le_bytes(command) | PCI_COMMAND_MEMORY;
-        self.file.write_all_at(&command.to_le_bytes(), at)?;
-        Ok(())
+        self.write_config(PCI_COMMAND, &command.to_le_bytes())
+    }
+
+    /// Reads bytes of configuration space.
+    pub fn read_config(&self, offset: u64, bytes: &mut [u8]) -> Result<()> {
+        self.read_bar(VFIO_PCI_CONFIG_REGION_INDEX, offset, bytes)
+    }
+
+    /// Writes bytes of configuration space.
+    pub fn write_config(&self, offset: u64, bytes: &[u8]) -> Result<()> {
+        self.write_bar(VFIO_PCI_CONFIG_REGION_INDEX, offset, bytes)
     }
 
     /// How many regions there are.

@@ -127,6 +127,11 @@ void engine_train(const struct engine *e)
 	engine_set(e, V100_LINK_TRAIN, V100_LINK_TRAIN_UP);
 }
 
+void engine_gpu_ends(const struct engine *e, bool up)
+{
+	engine_set(e, V100_LINK_TRAIN, up ? V100_LINK_TRAIN_GPU_END : V100_LINK_TRAIN_DOWN);
+}
+
 void engine_detach(struct engine *e)
 {
 	if (e->regs)

@@ -49,6 +49,9 @@ void engine_detach_host(struct engine *e, const char *bdf);
 /* Trains all links: a reset of the GPU or of a link, as by open and close, undoes it. */
 void engine_train(const struct engine *e);
 
+/* Only the GPU's own ends of its links are up, or down: the NPU's are firmware's business. */
+void engine_gpu_ends(const struct engine *e, bool up);
+
 /* How many links the GPU has. */
 __u32 engine_links(const struct engine *e);
 
