@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0
 """What the original C driver, on Linux 5.10, and this one leave behind."""
 
+import dataclasses
 import io
 import itertools
 import re
@@ -24,6 +25,9 @@ class Seen:
     bad: set[tuple[str, str]]
 
 
+# The original lets accesses of GPU RAM through that nobody answers: the host has to survive that to be looked at.
+MACHINE = dataclasses.replace(machines.REDBUD_HALF, dead_access="ones")
+
 # Boots of the program: its argument, and the mutations of firmware that it stands for.
 BOOTS: list[tuple[list[str], list[str]]] = [
     ([], []),
@@ -38,7 +42,7 @@ def _look(linux: Path | None) -> Seen:
     """Run tests/selftests/left_behind on our kernel, or another."""
     seen = Seen("", {}, set())
     for arguments, mutations in BOOTS:
-        host = boot.Host(machine=machines.REDBUD_HALF, kernel=linux, files=[programs.selftests_dir() / "left_behind", programs.SPLATS],
+        host = boot.Host(machine=MACHINE, kernel=linux, files=[programs.selftests_dir() / "left_behind", programs.SPLATS],
                          mutations=mutations, timeout=300)
         output = io.BytesIO()
         status = boot.run(host, ["/files/left_behind", *arguments], output)
