@@ -149,6 +149,10 @@ class Machine(unittest.TestCase):
         self.assertNotIn(wanted, plain)
         self.assertIn(wanted, machine.qemu_args(redbud(hide_model=True)))
 
+    def test_lost_accesses(self):
+        self.assertIn("pnv-npu2.dead=machine-check", machine.qemu_args(redbud()))
+        self.assertIn("pnv-npu2.dead=ones", machine.qemu_args(redbud(dead_access="ones")))
+
     def test_power_of_slots(self):
         for on in (False, True):
             ports = [arg for arg in machine.qemu_args(redbud(slot_power=on))

@@ -14,6 +14,7 @@
 
 #include "bind.h"
 #include "guest.h"
+#include "npu.h"
 #include "scom.h"
 #include "sys.h"
 #include "testbed.h"
@@ -258,12 +259,15 @@ TEST_F(huge, last_page_of_the_region)
 {
 	const __u64 size = self->tb.ram->size, page = size_of(variant->page);
 	char *p = vfio_map_at(self->tb.dev, self->tb.ram, size - GIB, GIB, reserve(GIB, GIB));
+	const char *dead = npu_dead();
 	char expected[64];
 
 	ASSERT_NE(NULL, p);
 	ASSERT_EQ(0, trace_start("selftest"));
 	/* There is no RAM: the value is of no interest. */
+	ASSERT_EQ(0, npu_set("dead", ALL_ONES));
 	load64(p + GIB - 8);
+	ASSERT_EQ(0, npu_set("dead", dead));
 	snprintf(expected, sizeof(expected), "%llx -> %lx ",
 		 (unsigned long long)(self->tb.gpu->aperture + size - page),
 		 (unsigned long)(p + GIB - page));

@@ -972,7 +972,7 @@ static void test_ats_host(void)
 {
     Tree tree = { .root = 0x5000000, .next = 0x5010000 };
     const uint64_t prtb = 0x5800000;
-    QTestState *qts = start();
+    QTestState *qts = v100_start(V100_ONE_GPU ASKS_XTS);
 
     train(qts);
     set_ptcr(qts);
