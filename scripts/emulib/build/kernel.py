@@ -7,17 +7,11 @@ the debug kernel, which looks for what goes wrong inside it.
 
 from pathlib import Path
 
-from . import config, enter, sources
+from . import config, enter, series, sources
 from .step import Log, Step, digest
 
-SERIES = config.TREE / "scripts/kernel"
-CONFIG = SERIES / "host.config"
-DEBUG_CONFIG = SERIES / "debug.config"
-
-
-def patches() -> list[Path]:
-    """The series in order, without its cover letter."""
-    return [patch for patch in sorted(SERIES.glob("*.patch")) if "cover-letter" not in patch.name]
+CONFIG = series.HOME / "host.config"
+DEBUG_CONFIG = series.HOME / "debug.config"
 
 
 class Kernel:
@@ -33,7 +27,7 @@ class Kernel:
         # What make needs wherever it starts: in the source, or in the build folder for a module.
         self.flags = f"{what_is_built} -j{config.jobs()}"
         self.step = Step(
-            name, what, lambda: digest(*fragments, *patches(), what_is_built), self._build,
+            name, what, lambda: digest(*fragments, *series.patches(), what_is_built), self._build,
             ["build/vmlinux", "install/lib/modules"], [sources.LINUX_STEP], seed=["build"], linked=["linux"],
         )
         self.name = name
@@ -55,7 +49,7 @@ class Kernel:
         return (self.step.home() / "build/include/config/kernel.release").read_text(encoding="utf-8").strip()
 
     def _build(self, log: Log) -> None:
-        retree(log, sources.LINUX_STEP, self.step.home() / "linux", patches(), sources.moved_linux())
+        retree(log, sources.LINUX_STEP, self.step.home() / "linux", series.patches(), sources.moved_linux())
         fragments = " ".join(f"{config.ROOT_TREE}/{path.relative_to(config.TREE)}" for path in self.fragments)
         install = f"{self.step.inner}/install"
         sources.shell(log, f"""

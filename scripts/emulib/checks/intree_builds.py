@@ -6,7 +6,7 @@ import subprocess
 from collections.abc import Iterable
 from pathlib import Path
 
-from ..build import config, desk, enter, intree, kernel, procs, step
+from ..build import config, desk, enter, intree, kernel, procs, series, step
 from ..build.config import Failure
 from . import tests
 from .report import Check, Result, tail
@@ -116,7 +116,7 @@ def files_of(patches: Iterable[str], added: bool = False) -> set[str]:
 
 def series_files(added: bool = False) -> set[str]:
     """Those of the series."""
-    return files_of((patch.read_text(encoding="utf-8") for patch in kernel.patches()), added)
+    return files_of((patch.read_text(encoding="utf-8") for patch in series.patches()), added)
 
 
 def _object(file: str) -> str:

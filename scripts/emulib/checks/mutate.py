@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ..build import config, enter, files, initrd, kernel, module, procs, programs, qemu
+from ..build import config, enter, files, initrd, kernel, module, procs, programs, qemu, series
 from ..build.config import Failure
 from ..build.step import Log, say
 from ..host import boot
@@ -204,7 +204,7 @@ def of_patches(mutants: list[Mutant], excused: Iterable[str], names: Iterable[st
 
 def complaints() -> list[str]:
     """What does not fit the sources, or is not in tests/README.md."""
-    found = of_patches(load(), without(), (patch.stem.partition("-")[2] for patch in kernel.patches()))
+    found = of_patches(load(), without(), map(series.name, series.patches()))
     readme = README.read_text(encoding="utf-8")
     for mutant in load():
         program, green = mutant.green_test
