@@ -17,7 +17,7 @@
 # make deb     Debian packages
 # make trial   what somebody with the hardware runs first: a bundle of static programs
 # make intree DIR=<Linux 7.3>  put the driver into a kernel source tree
-# make series OUT=<new folder>  the whole as patches
+# make series OUT=<new folder>  the whole as sets of patches, in the order to send
 # make qemu-series OUT=<new folder>  the patches for QEMU 10.0
 # make rust-analyzer  rust-project.json, from which an editor knows the module
 # make bench   what mapping and using GPU RAM costs; bench-peer: beside the original C driver

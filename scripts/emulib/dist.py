@@ -5,7 +5,7 @@ import argparse
 from pathlib import Path
 
 from . import cli
-from .build import intree, module, rust_analyzer, sources
+from .build import intree, module, rust_analyzer, series, sources
 from .build.step import say
 from .checks import qemu_series
 
@@ -24,9 +24,15 @@ def _parser() -> argparse.ArgumentParser:
     put.add_argument("dir", type=Path, metavar="DIR")
     series = verbs.add_parser(
         "series", help="write all of it as patches",
-        description="Write the series of git-format-patch files with cover letter that makes the same of Linux 7.3.",
+        description="Write sets of git-format-patch files with cover letters, numbered in the order to send, that make the same of "
+        "Linux 7.3. They have no sign-off: that is the sender's.",
     )
     series.add_argument("out", type=Path, metavar="OUT", help="a folder that is new or empty")
+    patches = verbs.add_parser(
+        "patches", help="list the patches for the kernel in their order",
+        description="Print the names of the kernel's patches in the order in which they apply, as for git am.",
+    )
+    patches.add_argument("--needed", action="store_true", help="only those that the driver cannot do without")
     for_qemu = verbs.add_parser(
         "qemu-series", help="write the patches for QEMU",
         description="Write the series of git-format-patch files with cover letter that gives QEMU 10.0 its NVLink2 client "
@@ -44,6 +50,8 @@ def _dispatch(options: argparse.Namespace) -> None:
     match options.verb:
         case "intree":
             intree.put(options.dir.resolve())
+        case "patches":
+            print(*(series.necessary() if options.needed else series.patches()), sep="\n")
         case "rust-analyzer":
             cli.ensure([module.STEP])
             say(f"rust-analyzer: {rust_analyzer.write()}")

@@ -9,7 +9,7 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from . import config, enter, files, kernel, procs, sources
+from . import config, enter, files, procs, series, sources
 from .config import Failure
 from .step import Log, Step, digest, say
 
@@ -49,9 +49,9 @@ class Edit:
 
 
 def _maintainers() -> str:
-    sender = re.search(r"^From: (.*(?:\n .*)?)$", kernel.patches()[0].read_text(encoding="utf-8"), re.M)
+    sender = re.search(r"^From: (.*(?:\n .*)?)$", series.patches()[0].read_text(encoding="utf-8"), re.M)
     if not sender:
-        raise Failure(f"{kernel.patches()[0].name} has no sender")
+        raise Failure(f"{series.patches()[0].name} has no sender")
     return " ".join(sender[1].split())
 
 
@@ -147,13 +147,13 @@ def put(tree: Path) -> None:
     if "VERSION = 7\nPATCHLEVEL = 3\n" not in (tree / "Makefile").read_text(encoding="utf-8"):
         raise Failure(f"{tree} is not Linux 7.3, which the series is for")
     if not (tree / SERIES_MARK).exists():
-        for patch in kernel.patches():
+        for patch in series.patches():
             done = procs.run(["git", "apply", "--whitespace=nowarn", str(patch)], cwd=tree,
                              env={**os.environ, "GIT_CEILING_DIRECTORIES": str(tree.parent)},
                              capture_output=True, text=True)
             if done.returncode:
                 raise Failure(f"{patch.name} does not apply to {tree}: {done.stderr}")
-        say(f"intree: applied the {len(kernel.patches())} patches of scripts/kernel")
+        say(f"intree: applied the {len(series.patches())} patches of scripts/kernel")
     new = new_files()
     for folder in dict.fromkeys(PLACES.values()):
         for old in files.below(tree / folder) if (tree / folder).is_dir() else []:
@@ -181,7 +181,7 @@ def _patches() -> list[Patch]:
     for file in sorted(ASSETS.glob("patches/*")):
         text = email.message_from_string(file.read_text(encoding="utf-8"))
         body = str(text.get_payload()).strip()
-        message = f"{text['Subject']}\n\n{body}\n\nSigned-off-by: {_maintainers()}\n"
+        message = f"{text['Subject']}\n\n{body}\n"
         result.append(Patch(file.name, message, text["Files"].split()))
     return result
 
@@ -197,8 +197,8 @@ def _split(files: dict[str, bytes], patches: list[Patch]) -> dict[str, dict[str,
     return result
 
 
-# Commits each mail, then each folder with a message and files, on top of Debian's source, in a repository of its own
-# without a work tree.
+# Commits the mails of each folder of "$@" in order, then each folder with a message and files, on top of Debian's source,
+# in a repository of its own without a work tree. Each folder of mails gets a ref, the rest is refs/nvlink2/series.
 COMMIT = """
 rm -rf git
 git clone -q --shared --bare "$base" git
@@ -208,15 +208,20 @@ tip=$(git rev-parse HEAD)
 commit() {
     tip=$(git commit-tree -p "$tip" -F "$1" "$(git write-tree)")
 }
-for mail in "$@"; do
-    git mailinfo "$staging/message" "$staging/patch" < "$mail" > "$staging/info"
-    field() { sed -n "s/^$1: //p" "$staging/info"; }
-    { field Subject; echo; cat "$staging/message"; } > "$staging/text"
-    GIT_AUTHOR_NAME=$(field Author) GIT_AUTHOR_EMAIL=$(field Email) GIT_AUTHOR_DATE=$(field Date)
-    GIT_COMMITTER_NAME=$GIT_AUTHOR_NAME GIT_COMMITTER_EMAIL=$GIT_AUTHOR_EMAIL GIT_COMMITTER_DATE=$GIT_AUTHOR_DATE
-    export GIT_AUTHOR_NAME GIT_AUTHOR_EMAIL GIT_AUTHOR_DATE GIT_COMMITTER_NAME GIT_COMMITTER_EMAIL GIT_COMMITTER_DATE
-    git apply --cached --whitespace=nowarn "$staging/patch"
-    commit "$staging/text"
+number=0
+for part in "$@"; do
+    number=$((number + 1))
+    for mail in "$part"/*.patch; do
+        git mailinfo "$staging/message" "$staging/patch" < "$mail" > "$staging/info"
+        field() { sed -n "s/^$1: //p" "$staging/info"; }
+        { field Subject; echo; cat "$staging/message"; } > "$staging/text"
+        GIT_AUTHOR_NAME=$(field Author) GIT_AUTHOR_EMAIL=$(field Email) GIT_AUTHOR_DATE=$(field Date)
+        GIT_COMMITTER_NAME=$GIT_AUTHOR_NAME GIT_COMMITTER_EMAIL=$GIT_AUTHOR_EMAIL GIT_COMMITTER_DATE=$GIT_AUTHOR_DATE
+        export GIT_AUTHOR_NAME GIT_AUTHOR_EMAIL GIT_AUTHOR_DATE GIT_COMMITTER_NAME GIT_COMMITTER_EMAIL GIT_COMMITTER_DATE
+        git apply --cached --whitespace=nowarn "$staging/patch"
+        commit "$staging/text"
+    done
+    git update-ref "refs/nvlink2/part/$number" "$tip"
 done
 for folder in "$staging"/parts/*/; do
     (cd "$folder/files" && find . -type f) | while read -r file; do
@@ -241,7 +246,7 @@ def _commit(log: Log, parts: dict[str, tuple[str, dict[str, bytes]]]) -> None:
             file = staging / "parts" / name / "files" / path
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_bytes(content)
-    mails = [f"{config.ROOT_TREE}/{patch.relative_to(TREE)}" for patch in kernel.patches()]
+    mails = [f"{config.ROOT_TREE}/{part.home.relative_to(TREE)}" for part in series.parts()]
     script = f"shopt -s nullglob\nstaging={STEP.inner}/staging base={sources.LINUX_TREE}\n{COMMIT}"
     log.run(enter.inside(["bash", "-euo", "pipefail", "-c", script, "series", *mails], workdir=STEP.inner),
             remedy="A patch that does not apply means that Debian's source moved on.")
@@ -267,19 +272,30 @@ def _make_series(log: Log) -> None:
             split[patch.name][path] = texts[path].encode()
     _commit(log, {patch.name: (patch.message, split[patch.name]) for patch in patches})
     name, address = _maintainers().rstrip(">").split(" <")
+    # Name, first and last commit, and the words of the cover letter, of each set in the order to send.
+    sets = [(part.folder, f"refs/nvlink2/part/{number}", part.home.relative_to(TREE) / series.COVER)
+            for number, part in enumerate(series.parts(), 1)]
+    sets.append(("driver", "refs/nvlink2/series", ASSETS.relative_to(TREE) / series.COVER))
+    begins = ["HEAD", *(tip for _, tip, _ in sets)]
     # No version of git, no commit of a repository that nobody has.
-    sources.shell(log, f"""
-        cd {STEP.inner}/git
-        git -c user.name={shlex.quote(name)} -c user.email={shlex.quote(address)} format-patch -q --cover-letter --zero-commit --no-signature \
-            --cover-from-description=subject --description-file={config.ROOT_TREE}/scripts/intree/cover-letter.txt \
-            -o {STEP.inner}/patches HEAD..refs/nvlink2/series
-    """)
+    script = f"cd {STEP.inner}/git\n" + "".join(
+        f"git -c user.name={shlex.quote(name)} -c user.email={shlex.quote(address)} format-patch -q --cover-letter "
+        f"--numbered --zero-commit --no-signature --cover-from-description=subject "
+        f"--description-file={config.ROOT_TREE}/{cover} -o {STEP.inner}/patches/{set_name(number, folder)} {begin}..{tip}\n"
+        for number, (begin, (folder, tip, cover)) in enumerate(zip(begins, sets), 1)
+    )
+    sources.shell(log, script)
+
+
+def set_name(number: int, folder: str) -> str:
+    """The folder of a set of `make series`, whose numbers are the order to send."""
+    return f"{number:02}-{folder.replace('/', '-')}"
 
 
 STEP = Step(
     "series",
     "writing the whole series: kernel patches, driver, documents, tests",
-    lambda: digest(ASSETS, kernel.SERIES, *(TREE / place for place in PLACES)),
+    lambda: digest(ASSETS, series.HOME, *(TREE / place for place in PLACES)),
     _make_series,
     ["patches"],
     [sources.LINUX_STEP],
@@ -292,4 +308,5 @@ def write_series(out: Path) -> None:
     if out.exists() and any(out.iterdir()):
         raise Failure(f"{out} is not empty: series of two versions would mix. Name another folder.")
     shutil.copytree(STEP.path(), out, dirs_exist_ok=True)
-    say(f"series: {len(list(out.glob('*.patch')))} files in {out}")
+    say(f"series: {len(list(out.glob('*/*.patch')))} files in {len(list(out.iterdir()))} sets in {out}, to be sent in this order; "
+        "none has a sign-off, which is the sender's (git am --signoff)")

@@ -9,21 +9,15 @@ configured and compiled as distributions do it.
 from collections.abc import Iterable
 from pathlib import Path
 
-from . import config, enter, libdw, sources
+from . import config, enter, libdw, series, sources
 from .step import Log, Step, digest
 
-SERIES = config.TREE / "scripts/kernel"
-CONFIG = SERIES / "host.config"
-DEBUG_CONFIG = SERIES / "debug.config"
+CONFIG = series.HOME / "host.config"
+DEBUG_CONFIG = series.HOME / "debug.config"
 
 # What compiles a kernel, as variables for make.
 CLANG = "LLVM=-19"
 GCC = "CROSS_COMPILE=powerpc64le-linux-gnu-"
-
-
-def patches() -> list[Path]:
-    """The series in order, without its cover letter."""
-    return [patch for patch in sorted(SERIES.glob("*.patch")) if "cover-letter" not in patch.name]
 
 
 class Kernel:
@@ -43,7 +37,7 @@ class Kernel:
         # What make needs wherever it starts: in the source, or in the build folder for a module.
         self.flags = f"{what_is_built} -j{config.jobs()}"
         self.step = Step(
-            name, what, lambda: digest(*fragments, *patches(), what_is_built), self._build,
+            name, what, lambda: digest(*fragments, *series.patches(), what_is_built), self._build,
             ["build/vmlinux", "install/lib/modules"] if whole else ["build/rust/libkernel.rmeta"],
             [sources.LINUX_STEP, *needs], seed=["build"], linked=["linux"],
         )
@@ -66,7 +60,7 @@ class Kernel:
         return (self.step.home() / "build/include/config/kernel.release").read_text(encoding="utf-8").strip()
 
     def _build(self, log: Log) -> None:
-        retree(log, sources.LINUX_STEP, self.step.home() / "linux", patches(), sources.moved_linux())
+        retree(log, sources.LINUX_STEP, self.step.home() / "linux", series.patches(), sources.moved_linux())
         fragments = " ".join(f"{config.ROOT_TREE}/{path.relative_to(config.TREE)}" for path in self.fragments)
         install = f"{self.step.inner}/install"
         goals = f"""
@@ -153,11 +147,11 @@ DEBUG = Kernel(
 
 
 def _gcc(name: str, what: str, whole: bool = True) -> Kernel:
-    return Kernel(name, what, [CONFIG, SERIES / "gcc.config"], GCC, whole=whole)
+    return Kernel(name, what, [CONFIG, series.HOME / "gcc.config"], GCC, whole=whole)
 
 
 def _4k(name: str, what: str, whole: bool = True) -> Kernel:
-    return Kernel(name, what, [CONFIG, SERIES / "4k.config"], variables=libdw.VARIABLES, needs=[libdw.STEP], whole=whole)
+    return Kernel(name, what, [CONFIG, series.HOME / "4k.config"], variables=libdw.VARIABLES, needs=[libdw.STEP], whole=whole)
 
 
 # What distributions have and HOST has not. A long check boots each.

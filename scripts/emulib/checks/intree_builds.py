@@ -6,7 +6,7 @@ import subprocess
 from collections.abc import Iterable
 from pathlib import Path
 
-from ..build import config, desk, enter, intree, kernel, procs, step
+from ..build import config, desk, enter, intree, kernel, procs, series, step
 from ..build.config import Failure
 from . import tests
 from .report import Check, Result, tail
@@ -67,7 +67,7 @@ def _judge(done: subprocess.CompletedProcess[str], made: str, wanted: bool = Tru
 
 def built_in() -> Result:
     """A kernel with VFIO and the driver built in links, binds a GPU and runs its KUnit tests."""
-    added = " ".join(sorted(map(_object, series_files(added=True))))
+    added = " ".join(sorted(map(compiled_into, series_files(added=True))))
     done = _configured("-e VFIO -e VFIO_IOMMU_SPAPR_TCE -e VFIO_PCI -e VFIO_PCI_NVLINK2 "
                        "-e VFIO_PCI_NVLINK2_KUNIT_TEST", f"{kernel.HOST.make} W=1 {DRIVER} {added}\n{kernel.HOST.make} vmlinux")
     result = _judge(done, f"{DRIVER}src/nvlink2.o")
@@ -117,17 +117,17 @@ def files_of(patches: Iterable[str], added: bool = False) -> set[str]:
 
 def series_files(added: bool = False) -> set[str]:
     """Those of the series."""
-    return files_of((patch.read_text(encoding="utf-8") for patch in kernel.patches()), added)
+    return files_of((patch.read_text(encoding="utf-8") for patch in series.patches()), added)
 
 
-def _object(file: str) -> str:
+def compiled_into(file: str) -> str:
     """What a file of the kernel is compiled into; of Rust, a whole crate."""
     return "rust/kernel.o" if file.startswith("rust/kernel/") else f"{file.rpartition('.')[0]}.o"
 
 
 def _compiled(build: Path, files: set[str]) -> set[str]:
     """Those of `files` that were compiled in the build folder, as a module's or the kernel's."""
-    return {file for file in files if (build / _object(file)).exists()}
+    return {file for file in files if (build / compiled_into(file)).exists()}
 
 
 def x86() -> Result:
@@ -150,7 +150,7 @@ def x86() -> Result:
         grep -qx CONFIG_RUST=y {X86}/.config
         grep -qx CONFIG_VFIO_PCI=y {X86}/.config
         # What an earlier run or configuration left says nothing of this one.
-        cd {X86} && rm -f {" ".join(map(_object, sorted(wanted)))} && cd -
+        cd {X86} && rm -f {" ".join(map(compiled_into, sorted(wanted)))} && cd -
         # With the same W as below: with another one all of Rust's crates would be compiled a second time.
         {make} W=1 prepare
         {make} W=1 {" ".join(folders)}

@@ -5,7 +5,7 @@ import re
 import subprocess
 from pathlib import Path
 
-from ..build import config, docs, enter, intree, kernel, module, procs, programs, qemu, root, sources
+from ..build import config, docs, enter, intree, kernel, module, procs, programs, qemu, root, series, sources
 from ..build.step import locked
 from . import mutate
 from .report import Check, Result, tail
@@ -66,22 +66,21 @@ def _checkpatch(tree: str, options: str, files: list[str]) -> Result:
 
 def checkpatch_series() -> Result:
     """checkpatch --strict of the kernel's patches."""
-    # Debian's source has no history in which checkpatch could look up a commit.
+    # Debian's source has no history in which checkpatch could look up a commit; whoever sends a patch signs it.
     return _checkpatch(
-        sources.LINUX_TREE, "--strict --terse --no-tree --ignore UNKNOWN_COMMIT_ID",
-        [f"{SRC}/{patch.relative_to(TREE)}" for patch in kernel.patches()],
+        sources.LINUX_TREE, "--strict --terse --no-tree --ignore UNKNOWN_COMMIT_ID,MISSING_SIGN_OFF",
+        [f"{SRC}/{patch.relative_to(TREE)}" for patch in series.patches()],
     )
 
 
 def checkpatch_driver() -> Result:
     """The driver as patches for the kernel, as `make series` writes them."""
-    done = len(kernel.patches())
-    written = sorted(intree.STEP.path().glob("*.patch"))
-    driver = [patch for patch in written if int(patch.name[:4]) > done]
+    written = intree.STEP.path().glob("*-driver/*.patch")
     # Only the first of several patches that add files names them in MAINTAINERS.
     return _checkpatch(
-        sources.LINUX_TREE, "--strict --terse --no-tree --ignore FILE_PATH_CHANGES",
-        [f"{intree.STEP.inner}/patches/{patch.name}" for patch in driver],
+        sources.LINUX_TREE, "--strict --terse --no-tree --ignore FILE_PATH_CHANGES,MISSING_SIGN_OFF",
+        [f"{intree.STEP.inner}/patches/{patch.relative_to(intree.STEP.path())}" for patch in sorted(written)
+         if not patch.name.startswith("0000-")],
     )
 
 
@@ -124,7 +123,7 @@ def sparse_series() -> Result:
     """The C files that only the series has; of others, it only changes a few lines."""
     added = [
         match[1].removesuffix(".c") + ".o"
-        for patch in kernel.patches()
+        for patch in series.patches()
         for match in re.finditer(r"^--- /dev/null\n\+\+\+ b/(\S+\.c)$", patch.read_text(encoding="utf-8"), re.M)
     ]
     script = f"{kernel.HOST.make} {SPARSE} C=2 {' '.join(added)}"
@@ -216,7 +215,7 @@ def messages() -> Result:
     guide = " ".join(words((TREE / "Documentation/admin-guide.rst").read_text(encoding="utf-8")))
     complaints = []
     for path in [*(path for path in tracked("*.rs") if path.parts[0] == "src"),
-                 *(path.relative_to(TREE) for path in kernel.patches())]:
+                 *(path.relative_to(TREE) for path in series.patches())]:
         text = (TREE / path).read_text(encoding="utf-8")
         for said in re.findall(LOGGED[path.suffix == ".patch"], text, re.MULTILINE):
             said = re.sub(r"\\\n\s*", "", said).removesuffix("\\n")

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ..build import config, enter, files, initrd, kernel, module, procs, programs, qemu
+from ..build import config, enter, files, initrd, kernel, module, procs, programs, qemu, series
 from ..build.config import Failure
 from ..build.step import Log, say
 from ..host import boot
@@ -204,7 +204,7 @@ def of_patches(mutants: list[Mutant], excused: Iterable[str], names: Iterable[st
 
 def complaints() -> list[str]:
     """What does not fit the sources, or is not in tests/README.md."""
-    found = of_patches(load(), without(), (patch.stem.partition("-")[2] for patch in kernel.patches()))
+    found = of_patches(load(), without(), map(series.name, series.patches()))
     readme = README.read_text(encoding="utf-8")
     for mutant in load():
         program, green = mutant.green_test
@@ -219,7 +219,7 @@ def complaints() -> list[str]:
     return found
 
 
-def _copy(home: Path, folders: list[str]) -> Path:
+def copied(home: Path, folders: list[str]) -> Path:
     """A copy of parts of the project's tree, of which unchanged files keep their dates."""
     tree = home / "tree"
     for name in folders:
@@ -235,7 +235,7 @@ def _copy(home: Path, folders: list[str]) -> Path:
 
 def _on_host(mutant: Mutant | None, home: Path) -> Seen:
     """Run tests/host on the mutant, or on what is there."""
-    tree = _copy(home, ["src/pure", "tests/host", "tests/qemu/expected", "tests/selftests/bad_firmware.tsv"])
+    tree = copied(home, ["src/pure", "tests/host", "tests/qemu/expected", "tests/selftests/bad_firmware.tsv"])
     if mutant:
         mutant.apply(tree)
     done = procs.said(enter.inside(
@@ -246,7 +246,7 @@ def _on_host(mutant: Mutant | None, home: Path) -> Seen:
 
 def _module_of(mutant: Mutant, home: Path) -> Path:
     """Build the mutant of the driver."""
-    tree = _copy(home, module.INPUTS)
+    tree = copied(home, module.INPUTS)
     mutant.apply(tree)
     build = home / "build"
     build.mkdir(exist_ok=True)
@@ -297,7 +297,7 @@ def _kernel_of(mutant: Mutant, home: Path) -> list[str]:
     return ["--kernel", str(build / "vmlinux"), "--initrd", str(home / "initrd")]
 
 
-def _boot(binary: Path, gpus: int, names: list[str], *options: str) -> Seen:
+def boot_selftests(binary: Path, gpus: int, names: list[str], *options: str) -> Seen:
     """Run selftests with this module in an emulated host of their own."""
     # A lost access is counted, so that a test can tell of it, and is not the host's end.
     done = procs.said(
@@ -318,8 +318,8 @@ def _try(mutant: Mutant, homes: "queue.Queue[Path]") -> tuple[bool, str]:
             return mutant.verdict(_on_host(mutant, home))
         if mutant.patch:
             options = _kernel_of(mutant, home)
-            return mutant.verdict(_boot(module.STEP.path(), mutant.gpus, mutant.programs, *options))
-        return mutant.verdict(_boot(_module_of(mutant, home), mutant.gpus, mutant.programs))
+            return mutant.verdict(boot_selftests(module.STEP.path(), mutant.gpus, mutant.programs, *options))
+        return mutant.verdict(boot_selftests(_module_of(mutant, home), mutant.gpus, mutant.programs))
     except Failure as failure:
         return False, str(failure)
     finally:
@@ -329,7 +329,7 @@ def _try(mutant: Mutant, homes: "queue.Queue[Path]") -> tuple[bool, str]:
 # A run without a mutant: on this machine (0), or in an emulated host with so many GPUs.
 def _baseline(gpus: int, names: list[str], homes: "queue.Queue[Path]") -> Seen:
     if gpus:
-        return _boot(module.STEP.path(), gpus, names)
+        return boot_selftests(module.STEP.path(), gpus, names)
     home = homes.get()
     try:
         return _on_host(None, home)
