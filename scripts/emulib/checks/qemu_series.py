@@ -130,7 +130,7 @@ def _newest(log: Log, folder: Path) -> Result:
     found = "\n".join([f"on {got}: {_count(total)}", *lines])
     say(f"qemu-newest: {found}")
     result = Result.one(0 < total["in place"] and not total["refused"],
-                        f"{found}\nWhat is refused has to be ported: {qemu_client.SERIES.name}/RELEASE has what is of one release only.")
+                        f"{found}\nWhat is refused has to be ported: scripts/qemu/RELEASE has what is of one release only.")
     if not result.failed:
         # An overlay, as for 10.0: what of devices there is.
         shutil.copytree(qemu_client.DEVICES, folder / "source", dirs_exist_ok=True)
