@@ -72,8 +72,9 @@ class Rotation(unittest.TestCase):
 
     def test_each_configuration_has_its_turn(self) -> None:
         first = datetime.date(2026, 12, 1)
-        names = [tests.config_of(first + datetime.timedelta(day)) for day in range(len(kernel.HEADERS))]
-        self.assertEqual(sorted(names), sorted(kernel.HEADERS))
+        names = [tests.config_of(first + datetime.timedelta(day)) for day in range(len(tests.IN_TURN))]
+        self.assertEqual(sorted(names), sorted(tests.IN_TURN))
+        self.assertLessEqual(set(names), set(kernel.HEADERS))
 
     def test_left_out_without_time(self) -> None:
         said = io.StringIO()
