@@ -9,7 +9,7 @@ TEST_GEN_PROGS := @TESTS@
 # Needs a boot with the bad firmware that MUTATIONS in its environment names.
 TEST_GEN_PROGS_EXTENDED := bad_firmware
 # Beside the programs, which read them.
-TEST_FILES := bad_firmware.tsv splats.txt
+TEST_FILES := bad_firmware.tsv hardware.tsv splats.txt
 
 top_srcdir = ../../../../..
 include ../../lib.mk

@@ -128,6 +128,8 @@ class Machine:
     slot_power: bool = False
     # Ones clear the NPU's PESTB.
     pest_ones: bool = False
+    # GPUs have no registers that real ones do not have.
+    hide_model: bool = False
 
     def __post_init__(self):
         if self.chips not in (1, 2):
@@ -236,6 +238,7 @@ def qemu_args(machine, memory="4G", gpu_ram="16G", icount=False, disks=()):
         *(["-global", "pnv-npu2.small-memory-map=on"] if machine.small_map else []),
         "-global", f"pnv-npu2.is={machine.atsd_is}",
         *(["-global", "pnv-npu2.pest-write-ones=on"] if machine.pest_ones else []),
+        *(["-global", "nvlink2-v100.hide-model=on"] if machine.hide_model else []),
         *(word for name in machine.relaxed for value in RELAXED[name]
           for word in ("-global", value)),
         *(["-accel", "tcg,thread=single", "-icount", "shift=0,sleep=off"]
@@ -439,7 +442,8 @@ def machine_of(options):
         board, chips = by_gpus(options.gpus)
     return Machine(board, chips, frozenset(options.empty), frozenset(options.dead),
                    options.small_memory_map, relaxed=tuple(options.relaxed), atsd_is=options.atsd_is,
-                   slot_power=options.slot_power, pest_ones=options.pest_ones)
+                   slot_power=options.slot_power, pest_ones=options.pest_ones,
+                   hide_model=options.hide_model)
 
 
 def cmd_args(options):
@@ -507,6 +511,8 @@ def parser():
                        help="the slots of GPUs have power controllers")
     which.add_argument("--pest-ones", action="store_true",
                        help="a frozen PE of the NPU is thawed by writing ones, not zeros")
+    which.add_argument("--hide-model", action="store_true",
+                       help="GPUs do not say that they are models, and nothing trains their links")
 
     args = commands.add_parser("args", parents=[which],
                                help="print QEMU's arguments, one per line")

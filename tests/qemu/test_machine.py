@@ -145,6 +145,9 @@ class Machine(unittest.TestCase):
         wanted = "pnv-npu2.pest-write-ones=on"
         self.assertNotIn(wanted, plain)
         self.assertIn(wanted, machine.qemu_args(redbud(pest_ones=True)))
+        wanted = "nvlink2-v100.hide-model=on"
+        self.assertNotIn(wanted, plain)
+        self.assertIn(wanted, machine.qemu_args(redbud(hide_model=True)))
 
     def test_power_of_slots(self):
         for on in (False, True):

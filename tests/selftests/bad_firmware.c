@@ -18,6 +18,7 @@
 
 #include "bind.h"
 #include "dt.h"
+#include "hardware.h"
 #include "sys.h"
 #include "vfio.h"
 

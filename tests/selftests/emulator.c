@@ -16,6 +16,7 @@
 
 #include "bind.h"
 #include "dt.h"
+#include "hardware.h"
 #include "nvlink2-v100-regs.h"
 #include "sys.h"
 

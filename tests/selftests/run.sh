@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: GPL-2.0
 #
 # Runs the selftests beside this file as root in the emulated host, all or the named ones (PROGRAM, or PROGRAM:TEST...
-# for just these of its tests), and prints their TAP lines.
+# for just these of its tests), and prints their TAP lines. With NVLINK2_HARDWARE=1 it is a machine whose GPUs are no
+# models: tests that need these are skipped, with the reason. --list prints which do, and runs nothing.
 # The last line is "N passed, N failed, N skipped"; the status is 0 only if nothing failed and something passed.
 
 set -u
@@ -14,6 +15,12 @@ if [ $# -eq 0 ]; then
 		echo "run.sh: no programs.txt beside it that lists tests: 'make -C tests/selftests' puts it there" >&2
 		exit 1
 	fi
+fi
+if [ "$1" = --list ]; then
+	sed -n 's/^\([a-z_]*\) .*/\1/p' programs.txt | while read -r test; do
+		"./$test" --list-hardware </dev/null || exit 1
+	done
+	exit
 fi
 # Without it grep would fail below, which reads as if it had found nothing.
 if [ ! -s splats.txt ]; then
@@ -40,8 +47,9 @@ for module in kvm-hv vfio-pci vfio-iommu-spapr-tce; do
 	modprobe -q "$module" 2>/dev/null || true
 done
 
-# Nothing that an earlier run left may count for this one.
-dmesg -c >/dev/null
+# Nothing that an earlier run left may count for this one, nor may it be lost.
+begin="run.sh: process $$ begins"
+echo "$begin" >/dev/kmsg
 
 for choice in "$@"; do
 	test=${choice%%:*}
@@ -76,6 +84,9 @@ done
 # Of a log that cannot be read there is nothing to complain: this line has to be in it.
 echo "run.sh: $passed passed" >/dev/kmsg
 dmesg >"$log"
+if grep -q "$begin" "$log"; then
+	sed -i "1,/$begin/d" "$log"
+fi
 if ! grep -q "run.sh: $passed passed" "$log"; then
 	echo "not ok - kernel log could not be read"
 	failed=$((failed + 1))

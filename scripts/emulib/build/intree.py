@@ -30,7 +30,7 @@ PLACES = {
 # What works in this project only: its own Makefile, runner and list of programs, the comparison with Linux 5.10, and
 # the way to another kernel.
 OURS = {"tests/selftests/Makefile", "tests/selftests/run.sh", "tests/selftests/programs.txt",
-        "tests/selftests/left_behind.c", "tests/selftests/kexec.c"}
+        "tests/selftests/left_behind.c", "tests/selftests/kexec.c", "tests/selftests/observe.c"}
 KINDS = (".rs", ".c", ".h", ".rst", ".dot", ".tsv", ".txt")
 # A file that only a tree with the series has.
 SERIES_MARK = "arch/powerpc/include/asm/pnv-npu2.h"

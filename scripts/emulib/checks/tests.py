@@ -182,6 +182,25 @@ def selftests_other_silicon() -> Result:
     return _selftests("selftests-silicon", OTHER_SILICON, selftest_names("silicon"))
 
 
+# What a test is skipped for on a machine that does not say that it is a model.
+NEEDS_MODEL = re.compile(r"^ok \d+ (\S+) # SKIP needs the model: ", re.MULTILINE)
+
+
+def selftests_hardware() -> Result:
+    """The selftests as a person with the hardware runs them: nothing tells that the GPUs are models."""
+    machine = dataclasses.replace(REDBUD_HALF, hide_model=True)
+    names = selftest_names("host")
+    run = Emulated("selftests-hardware", [*machine.options(), "--timeout", scaled(LIMIT), "--file", str(programs.selftests_dir())],
+                   "env", "NVLINK2_HARDWARE=1", "/files/selftests/run.sh", *names)
+    result = Result.tallied(run.status, run.output)
+    # These are no lack of this machine, but what is to be shown.
+    skipped = NEEDS_MODEL.findall(run.output)
+    result.skipped -= len(skipped)
+    result.add(Result.one(bool(skipped), "no test was skipped that needs the model"))
+    # Without the tests whose noise that is.
+    return run.with_console(result)
+
+
 # A socket that is free, and one whose card does not answer, each beside one that is full: with a GPU of the larger size,
 # in firmware's other map of memory.
 HOLES = Machine(REDBUD.board, REDBUD.chips, empty=("GPU1",), dead=("GPU3",), small_map=True)
@@ -466,6 +485,7 @@ CHECKS: list[Check] = [
     Check("selftests-1chip", selftests_one_chip, SELFTESTS),
     Check("selftests-sequoia", selftests_sequoia, SELFTESTS),
     Check("selftests-silicon", selftests_other_silicon, SELFTESTS),
+    Check("selftests-hardware", selftests_hardware, SELFTESTS),
     Check("empty-sockets", empty_sockets, [*SELFTESTS, programs.NVLINK2CTL_STEP, programs.DEMO_STEP]),
     *map(_nvlink2ctl_host, RECORDED),
     Check("fuzz", fuzzer, [*BOOT, programs.FUZZ_STEP]),

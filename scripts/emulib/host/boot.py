@@ -184,8 +184,9 @@ def run(host: Host, command: list[str], output: BinaryIO = sys.stdout.buffer) ->
     """Boot, run `command` as root, relay its output; return its exit status."""
     with _run_dir() as folder:
         script = _prepare(host, folder, command)
+        monitor = [] if host.machine.hide_model else MONITOR
         process = procs.spawn(
-            enter.inside(["bash", "-euo", "pipefail", "-c", script, "qemu", *PORTS, *MONITOR]),
+            enter.inside(["bash", "-euo", "pipefail", "-c", script, "qemu", *PORTS, *monitor]),
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
         )
         relay = threading.Thread(

@@ -33,6 +33,8 @@ class Machine:
     # The slots of GPUs have a power controller; ones clear the NPU's PESTB.
     slot_power: bool = False
     pest_ones: bool = False
+    # Nothing but firmware, kernel and registers of real ones: no registers of the models, no way to their monitor.
+    hide_model: bool = False
 
     @property
     def name(self) -> str:
@@ -59,6 +61,7 @@ class Machine:
             *(["--atsd-is", self.atsd_is] if self.atsd_is != ATSD_IS[0] else []),
             *(["--slot-power"] if self.slot_power else []),
             *(["--pest-ones"] if self.pest_ones else []),
+            *(["--hide-model"] if self.hide_model else []),
         ]
 
 
@@ -96,6 +99,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
                         help="the slots of GPUs have power controllers, which firmware uses for fundamental resets")
     parser.add_argument("--pest-ones", action="store_true",
                         help="a PE of the NPU that is frozen is thawed by writing ones, not zeros")
+    parser.add_argument("--hide-model", action="store_true",
+                        help="the GPUs do not say that they are models: nothing trains their links, and the emulated host "
+                        "cannot ask its emulator")
 
 
 def chosen(options: argparse.Namespace) -> Machine:
@@ -105,4 +111,4 @@ def chosen(options: argparse.Namespace) -> Machine:
     plain = of_gpus(options.gpus) if options.gpus else Machine(options.machine or REDBUD.board, options.chips or REDBUD.chips)
     return Machine(plain.board, plain.chips, tuple(options.empty), tuple(options.dead), options.small_memory_map,
                    relaxed=tuple(options.relaxed), atsd_is=options.atsd_is, slot_power=options.slot_power,
-                   pest_ones=options.pest_ones)
+                   pest_ones=options.pest_ones, hide_model=options.hide_model)

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "dt.h"
+#include "hardware.h"
 #include "npu.h"
 #include "qmp.h"
 #include "scom.h"
@@ -14,10 +15,12 @@
 #define CHIP_STRIDE	8
 
 static unsigned int chip_index;
+static struct dt_bridge selected;
 
-void npu_select(__u32 chip)
+void npu_select(const struct dt_bridge *bridge)
 {
-	chip_index = chip / CHIP_STRIDE;
+	chip_index = bridge->chip / CHIP_STRIDE;
+	selected = *bridge;
 }
 
 int npu_table(const char *name, __u64 *values, unsigned int count)
@@ -51,10 +54,33 @@ long npu_launches(void)
 	return sum;
 }
 
+/* @count registers from @reg on, each @stride behind the one before. */
+static int registers(__u32 reg, unsigned int stride, __u64 *values, unsigned int count)
+{
+	unsigned int i;
+	int ret = selected.xscom_base ? 0 : -ENODEV;
+
+	for (i = 0; !ret && i < count; i++)
+		ret = npu_read64(selected.chip, selected.xscom_base, reg + i * stride, &values[i]);
+	return ret;
+}
+
+/* By SCOM, which a machine without a monitor has, too. */
+static int npu_read_scom(struct npu *npu)
+{
+	int ret = registers(XTS_BDF_MAP(0), 0x8, npu->bdf_map, NUM_BDF_MAP);
+
+	ret = ret ?: registers(XTS_PID_MAP(0), 0x20, npu->pid_map, NUM_PID_MAP);
+	return ret ?: registers(XTS_ATSD_LPARID(0), 0x8, npu->atsd_lparid, NUM_ATSD);
+}
+
 int npu_read(struct npu *npu)
 {
-	int ret = npu_table("xts-bdf-map", npu->bdf_map, NUM_BDF_MAP);
+	int ret;
 
+	if (on_hardware())
+		return npu_read_scom(npu);
+	ret = npu_table("xts-bdf-map", npu->bdf_map, NUM_BDF_MAP);
 	ret = ret ?: npu_table("xts-pid-map", npu->pid_map, NUM_PID_MAP);
 	return ret ?: npu_table("atsd-lparid", npu->atsd_lparid, NUM_ATSD);
 }
@@ -65,7 +91,7 @@ const char *npu_not_clear(void)
 	unsigned int i;
 
 	if (npu_read(&npu))
-		return "the emulator does not tell";
+		return "the NPU does not tell";
 	for (i = 0; i < NUM_BDF_MAP; i++) {
 		if (npu.bdf_map[i] & BDF_VALID)
 			return "BDF map";

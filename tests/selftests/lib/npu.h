@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * What the NPU of a chip holds, read out of the emulator past the driver. Functions that return
- * int give 0 or a negative errno.
+ * What the NPU of a chip holds, read past the driver: out of the emulator, or by SCOM on hardware.
+ * Functions that return int give 0 or a negative errno.
  */
 #ifndef NVLINK2_SELFTEST_NPU_H
 #define NVLINK2_SELFTEST_NPU_H
@@ -32,9 +32,10 @@ struct dt_bridge;
 /* Of a BDF map entry or an ATSD LPARID register */
 #define LPID_OF(e)	((e) & 0xfff)
 
-/* From now on it is the NPU of the chip with the number @chip; before that, of the first one. */
-void npu_select(__u32 chip);
+/* From now on it is the NPU of @bridge; before that, the emulator tells of the first chip's. */
+void npu_select(const struct dt_bridge *bridge);
 /* Where entries of the maps are in the NPU's register space */
+#define XTS_ATSD_LPARID(n)	(0x710100 + (n) * 8)
 #define XTS_BDF_MAP(n)	(0x714000 + (n) * 8)
 #define XTS_PID_MAP(n)	(0x718000 + (n) * 0x20)
 /* And what says that DMA of a PE is stopped */

@@ -11,6 +11,7 @@
 #include "kselftest.h"
 
 #include "bind.h"
+#include "hardware.h"
 #include "npu.h"
 #include "scom.h"
 #include "sys.h"
@@ -60,7 +61,7 @@ int testbed_bind(struct testbed *tb)
 	ret = dt_read_topology(&tb->topo, tb->why, sizeof(tb->why));
 	if (ret)
 		return ret;
-	npu_select(tb->topo.gpu[0].link[0].chip);
+	npu_select(&tb->topo.gpu[0].link[0]);
 	tb->torn_before = npu_torn();
 	if (!strcmp(driver_name(), DRIVER) && !module_loaded()) {
 		ret = module_load();
@@ -76,6 +77,23 @@ int testbed_bind(struct testbed *tb)
 		if (ret)
 			return ret;
 	}
+	return 0;
+}
+
+/* What only the model lets a test do. */
+static int train(struct testbed *tb)
+{
+	int ret;
+
+	ret = model_attach(&tb->model, tb->dev);
+	if (ret)
+		return fail(tb, ret, "%s is not the nvlink2-v100 model", tb->gpu->bdf);
+	ret = model_read32(&tb->model, V100_UNTRAINED_ACCESSES, &tb->lost_before);
+	if (ret)
+		return fail(tb, ret, "%s does not say what was lost", tb->gpu->bdf);
+	ret = model_train(&tb->model);
+	if (ret)
+		return fail(tb, ret, "training the links of %s", tb->gpu->bdf);
 	return 0;
 }
 
@@ -98,15 +116,9 @@ int testbed_open(struct testbed *tb, unsigned int gpu, bool kvm)
 	tb->dev = vfio_device_open(&tb->group, tb->gpu->bdf);
 	if (tb->dev < 0)
 		return fail(tb, tb->dev, "opening %s", tb->gpu->bdf);
-	ret = model_attach(&tb->model, tb->dev);
+	ret = on_hardware() ? 0 : train(tb);
 	if (ret)
-		return fail(tb, ret, "%s is not the nvlink2-v100 model", tb->gpu->bdf);
-	ret = model_read32(&tb->model, V100_UNTRAINED_ACCESSES, &tb->lost_before);
-	if (ret)
-		return fail(tb, ret, "%s does not say what was lost", tb->gpu->bdf);
-	ret = model_train(&tb->model);
-	if (ret)
-		return fail(tb, ret, "training the links of %s", tb->gpu->bdf);
+		return ret;
 	ret = vfio_find_gpu_ram(tb->dev, &tb->ram);
 	if (ret)
 		return fail(tb, ret, "%s has no GPU RAM region", tb->gpu->bdf);

@@ -10,6 +10,7 @@
 #include <sys/types.h>
 
 #include "dt.h"
+#include "hardware.h"
 #include "model.h"
 #include "vfio.h"
 
@@ -24,7 +25,10 @@ struct testbed {
 	struct dt_topology topo;
 	const struct dt_gpu *gpu;
 	struct vfio_group group;
-	/* The GPU's device descriptor, its links trained, and its GPU RAM region. */
+	/*
+	 * The GPU's device descriptor, and its GPU RAM region. Its links are trained, but on
+	 * hardware, where there is no model either.
+	 */
 	int dev;
 	struct model model;
 	struct vfio_region_info *ram;

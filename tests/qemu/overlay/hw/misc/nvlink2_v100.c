@@ -47,6 +47,7 @@ struct NVLink2V100State {
     uint64_t ram_size;
     uint32_t atc_flushes;
     bool flr;
+    bool hide_model;
 
     MemoryRegion regs;          /* BAR0 */
     MemoryRegion window;        /* BAR1 */
@@ -122,6 +123,12 @@ static void v100_train(NVLink2V100State *s, uint32_t val)
     trace_nvlink2_v100_train(PCI_DEVICE(s)->name, val);
 }
 
+/* What a real V100 does not have is not there while the model is hidden. */
+static bool v100_has(const NVLink2V100State *s, hwaddr addr)
+{
+    return addr < V100_MODEL_BASE || !s->hide_model;
+}
+
 static uint64_t v100_regs_read(void *opaque, hwaddr addr, unsigned size)
 {
     NVLink2V100State *s = opaque;
@@ -129,7 +136,7 @@ static uint64_t v100_regs_read(void *opaque, hwaddr addr, unsigned size)
     uint64_t val = 0;
 
     addr -= addr % 4;
-    switch (addr) {
+    switch (v100_has(s, addr) ? addr : V100_BAR0_SIZE) {
     case V100_PMC_BOOT_0:
         val = V100_PMC_BOOT_0_GV100;
         break;
@@ -188,7 +195,7 @@ static void v100_regs_write(void *opaque, hwaddr addr, uint64_t val,
                       " 0x%" HWADDR_PRIx "\n", size, addr);
         return;
     }
-    switch (addr) {
+    switch (v100_has(s, addr) ? addr : V100_BAR0_SIZE) {
     case V100_LINK_TRAIN:
         v100_train(s, val);
         break;
@@ -363,6 +370,7 @@ static const Property v100_properties[] = {
     DEFINE_PROP_SIZE("ram-size", NVLink2V100State, ram_size, 16 * GiB),
     DEFINE_PROP_UINT32("atc-flushes", NVLink2V100State, atc_flushes, 2),
     DEFINE_PROP_BOOL("flr", NVLink2V100State, flr, false),
+    DEFINE_PROP_BOOL("hide-model", NVLink2V100State, hide_model, false),
 };
 
 static void v100_instance_init(Object *obj)

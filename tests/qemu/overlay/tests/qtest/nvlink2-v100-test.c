@@ -66,6 +66,19 @@ static void test_identity(void)
     qtest_quit(qts);
 }
 
+static void test_hidden(void)
+{
+    QTestState *qts = v100_start(V100_ONE_GPU ",hide-model=on");
+
+    g_assert_cmphex(regl(qts, V100_PMC_BOOT_0), ==, V100_PMC_BOOT_0_GV100);
+    g_assert_cmphex(regl(qts, V100_MODEL_ID), ==, 0);
+    g_assert_cmphex(regl(qts, V100_LINK_MASK), ==, 0);
+    reg_write(qts, V100_LINK_TRAIN, V100_LINK_TRAIN_UP);
+    g_assert_cmphex(qtest_readq(qts, APERTURE), ==, ~0ull);
+    g_assert_cmpint(npu_table(qts, 0, "unanswered", 0), ==, 1);
+    qtest_quit(qts);
+}
+
 static void test_untrained(void)
 {
     QTestState *qts = start();
@@ -337,6 +350,7 @@ int main(int argc, char **argv)
 
     qtest_add_func("nvlink2-v100/identity", test_identity);
     qtest_add_func("nvlink2-v100/identity-32g", test_identity_32g);
+    qtest_add_func("nvlink2-v100/hidden", test_hidden);
     qtest_add_func("nvlink2-v100/untrained", test_untrained);
     qtest_add_func("nvlink2-v100/trained", test_trained);
     qtest_add_func("nvlink2-v100/reset/function", test_function_reset);
