@@ -15,6 +15,7 @@
 # make docs    the documents: HTML, manual pages
 # make rustdoc the documentation of the module's code
 # make deb     Debian packages
+# make trial   what somebody with the hardware runs first: a bundle of static programs
 # make intree DIR=<Linux 7.3>  put the driver into a kernel source tree
 # make series OUT=<new folder>  the whole as patches
 # make qemu-series OUT=<new folder>  the patches for QEMU 10.0
@@ -34,7 +35,7 @@ KDIR ?= /lib/modules/$(shell uname -r)/build
 EMU := scripts/emu
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo check check-all docs rustdoc deb
+.PHONY: help setup demo check check-all docs rustdoc deb trial
 .PHONY: intree series qemu-series rust-analyzer compare bench bench-peer fuzz fuzz-pure mutate modules modules_install install clean distclean
 
 help:
@@ -63,6 +64,10 @@ docs rustdoc:
 deb:
 	$(EMU) setup packages
 	@ls "$$($(EMU) product packages)"/*.deb
+
+trial:
+	$(EMU) setup trial
+	@ls "$$($(EMU) product trial).tar.gz"
 
 intree:
 	scripts/dist intree "$(DIR)"

@@ -27,7 +27,7 @@ OPTIONAL_STEPS: list[Step] = [
     kernel.DEBUG.step, module.DEBUG_STEP, initrd.DEBUG_STEP, desk.STEP, docs.STEP, docs.RUST_STEP,
     packages.STEP, packages.HOST_STEP, intree.STEP, linux_510.SOURCE_STEP, linux_510.STEP,
     sysroot.STEP, qemu_client.STEP, qemu_client.NATIVE_STEP, clients.IMAGE_STEP, clients.NEW_IMAGE_STEP, clients.STEP,
-    clients.GUEST_510_STEP, bench.STEP,
+    clients.GUEST_510_STEP, bench.STEP, programs.TRIAL_STEP,
     *boot.TREE_STEPS.values(),
 ]
 ALL_STEPS = STEPS + OPTIONAL_STEPS
@@ -252,8 +252,11 @@ def _dispatch(options: argparse.Namespace) -> int:
             ensure([step for step in ALL_STEPS if step.name in options.step] if options.step else STEPS)
             return 0
         case "run":
-            ensure(_for_boot(options))
+            # That program comes with what it needs, which is more than a --file.
+            trial = options.command[0] == f"/files/{programs.BUNDLE}"
+            ensure([*_for_boot(options), *([programs.TRIAL_STEP] if trial else [])])
             host = _host(options)
+            host.files += programs.trial_files() if trial else []
             host.timeout, host.console = options.timeout, options.console
             return boot.run(host, options.command)
         case "test":

@@ -1,16 +1,17 @@
 # SPDX-License-Identifier: GPL-2.0
-"""Programs that run in the emulated host: the selftests (C), the demo, nvlink2ctl and the fuzzer (Rust)."""
+"""Programs that run in the emulated host: the selftests (C), the demo, nvlink2ctl, the fuzzer and the trial (Rust)."""
 
 import shutil
 from pathlib import Path
 
-from . import config, enter, kernel, root, sources
+from . import config, enter, files, kernel, root, sources
 from .step import Log, Step, digest, locked
 
 SELFTESTS = config.TREE / "tests/selftests"
 MEASURE = config.TREE / "tests/bench/measure.c"
 DEMO = config.TREE / "tests/demo"
 NVLINK2CTL = config.TREE / "scripts/nvlink2ctl"
+TRIAL = config.TREE / "scripts/trial"
 FUZZ = config.TREE / "tests/fuzz"
 # Strings of the kernel's log that say it is broken, one to a line.
 SPLATS = SELFTESTS / "splats.txt"
@@ -54,6 +55,11 @@ def nvlink2ctl_binary() -> Path:
     return NVLINK2CTL_STEP.path()
 
 
+def trial_files() -> list[Path]:
+    """What a host needs for nvlink2-trial, which finds the others beside itself."""
+    return sorted((TRIAL_STEP.home() / BUNDLE).iterdir())
+
+
 def fuzz_binary() -> Path:
     return FUZZ_STEP.path()
 
@@ -83,6 +89,26 @@ def build_static(log: Log, package: Path, binary: str, into: Path) -> None:
         shutil.copy2(config.cache_dir() / "cargo-target" / TARGET / "release" / binary, into)
 
 
+# What somebody with the hardware gets: a folder, and an archive of it.
+BUNDLE = "nvlink2-trial"
+TRIAL_FILES = [config.TREE / "Documentation/trial.rst", config.TREE / "COPYING"]
+
+
+def _build_trial(log: Log) -> None:
+    folder = TRIAL_STEP.home() / BUNDLE
+    files.remove(folder)
+    folder.mkdir(parents=True)
+    build_static(log, TRIAL, BUNDLE, folder)
+    shutil.copy2(nvlink2ctl_binary(), folder)
+    shutil.copytree(selftests_dir(), folder / "selftests")
+    for file in TRIAL_FILES:
+        shutil.copy2(file, folder)
+    sources.shell(log, f"""
+        cd {TRIAL_STEP.inner}
+        tar --create --gzip --file {BUNDLE}.tar.gz --owner 0 --group 0 --sort name {BUNDLE}
+    """)
+
+
 def _program(name: str, what: str, package: Path, binary: str, *inputs: Path) -> Step:
     def build(log: Log) -> None:
         build_static(log, package, binary, step.home())
@@ -105,3 +131,11 @@ DEMO_STEP = _program("demo", "building the demo program (1 min when cold)", DEMO
 NVLINK2CTL_STEP = _program("nvlink2ctl", "building nvlink2ctl for the emulated host (1 min when cold)", NVLINK2CTL,
                            "nvlink2ctl", config.TREE / "src/pure")
 FUZZ_STEP = _program("fuzz", "building the fuzzer (1 min when cold)", FUZZ, "nvlink2-fuzz", SPLATS)
+TRIAL_STEP = Step(
+    "trial",
+    "building nvlink2-trial and its bundle (1 min when cold)",
+    lambda: digest(TRIAL / "src", TRIAL / "Cargo.toml", TRIAL / "Cargo.lock", NVLINK2CTL / "src", *TRIAL_FILES),
+    _build_trial,
+    [BUNDLE, f"{BUNDLE}.tar.gz"],
+    [SELFTESTS_STEP, NVLINK2CTL_STEP],
+)

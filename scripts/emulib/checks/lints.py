@@ -235,7 +235,7 @@ def mutants() -> Result:
 
 ROOT, LINUX = [root.STEP], [sources.LINUX_STEP]
 PACKAGES = ["tests/clients", "tests/demo", "tests/bench/report", "tests/host", "tests/fuzz", "tests/fuzz/pure",
-            "scripts/nvlink2ctl", "scripts/nvlink2ctl/fuzz"]
+            "scripts/nvlink2ctl", "scripts/nvlink2ctl/fuzz", "scripts/trial"]
 
 
 def _cargo_check(package: str) -> Check:

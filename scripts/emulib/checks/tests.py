@@ -201,6 +201,63 @@ def selftests_hardware() -> Result:
     return run.with_console(result)
 
 
+TRIAL = [*BOOT, programs.TRIAL_STEP]
+WELL = "NOTHING IS WRONG in the steps that were done"
+# What a report has where something is wrong, in a line that is as long as the text is wide.
+FIRST = re.compile(r"^WHAT IS WRONG FIRST\n(.*?)\n\n", re.MULTILINE | re.DOTALL)
+
+
+def _trial(name: str, options: list[str], *command: str) -> Emulated:
+    bundle = [word for path in programs.trial_files() for word in ("--file", str(path))]
+    return Emulated(name, ["--hide-model", "--timeout", scaled(LIMIT), *options, *bundle], *command)
+
+
+def _first(run: Emulated, wanted: str) -> Result:
+    """Whether the report's first words are that something with `wanted` in it is wrong."""
+    found = FIRST.search(run.output)
+    said = " ".join(found[1].split()) if found else ""
+    return Result.one(run.status == 1 and wanted in said,
+                      f"status {run.status}, and what is wrong first is '{said}', not '{wanted}':\n{tail(run.output, 100)}")
+
+
+# What a report says of itself: no step that a machine without a guest of the owner's can do is left out.
+LEFT_OUT = re.compile(r"^ (?!vendor-|untrained|selftest-)(\S+) +(?:skipped|declined|FAILED|INTERRUPTED) ", re.MULTILINE)
+
+
+def trial() -> Result:
+    """nvlink2-trial on a host that does not say that it is a model: a whole report, and nothing wrong."""
+    run = _trial("trial", REDBUD.options(), "/files/nvlink2-trial", "--yes")
+    left_out = LEFT_OUT.findall(run.output)
+    result = Result.one(run.status == 0 and WELL in run.output and not left_out,
+                        f"status {run.status}, left out: {left_out}\n{tail(run.output, 200)}")
+    return run.with_console(result)
+
+
+def trial_unbound() -> Result:
+    """The same where bridges are not bound: the report begins with that."""
+    run = _trial("trial-unbound", REDBUD_HALF.options(), "sh", "-c",
+                 "/files/nvlink2ctl bind --all && /files/nvlink2ctl unbind --no-probe 0006:00:00.1 && "
+                 "exec /files/nvlink2-trial --yes --skip bind")
+    return run.with_console(_first(run, "doctor-bound: binding: not all bridges of 0004:04:00.0"))
+
+
+def trial_firmware() -> Result:
+    """The same with bad firmware: the report begins with the property."""
+    run = _trial("trial-firmware", [*BAD.options(), "--mutate", "mem0-reg-zero"], "/files/nvlink2-trial", "--yes")
+    return run.with_console(_first(run, "reg of "))
+
+
+def trial_series() -> Result:
+    """The same with a kernel without the series, Linux 5.10: the report begins with that."""
+    run = _trial("trial-5.10", [*REDBUD_HALF.options(), "--kernel", str(linux_510.image())], "/files/nvlink2-trial", "--yes")
+    return run.with_console(_first(run, "doctor: kernel options"))
+
+
+def trial_program() -> Result:
+    """nvlink2-trial on this machine, on recordings of emulated hosts."""
+    return _cargo_test("scripts/trial")
+
+
 # A socket that is free, and one whose card does not answer, each beside one that is full: with a GPU of the larger size,
 # in firmware's other map of memory.
 HOLES = Machine(REDBUD.board, REDBUD.chips, empty=("GPU1",), dead=("GPU3",), small_map=True)
@@ -486,6 +543,9 @@ CHECKS: list[Check] = [
     Check("selftests-sequoia", selftests_sequoia, SELFTESTS),
     Check("selftests-silicon", selftests_other_silicon, SELFTESTS),
     Check("selftests-hardware", selftests_hardware, SELFTESTS),
+    Check("trial", trial, TRIAL),
+    Check("trial-unbound", trial_unbound, TRIAL),
+    Check("trial-firmware", trial_firmware, [*TRIAL, boot.TREE_STEPS[BAD]]),
     Check("empty-sockets", empty_sockets, [*SELFTESTS, programs.NVLINK2CTL_STEP, programs.DEMO_STEP]),
     *map(_nvlink2ctl_host, RECORDED),
     Check("fuzz", fuzzer, [*BOOT, programs.FUZZ_STEP]),
@@ -501,6 +561,7 @@ CHECKS: list[Check] = [
     Check("time-out", time_out, BOOT),
     Check("machine", machine, [boot.TREE_STEPS[which] for which in dict.fromkeys(which for which, _ in TREES.values())]),
     Check("nvlink2ctl", nvlink2ctl, [root.STEP]),
+    Check("trial-program", trial_program, [root.STEP]),
     Check("host", host, [root.STEP]),
     Check("bench-report", bench_report, [root.STEP]),
 ]
@@ -528,7 +589,8 @@ def orders() -> Result:
 
 
 LONG_CHECKS = [Check("orders", orders, SELFTESTS), Check("bad-firmware-all", bad_firmware_all, [*SELFTESTS, boot.TREE_STEPS[BAD]]),
-               Check("next-kernel-5.10", next_kernel_peer, [*SELFTESTS, linux_510.STEP])]
+               Check("next-kernel-5.10", next_kernel_peer, [*SELFTESTS, linux_510.STEP]),
+               Check("trial-5.10", trial_series, [*TRIAL, linux_510.STEP])]
 
 
 def _named(*names: str) -> list[Check]:

@@ -1,0 +1,257 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! A run of the program: which steps are done, who is asked, and how it ends.
+
+use crate::{
+    cli::{DONE, FAILED, Options, STOPPED},
+    report::{Done, Report, Verdict},
+    steps::{self, Risk, Step},
+};
+use anyhow::{Result, bail};
+use nvlink2ctl::{host::Host, output, source::Source};
+use std::{
+    fs,
+    io::{self, BufRead, IsTerminal, Write},
+    path::Path,
+    time::Instant,
+};
+
+/// What a person wants with a step.
+enum Answer {
+    Yes,
+    No,
+    Stop,
+}
+
+/// Does what the options say; the exit status.
+pub fn run(options: &Options) -> Result<u8> {
+    if let Some(file) = &options.show {
+        print(options, &Report::read(file)?)?;
+        return Ok(DONE);
+    }
+    let source = || match &options.sysfs {
+        Some(recording) => Source::open(recording),
+        None => Ok(Source::machine()),
+    };
+    let host = Host::read(&source()?);
+    let steps = steps::all(&host);
+    check_names(options, &steps)?;
+    if options.list {
+        list(&steps)?;
+        return Ok(DONE);
+    }
+    let machine = options.sysfs.is_none();
+    if machine && !rustix::process::geteuid().is_root() {
+        bail!(
+            "only root can read what a report needs: use sudo (--list, --show and --sysfs need no root)"
+        );
+    }
+    let mut report = Report::open(&options.output, options.fresh)?;
+    let name = host.model.trim_end_matches('\0');
+    if report.machine.is_empty() {
+        report.machine = format!(
+            "{}, Linux {}",
+            if name.is_empty() { "no name" } else { name },
+            if machine {
+                rustix::system::uname()
+                    .release()
+                    .to_string_lossy()
+                    .into_owned()
+            } else {
+                "of a recording".to_owned()
+            }
+        );
+    }
+    if machine {
+        // For the step that looks at what the kernel said since.
+        let _ = fs::write("/dev/kmsg", format!("{}\n", steps::MARK));
+    }
+    let names: Vec<String> = steps.iter().map(|step| step.name.clone()).collect();
+    let count = steps.len();
+    let mut stopped = false;
+
+    for (number, step) in (1_usize..).zip(&steps) {
+        if is_done(options, &report, step) {
+            continue;
+        }
+        say(&format!("[{number}/{count}] {}: {}", step.name, step.about));
+        let reason = unwanted(options, &report, step, machine);
+        let done = match reason {
+            Some(done) => done,
+            None => match ask(options, step)? {
+                Answer::Stop => {
+                    stopped = true;
+                    break;
+                }
+                Answer::No => Done::new(Verdict::Declined, "nobody wanted it"),
+                Answer::Yes => {
+                    // Should it end the host, the next run finds this.
+                    report.note(&step.name, Done::new(Verdict::Begun, "it was begun"))?;
+                    let start = Instant::now();
+                    let mut done = match step.run(&source()?, &mut report) {
+                        Ok(done) => done,
+                        Err(error) => Done::new(Verdict::Failed, format!("{error:#}")),
+                    };
+                    done.seconds = start.elapsed().as_secs();
+                    done
+                }
+            },
+        };
+        say(&format!("    {}: {}", done.verdict, done.summary));
+        report.note(&step.name, done)?;
+        report.sort(&names);
+    }
+    report.sort(&names);
+    let (json, text) = report.files();
+    print(options, &report)?;
+    say(&format!(
+        "the report is in {} (for people: {}); Documentation/trial.rst says how to read it and where to send it",
+        json.display(),
+        text.display()
+    ));
+    if stopped {
+        say("not all steps are done: the same command goes on");
+        return Ok(STOPPED);
+    }
+    Ok(if report.wrong.is_empty() {
+        DONE
+    } else {
+        FAILED
+    })
+}
+
+fn check_names(options: &Options, steps: &[Step]) -> Result<()> {
+    let named = [
+        &options.only,
+        &options.skip,
+        &options.again,
+        &options.dangerous,
+    ];
+    for name in named.into_iter().flatten() {
+        match steps.iter().find(|step| step.name == *name) {
+            None => bail!("there is no step {name}; --list names all"),
+            Some(step) if options.dangerous.contains(name) && step.risk != Risk::Dangerous => {
+                bail!("{name} is not dangerous: leave out --dangerous");
+            }
+            Some(_) => {}
+        }
+    }
+    Ok(())
+}
+
+/// Whether a run before this one has done it for good.
+fn is_done(options: &Options, report: &Report, step: &Step) -> bool {
+    let wanted = options.again.contains(&step.name) || options.dangerous.contains(&step.name);
+    report.of(&step.name).is_some_and(|done| {
+        !wanted
+            && match done.verdict {
+                Verdict::Begun => !options.yes,
+                Verdict::Passed => !options.only.contains(&step.name),
+                // What is wrong may have been repaired meanwhile.
+                Verdict::Failed | Verdict::Skipped | Verdict::Declined => false,
+            }
+    })
+}
+
+/// Why a step is not for this run.
+fn unwanted(options: &Options, report: &Report, step: &Step, machine: bool) -> Option<Done> {
+    let left_out = options.skip.contains(&step.name)
+        || !options.only.is_empty() && !options.only.contains(&step.name);
+    if left_out {
+        return Some(Done::new(Verdict::Declined, "left out"));
+    }
+    if step.risk == Risk::Dangerous && !options.dangerous.contains(&step.name) {
+        return Some(Done::new(
+            Verdict::Declined,
+            format!("only with --dangerous {}", step.name),
+        ));
+    }
+    if step.risk == Risk::Reads {
+        return None;
+    }
+    if !machine {
+        return Some(Done::new(Verdict::Skipped, "this is a recording"));
+    }
+    if step.risk == Risk::Person && options.yes {
+        return Some(Done::new(
+            Verdict::Skipped,
+            "it needs a person, whom --yes says not to ask",
+        ));
+    }
+    // What a person names, after what was found is understood, is done.
+    let obstacle = steps::CONDITIONS.iter().find(|name| {
+        **name != step.name
+            && report
+                .of(name)
+                .is_some_and(|done| done.verdict == Verdict::Failed)
+    });
+    let insists = options.only.contains(&step.name);
+    obstacle.filter(|_| !insists && !step.always).map(|name| {
+        Done::new(
+            Verdict::Skipped,
+            format!("not before what {name} found is repaired"),
+        )
+    })
+}
+
+fn ask(options: &Options, step: &Step) -> Result<Answer> {
+    if step.risk == Risk::Reads
+        || step.risk == Risk::Person
+        || options.yes
+        || options.dangerous.contains(&step.name)
+    {
+        return Ok(Answer::Yes);
+    }
+    if !io::stdin().is_terminal() {
+        say("    nobody is there to be asked: --yes does this step without asking");
+        return Ok(Answer::Stop);
+    }
+    loop {
+        say(&format!(
+            "    {}. Do it? [y]es, [n]o, [s]top here",
+            step.risk.text()
+        ));
+        match line()?.as_deref() {
+            Some("y" | "yes") => return Ok(Answer::Yes),
+            Some("n" | "no") => return Ok(Answer::No),
+            Some("s" | "stop") | None => return Ok(Answer::Stop),
+            Some(_) => {}
+        }
+    }
+}
+
+/// A line of a person, without white space around it; `None` at the end of input.
+pub fn line() -> Result<Option<String>> {
+    let mut text = String::new();
+    Ok(match io::stdin().lock().read_line(&mut text)? {
+        0 => None,
+        _ => Some(text.trim().to_lowercase()),
+    })
+}
+
+/// Says something to the person, and not in the report.
+pub fn say(text: &str) {
+    // Where nobody listens, there is nobody to complain to.
+    let _ = writeln!(io::stderr(), "{text}");
+}
+
+fn list(steps: &[Step]) -> Result<()> {
+    let mut table = output::table(&["STEP", "RISK", "WHAT IT DOES"]);
+    for step in steps {
+        table.add_row([step.name.as_str(), step.risk.name(), &step.about]);
+    }
+    output::print(&table.to_string())
+}
+
+fn print(options: &Options, report: &Report) -> Result<()> {
+    output::print(&if options.json {
+        report.json()?
+    } else {
+        report.text(options.brief)?
+    })
+}
+
+/// Whether a file is there: of the bundle, or of the host.
+pub fn there(path: &str) -> bool {
+    Path::new(path).exists()
+}

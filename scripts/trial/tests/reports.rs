@@ -1,0 +1,241 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The program on recordings of emulated hosts: what a report says first, and how a run goes on.
+
+#![allow(
+    missing_docs,
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a test that panics has failed"
+)]
+
+use assert_cmd::Command;
+use predicates::str::contains;
+use serde_json::{Value, json};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+fn recording(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../nvlink2ctl/tests/recordings")
+        .join(name)
+}
+
+/// The folder of a report, and what it is about.
+struct Trial {
+    folder: tempfile::TempDir,
+    recording: PathBuf,
+}
+
+impl Trial {
+    fn of(name: &str) -> Self {
+        Self::changed(name, |_| {})
+    }
+
+    fn changed(name: &str, change: impl FnOnce(&mut Value)) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let mut value: Value = serde_json::from_slice(&fs::read(recording(name)).unwrap()).unwrap();
+        change(&mut value["files"]);
+        let file = folder.path().join("recording.json");
+        fs::write(&file, value.to_string()).unwrap();
+        Self {
+            folder,
+            recording: file,
+        }
+    }
+
+    fn command(&self, arguments: &str) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_nvlink2-trial"));
+        command
+            .current_dir(self.folder.path())
+            .arg("--sysfs")
+            .arg(&self.recording)
+            .args(arguments.split_whitespace());
+        command
+    }
+
+    fn report(&self) -> Value {
+        let file = self.folder.path().join("nvlink2-trial-report.json");
+        serde_json::from_slice(&fs::read(file).unwrap()).unwrap()
+    }
+}
+
+fn verdict<'r>(report: &'r Value, step: &str) -> &'r str {
+    report["steps"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|entry| entry["step"] == step)
+        .unwrap()["verdict"]
+        .as_str()
+        .unwrap()
+}
+
+#[test]
+fn a_good_host_has_nothing_wrong() {
+    let trial = Trial::of("4-bound.json");
+    trial
+        .command("--yes")
+        .assert()
+        .code(0)
+        .stdout(contains("NOTHING IS WRONG"));
+    let report = trial.report();
+    for step in ["doctor", "device-tree", "doctor-bound"] {
+        assert_eq!(verdict(&report, step), "passed", "{step}");
+    }
+    // Nothing of another machine is done on this one.
+    for step in ["bind", "selftest-lpar", "bound-0004:04:00.0", "give-back"] {
+        assert_eq!(verdict(&report, step), "skipped", "{step}");
+    }
+    assert!(
+        trial
+            .folder
+            .path()
+            .join("nvlink2-trial-report.txt")
+            .exists()
+    );
+}
+
+#[test]
+fn what_only_guests_need_is_no_obstacle() {
+    let trial = Trial::changed("4-bound.json", |files| {
+        files["proc"]["self"]["status"] = "=CapEff:\t0\n".into();
+    });
+    trial.command("--yes").assert().code(0).stdout(contains(
+        "note    locked memory: this user may lock no bytes",
+    ));
+}
+
+#[test]
+fn bridges_that_are_not_bound_come_first() {
+    let trial = Trial::changed("4-bound.json", |files| {
+        for function in 0..3 {
+            files["sys"]["bus"]["pci"]["devices"][format!("0006:00:00.{function}")]
+                .as_object_mut()
+                .unwrap()
+                .remove("driver")
+                .unwrap();
+        }
+    });
+    trial.command("--yes").assert().code(1);
+    let wrong = &trial.report()["wrong"];
+    let first = wrong[0].as_str().unwrap();
+    assert!(first.starts_with("doctor-bound: binding: "), "{first}");
+    assert!(first.contains("not all bridges of 0004:04:00.0"), "{first}");
+}
+
+#[test]
+fn bad_firmware_comes_first() {
+    let trial = Trial::changed("4-bound.json", |files| {
+        let tree = &mut files["sys"]["firmware"]["devicetree"]["base"];
+        tree["pciex@6030200000000"]["ibm,mmio-atsd"] = "#00".into();
+    });
+    trial.command("--yes").assert().code(1);
+    let report = trial.report();
+    let first = report["wrong"][0].as_str().unwrap();
+    assert!(first.starts_with("doctor: "), "{first}");
+    assert!(report["wrong"].to_string().contains("ibm,mmio-atsd"));
+    assert_eq!(verdict(&report, "device-tree"), "failed");
+}
+
+#[test]
+fn a_kernel_without_the_series_comes_first() {
+    let trial = Trial::changed("4-gpus.json", |files| {
+        let devices = files["sys"]["bus"]["pci"]["devices"]
+            .as_object_mut()
+            .unwrap();
+        devices.retain(|bdf, _| !bdf.starts_with("0006:") && !bdf.starts_with("0007:"));
+    });
+    trial.command("--yes").assert().code(1);
+    let report = trial.report();
+    let first = report["wrong"][0].as_str().unwrap();
+    assert!(
+        first.starts_with("doctor: NVLink2 bridges: ")
+            && first.contains("the kernel has no support for NPUs"),
+        "{first}"
+    );
+}
+
+#[test]
+fn a_run_goes_on_where_it_was() {
+    let trial = Trial::of("4-gpus.json");
+    trial.command("--yes").assert().code(1);
+    // What passed is not done again; what failed is.
+    trial
+        .command("--yes")
+        .assert()
+        .code(1)
+        .stderr(contains("doctor-bound: "))
+        .stderr(predicates::boolean::PredicateBooleanExt::not(contains(
+            "device-tree: ",
+        )));
+    trial
+        .command("--yes --again device-tree")
+        .assert()
+        .code(1)
+        .stderr(contains("device-tree: "));
+    // Whatever ended the host, the next run finds what it was at.
+    let file = trial.folder.path().join("nvlink2-trial-report.json");
+    let mut report = trial.report();
+    let steps = report["steps"].as_array_mut().unwrap();
+    let entry = steps
+        .iter_mut()
+        .find(|entry| entry["step"] == "selftest-lpar")
+        .unwrap();
+    entry["verdict"] = json!("begun");
+    fs::write(&file, report.to_string()).unwrap();
+    trial.command("--only doctor").assert().code(1);
+    let wrong = trial.report()["wrong"].to_string();
+    assert!(
+        wrong.contains("selftest-lpar: it was begun, and something ended it"),
+        "{wrong}"
+    );
+    trial
+        .command("--yes --fresh --only doctor")
+        .assert()
+        .code(0);
+}
+
+#[test]
+fn nothing_dangerous_is_done_by_yes() {
+    let trial = Trial::of("4-bound.json");
+    trial.command("--yes").assert().code(0);
+    assert_eq!(verdict(&trial.report(), "untrained"), "declined");
+    trial
+        .command("--dangerous doctor")
+        .assert()
+        .code(2)
+        .stderr(contains("doctor is not dangerous"));
+    trial
+        .command("--skip nonsense")
+        .assert()
+        .code(2)
+        .stderr(contains("there is no step nonsense"));
+}
+
+#[test]
+fn a_report_that_was_sent_is_shown() {
+    let trial = Trial::of("4-bound.json");
+    trial.command("--yes").assert().code(0);
+    trial
+        .command("--show nvlink2-trial-report.json")
+        .assert()
+        .code(0)
+        .stdout(contains("A fenced link carries nothing: open"));
+    fs::write(trial.folder.path().join("other.json"), "{}").unwrap();
+    trial
+        .command("--show other.json")
+        .assert()
+        .code(2)
+        .stderr(contains("no report of nvlink2-trial"));
+    let mut report = trial.report();
+    report["format"] = json!("nvlink2-trial report 0");
+    fs::write(trial.folder.path().join("other.json"), report.to_string()).unwrap();
+    trial
+        .command("--show other.json")
+        .assert()
+        .code(2)
+        .stderr(contains("this program reads 'nvlink2-trial report 1'"));
+}
