@@ -14,7 +14,7 @@ from .build.config import Failure
 from .build.step import say
 from .checks import tests
 from .host import boot
-from .host.machines import REDBUD, Machine
+from .host.machines import REDBUD, REDBUD_HALF, Machine
 
 # Between the two recordings of one boot.
 MARK = "\n-- bound --\n"
@@ -78,7 +78,7 @@ def trial() -> Iterator[tuple[Path, str]]:
     """The example of a report in the documents, without logs."""
     cli.ensure([*cli.FOR_BOOT, programs.TRIAL_STEP])
     said = io.BytesIO()
-    machine = dataclasses.replace(REDBUD, hide_model=True)
+    machine = dataclasses.replace(REDBUD_HALF, hide_model=True)
     # What it says while it works is no part of it.
     factor = config.time_factor()
     status = boot.run(boot.Host(machine=machine, files=programs.trial_files(), timeout=1500 * factor),

@@ -33,9 +33,12 @@
 
 #define ATSD_AVA	0x8
 #define ATSD_STATUS	0x10
-/* CQ_FENCE_STATUS of a link's transport layer */
-#define NTL_FENCE_STATUS(link) \
-	((4U + (link) / 2) << 20 | (9U + 2 * ((link) % 2)) << 16 | 0x500U)
+
+/* Where CQ_FENCE_STATUS of a link's transport layer is in the NPU's register space. */
+static __u32 ntl_fence_status(__u32 link)
+{
+	return (4 + link / 2) << 20 | (9 + 2 * (link % 2)) << 16 | 0x500;
+}
 
 static const char *phase = "npu";
 
@@ -123,7 +126,7 @@ static void saw_npu(const struct dt_gpu *gpu)
 		const struct dt_bridge *b = &gpu->link[i];
 
 		snprintf(what, sizeof(what), "fence of link %u", b->link_index);
-		ret = npu_read64(b->chip, b->xscom_base, NTL_FENCE_STATUS(b->link_index), &value);
+		ret = npu_read64(b->chip, b->xscom_base, ntl_fence_status(b->link_index), &value);
 		if (ret)
 			saw_error(what, ret);
 		else
@@ -149,6 +152,9 @@ static void saw_regions(int dev, const char *bdf)
 	if (ioctl(dev, VFIO_DEVICE_GET_INFO, &device))
 		return;
 	for (i = 0; i < device.num_regions; i++) {
+		/* None of them is a VGA adapter, and VFIO refuses to tell of that region. */
+		if (i == VFIO_PCI_VGA_REGION_INDEX)
+			continue;
 		snprintf(what, sizeof(what), "%s region %u", bdf, i);
 		ret = vfio_region(dev, i, &info);
 		if (ret) {

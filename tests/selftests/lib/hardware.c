@@ -31,11 +31,14 @@ const char *needs_model(const char *test)
 		    strcmp(program, program_invocation_short_name))
 			continue;
 		if (!strcmp(name, test)) {
-			found = strcmp(why, "runs") ? strcpy(own, why) : NULL;
+			snprintf(own, sizeof(own), "%s", why);
+			found = strcmp(own, "runs") ? own : NULL;
 			break;
 		}
-		if (!strcmp(name, "*"))
-			found = strcpy(rest, why);
+		if (!strcmp(name, "*")) {
+			snprintf(rest, sizeof(rest), "%s", why);
+			found = rest;
+		}
 	}
 	fclose(file);
 	return found;

@@ -20,9 +20,9 @@ const char *needs_model(const char *test);
 #ifdef __KSELFTEST_HARNESS_H
 
 static inline void hardware_skip(struct __test_metadata *_metadata,
-				 struct __fixture_variant_metadata *variant
-				 __attribute__((unused)))
+				 struct __fixture_variant_metadata *variant)
 {
+	(void)variant;
 	SKIP(return, "needs the model: %s", needs_model(_metadata->name));
 }
 
@@ -47,11 +47,8 @@ static inline int hardware_main(int argc, char **argv)
 	return list ? 0 : test_harness_run(argc, argv);
 }
 
-#undef TEST_HARNESS_MAIN
-#define TEST_HARNESS_MAIN \
-	int main(int argc, char **argv) { \
-		return hardware_main(argc, argv); \
-	}
+/* What TEST_HARNESS_MAIN calls. */
+#define test_harness_run(argc, argv) hardware_main(argc, argv)
 
 #endif
 #endif
