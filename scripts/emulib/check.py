@@ -101,7 +101,7 @@ def run(checks: list[Check], side_by_side: int) -> Result:
 
 # What CI runs of these, in turn, a day one. What builds the debug kernel has to leave time for that.
 ROTATION = ["clients-10.0", "qemu-newest", "clients-5.10", "clients-libvirt", "clients-7.2", "intree", "packages", "orders",
-            "load", "debug-fuzz", "bad-firmware-all", "debug-huge", "newest", "mutants-run", "debug-selftests", "config-gcc",
+            "load", "bad-firmware-all", "debug-fuzz", "debug-huge", "newest", "mutants-run", "debug-selftests", "config-gcc",
             "config-4k"]
 
 
