@@ -335,6 +335,10 @@ pub(crate) struct VmaOperations<M> {
     _mapping: PhantomData<fn(M)>,
 }
 
+// SAFETY: Nobody changes the table, neither here nor in the kernel, and its pointers are to functions
+// or null.
+unsafe impl<M> Sync for VmaOperations<M> {}
+
 impl<M: Mapping> VmaOperations<M> {
     /// Makes them, for [`Mapping::operations`].
     pub(crate) const fn new() -> Self {
