@@ -4,7 +4,8 @@
  * user or the host does to the GPU, nobody is refused the RAM who would have had the BAR.
  *
  * Whether the RAM answers is another matter: links are not trained after a reset, and the threads
- * do not wait for that. The model counts such accesses, and forgives them.
+ * do not wait for that. The model counts such accesses, and is made to forgive them: a store would
+ * end the host.
  */
 #define _GNU_SOURCE
 #include <linux/pci_regs.h>
@@ -17,6 +18,7 @@
 #include "kselftest_harness.h"
 
 #include "guest.h"
+#include "npu.h"
 #include "reset.h"
 #include "sys.h"
 #include "testbed.h"
@@ -37,12 +39,15 @@ FIXTURE(beside)
 	/* Odd while neither has to be there. */
 	atomic_uint phase;
 	struct toucher on_bar, on_ram;
+	const char *dead;
 };
 
 FIXTURE_SETUP(beside)
 {
 	ASSERT_EQ(0, testbed_open(&self->tb, 0, false))
 		TH_LOG("%s", self->tb.why);
+	self->dead = npu_dead();
+	ASSERT_EQ(0, npu_set("dead", ALL_ONES));
 	ASSERT_EQ(0, vfio_region(self->tb.dev, BAR, &self->bar_info));
 	self->bar = vfio_map(self->tb.dev, self->bar_info, 0, SIZE);
 	ASSERT_NE(NULL, self->bar);
@@ -58,6 +63,7 @@ FIXTURE_TEARDOWN(beside)
 	toucher_stop(&self->on_ram);
 	free(self->bar_info);
 	EXPECT_EQ(0, testbed_close(&self->tb));
+	EXPECT_EQ(0, npu_set("dead", self->dead));
 }
 
 /* Waits until the thread has had as many more answers as there are pages. */
@@ -317,12 +323,15 @@ FIXTURE(guest)
 	struct testbed tb;
 	struct walker walker;
 	char *ram;
+	const char *dead;
 };
 
 FIXTURE_SETUP(guest)
 {
 	ASSERT_EQ(0, testbed_open(&self->tb, 0, true))
 		TH_LOG("%s", self->tb.why);
+	self->dead = npu_dead();
+	ASSERT_EQ(0, npu_set("dead", ALL_ONES));
 	self->ram = vfio_map(self->tb.dev, self->tb.ram, 0, SIZE);
 	ASSERT_NE(NULL, self->ram);
 	ASSERT_EQ(0, guest_create(&self->walker.guest, self->tb.group.vm, 1));
@@ -335,6 +344,7 @@ FIXTURE_TEARDOWN(guest)
 	guest_destroy(&self->walker.guest);
 	munmap(self->ram, SIZE);
 	EXPECT_EQ(0, testbed_close(&self->tb));
+	EXPECT_EQ(0, npu_set("dead", self->dead));
 }
 
 TEST_F_TIMEOUT(guest, outlives_resets_of_a_bridge, 120)
