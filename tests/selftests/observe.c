@@ -78,7 +78,8 @@ static long now_ms(void)
 	return t.tv_sec * 1000 + t.tv_nsec / 1000000;
 }
 
-static void saw_table(const char *name, const __u64 *values, unsigned int count)
+/* An entry is in use if one of the bits @valid is set. What was used and is not has other bits left. */
+static void saw_table(const char *name, const __u64 *values, unsigned int count, __u64 valid)
 {
 	char what[64];
 	unsigned int i, used = 0;
@@ -88,7 +89,7 @@ static void saw_table(const char *name, const __u64 *values, unsigned int count)
 			continue;
 		snprintf(what, sizeof(what), "%s[%u]", name, i);
 		saw(what, "%#018lx", values[i]);
-		used++;
+		used += !!(values[i] & valid);
 	}
 	snprintf(what, sizeof(what), "%s, entries in use", name);
 	saw(what, "%u of %u", used, count);
@@ -109,9 +110,9 @@ static void saw_npu(const struct dt_gpu *gpu)
 		saw_error("SCOM", ret);
 		return;
 	}
-	saw_table("XTS BDF map", npu.bdf_map, NUM_BDF_MAP);
-	saw_table("XTS PID map", npu.pid_map, NUM_PID_MAP);
-	saw_table("ATSD LPARID", npu.atsd_lparid, NUM_ATSD);
+	saw_table("XTS BDF map", npu.bdf_map, NUM_BDF_MAP, BDF_VALID);
+	saw_table("XTS PID map", npu.pid_map, NUM_PID_MAP, PID_VALID);
+	saw_table("ATSD LPARID", npu.atsd_lparid, NUM_ATSD, ~0UL);
 	for (i = 0; !ret && i < NPU_NUM_TVES; i++)
 		ret = npu_read_tve(first->chip, first->xscom_base, i, &tves[i]);
 	for (i = 0; !ret && i < NUM_PEST; i++)
@@ -120,8 +121,8 @@ static void saw_npu(const struct dt_gpu *gpu)
 		saw_error("SCOM", ret);
 		return;
 	}
-	saw_table("TVT", tves, NPU_NUM_TVES);
-	saw_table("PESTB", pestb, NUM_PEST);
+	saw_table("TVT", tves, NPU_NUM_TVES, ~0UL);
+	saw_table("PESTB", pestb, NUM_PEST, ~0UL);
 	for (i = 0; i < gpu->num_links; i++) {
 		const struct dt_bridge *b = &gpu->link[i];
 
