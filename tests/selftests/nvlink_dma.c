@@ -367,7 +367,7 @@ static void *read_on(void *arg)
  * A link that loses one of two windows has the other one at once: DMA that is permitted by both
  * never stops. It would take more rounds than this to be sure.
  */
-TEST_F_TIMEOUT(nvlink, dma_goes_on_while_the_window_changes, 90)
+TEST_F_TIMEOUT(nvlink, dma_goes_on_while_the_window_changes, 300)
 {
 	const struct vfio_group *g = &self->tb.group;
 	unsigned int round;
@@ -595,7 +595,7 @@ static int pci_rescan(const char *bdf)
  * A GPU that comes back into a group which a user owns gets the user's windows, the present
  * ones, and not the bypass that the kernel gives its own devices.
  */
-TEST_F_TIMEOUT(nvlink, rescanned_gpu_has_the_windows_of_the_owner, 90)
+TEST_F_TIMEOUT(nvlink, rescanned_gpu_has_the_windows_of_the_owner, 300)
 {
 	const struct dt_gpu *other = &self->tb.topo.gpu[1];
 	const struct vfio_group *g = &self->tb.group;
