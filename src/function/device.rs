@@ -262,8 +262,8 @@ impl Driver for Nvlink2Device {
     }
 
     fn reset_done(&self) {
-        // Under the lock: otherwise a reset that begins meanwhile makes the GPU quiet, and this ends
-        // that.
+        // Under the lock: otherwise a reset that begins meanwhile makes the GPU quiet, and this
+        // ends that.
         drop(self.resetting.lock().end());
     }
 }

@@ -136,8 +136,8 @@ impl<T> Claim<T> {
         self.size
     }
 
-    /// Returns where the `len` bytes from `offset` are of the region that shows the claim; `None` if
-    /// not all of them are in it, or if there are none.
+    /// Returns where the `len` bytes from `offset` are of the region that shows the claim; `None`
+    /// if not all of them are in it, or if there are none.
     #[inline]
     pub(crate) fn physical(
         self: &Arc<Self>,

@@ -2,8 +2,8 @@
 
 //! Device tree nodes.
 //!
-//! The kernel crate's `FwNode` has no parent, no phandle, no search of the tree, and properties only
-//! in the CPU's byte order, copied.
+//! The kernel crate's `FwNode` has no parent, no phandle, no search of the tree, and properties
+//! only in the CPU's byte order, copied.
 //!
 //! C header: `include/linux/of.h`
 

@@ -57,8 +57,8 @@ impl Verdict {
     }
 }
 
-/// For what a region is closed: how many there are of each of [`Cause::ALL`]. It is open if there is
-/// nothing.
+/// For what a region is closed: how many there are of each of [`Cause::ALL`]. It is open if there
+/// is nothing.
 #[derive(Debug)]
 pub(crate) struct Causes([u32; Cause::ALL.len()]);
 

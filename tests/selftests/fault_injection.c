@@ -714,8 +714,8 @@ TEST_F_TIMEOUT(fail_gpu, reset, 600)
 }
 
 /*
- * Firmware that does not fence the links keeps the GPU from being reset. Nobody takes it for one that
- * was: neither who resets it, nor who opens it next.
+ * Firmware that does not fence the links keeps the GPU from being reset. Nobody takes it for one
+ * that was: neither who resets it, nor who opens it next.
  */
 TEST_F_TIMEOUT(fail_gpu, reset_without_a_fence, 120)
 {

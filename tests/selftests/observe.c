@@ -78,7 +78,7 @@ static long now_ms(void)
 	return t.tv_sec * 1000 + t.tv_nsec / 1000000;
 }
 
-/* An entry is in use if one of the bits @valid is set. What was used and is not has other bits left. */
+/* An entry is in use if one of the bits @valid is set. One that was used may have others left. */
 static void saw_table(const char *name, const __u64 *values, unsigned int count, __u64 valid)
 {
 	char what[64];

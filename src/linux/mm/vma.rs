@@ -335,8 +335,8 @@ pub(crate) struct VmaOperations<M> {
     _mapping: PhantomData<fn(M)>,
 }
 
-// SAFETY: Nobody changes the table, neither here nor in the kernel, and its pointers are to functions
-// or null.
+// SAFETY: Nobody changes the table, neither here nor in the kernel, and its pointers are to
+// functions or null.
 unsafe impl<M> Sync for VmaOperations<M> {}
 
 impl<M: Mapping> VmaOperations<M> {
