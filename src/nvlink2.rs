@@ -22,7 +22,7 @@ kernel::prelude::module! {
     params: {
         max_order: u32 {
             default: 18,
-            description: "Largest page of GPU RAM, log2 of CPU pages (64K: 5 is 2M, 14 is 1G; 4K: 9, 18)",
+            description: "Largest page of GPU RAM, log2 of CPU pages (64K: 5 is 2M, 14 is 1G)",
         },
     },
 }
