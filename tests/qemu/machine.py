@@ -162,8 +162,8 @@ def by_gpus(gpus):
     raise ValueError(f"a Redbud has 2 or 4 GPUs, a Sequoia 3 or 6, not {gpus}")
 
 
-# How fast time goes while all processors wait: each reset of a GPU has them wait for seconds.
-IDLE_SPEED = 10
+# How fast time goes while all processors wait, or poll with low priority: each reset of a GPU has them wait for seconds.
+IDLE_SPEED = 20
 
 # From one chip's number to the next one's.
 CHIP_STRIDE = 8

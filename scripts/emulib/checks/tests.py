@@ -118,7 +118,7 @@ def selftest_names(word: str = "") -> list[str]:
     return [name for name, *words in lines if not word or word in words]
 
 
-# What maps GPU RAM, and what depends on it: with the other sizes of pages these run each time.
+# What maps GPU RAM, and what depends on it: with smaller pages these run each time, on the other machines.
 MAPPING = selftest_names("mapping")
 # The selftests but gpu_ram_huge, which loads the module with orders of its own.
 ANY_ORDER = selftest_names("orders")
@@ -162,14 +162,20 @@ def selftests_one_chip() -> Result:
     return _selftests("selftests-1chip", REDBUD_HALF, BOARD)
 
 
+# Nothing depends on a machine and on the size of pages at the same time, so that one boot has both.
+def _small_pages(name: str, machine: Machine, names: list[str], order: int, first: int = 0) -> Result:
+    also = [each for each in selftest_names() if each in {*names, *MAPPING}]
+    return _selftests(name, machine, also, "--no-module", parameters=f"max_order={order}", first=first)
+
+
 def selftests_sequoia() -> Result:
-    """What depends on the machine, on a Sequoia with two chips."""
-    return _selftests("selftests-sequoia", SEQUOIA, BOARD)
+    """What depends on the machine, on a Sequoia with two chips, and what maps GPU RAM, by pages of 64 KiB."""
+    return _small_pages("selftests-sequoia", SEQUOIA, BOARD, ORDERS[0])
 
 
 def selftests_second_chip() -> Result:
-    """What depends on numbers of a chip, with the first GPU of a Redbud's chip 8."""
-    return _selftests("selftests-chip8", REDBUD, CHIP, first=REDBUD_HALF.sockets)
+    """What depends on numbers of a chip, with the first GPU of a Redbud's chip 8, and what maps GPU RAM, by pages of 2 MiB."""
+    return _small_pages("selftests-chip8", REDBUD, CHIP, ORDERS[1], first=REDBUD_HALF.sockets)
 
 
 def selftests_uvm() -> Result:
@@ -294,11 +300,10 @@ def _configured(of: str, what: str) -> Check:
                  f"Selftests on a kernel {what}: {', '.join(CONFIGURED)}.")
 
 
-def _order(check: str, order: int, names: list[str]) -> Check:
+def _order(order: int) -> Check:
     """Selftests with pages of GPU RAM up to that order."""
-    name = f"{check}-{order}"
-    return Check(name, lambda: _selftests(name, REDBUD, names, "--no-module", parameters=f"max_order={order}"), SELFTESTS,
-                 f"Selftests with pages of GPU RAM of at most {64 << order} KiB: {', '.join(names)}.")
+    name = f"orders-{order}"
+    return Check(name, lambda: _selftests(name, REDBUD, ANY_ORDER, "--no-module", parameters=f"max_order={order}"), SELFTESTS)
 
 
 def pseries() -> Result:
@@ -581,7 +586,6 @@ def _compiled() -> Check:
 # A check of an emulated host is one boot, so that they can be run side by side. The longest come first.
 CHECKS: list[Check] = [
     *map(_selftests_check, PARTS),
-    *(_order("selftests-order", order, MAPPING) for order in ORDERS),
     Check("selftests-chip8", selftests_second_chip, SELFTESTS),
     Check("selftests-uvm", selftests_uvm, SELFTESTS),
     Check("selftests-1chip", selftests_one_chip, SELFTESTS),
@@ -631,7 +635,7 @@ def bad_firmware_all() -> Result:
 
 def orders() -> Result:
     """All selftests with smaller pages."""
-    return _side_by_side([_order("orders", order, ANY_ORDER) for order in ORDERS])
+    return _side_by_side([_order(order) for order in ORDERS])
 
 
 LONG_CHECKS = [Check("orders", orders, SELFTESTS),
@@ -649,7 +653,6 @@ def _named(*names: str) -> list[Check]:
 # Names of several, and of what a boot does for several.
 SUMS = {
     "bad-firmware": _named(*(f"bad-firmware-{name}" for name in FIRMWARE)),
-    "selftests-orders": _named(*(f"selftests-order-{order}" for order in ORDERS)),
     "nvlink2ctl-host": _named(*(f"nvlink2ctl-host-{machine.sockets}" for machine in RECORDED)),
     "exit-status": _named("basics", "time-out"),
     **{name: _named("basics") for name in BASICS},
