@@ -233,27 +233,27 @@ impl Role {
         GpuBinding::open(binding, enabled.core(), Kvm::of(enabled)?, opens)
     }
 
-    /// Returns the gate of what is reached through the function.
-    fn gate_behind_link(&self) -> Option<&Arc<Gate>> {
-        match self {
-            Self::Bridge(state) => Some(&state.gpu_gate),
-            Self::Ordinary | Self::Gpu(_) => None,
-        }
-    }
-
     /// Closes what a reset of the function makes unusable.
     pub(super) fn close_for_reset(&self) -> Resetting {
-        let close = |gate: &Arc<Gate>, cause| Closed::new(gate.clone(), cause);
+        let close = |gate: &Arc<Gate>, cause| Some(Closed::new(gate.clone(), cause));
+        let (own, behind_link, gpu) = match self {
+            Self::Ordinary => (None, None, None),
+            Self::Gpu(state) => (
+                close(&state.ram.gate, Cause::Reset),
+                None,
+                Some(GpuBinding::reset_begins(&state.binding)),
+            ),
+            Self::Bridge(state) => (
+                close(&state.gate, Cause::Reset),
+                close(&state.gpu_gate, Cause::LinkReset),
+                None,
+            ),
+        };
 
         Resetting {
-            _own: self.own_gate().map(|gate| close(gate, Cause::Reset)),
-            _behind_link: self
-                .gate_behind_link()
-                .map(|gate| close(gate, Cause::LinkReset)),
-            _gpu: match self {
-                Self::Gpu(state) => Some(GpuBinding::reset_begins(&state.binding)),
-                Self::Ordinary | Self::Bridge(_) => None,
-            },
+            _own: own,
+            _behind_link: behind_link,
+            _gpu: gpu,
         }
     }
 }
