@@ -84,7 +84,7 @@ fn gpu_files<'data>(data: &'data Arc<GpuState>, dir: &ScopedDir<'data, '_>) {
         state.ram.registrations.show(f)
     });
     dir.read_callback_file(c"largest-page", data, &|state, f| {
-        writeln!(f, "{:#x}", state.ram.largest_page.bytes().unwrap_or(0))
+        writeln!(f, "{:#x}", state.ram.largest_page.bytes())
     });
     dir.read_callback_file(c"faults", data, &|state, f| {
         let faults = &state.ram.faults;

@@ -139,7 +139,7 @@ impl Region for AtsdRegion {
     }
 
     fn mmap(self: ArcBorrow<'_, Self>, core: &Core, vma: &VmaNew) -> Result {
-        let span = VmaSpan::of(vma)?;
+        let span = VmaSpan::of(vma);
         let physical = self.physical(span).ok_or(EINVAL)?;
         let mapping = AtsdMapping {
             region: self.into(),

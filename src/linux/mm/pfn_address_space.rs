@@ -110,7 +110,7 @@ impl<M: Locate> PfnSpaceRegistration<M> {
             // SAFETY: By this function's contract.
             let (span, mapping) = unsafe {
                 (
-                    VmaSpan::of_raw(vma)?,
+                    VmaSpan::of_raw(vma),
                     VmaOperations::<M>::mapping(vma).ok_or(ENOENT)?,
                 )
             };

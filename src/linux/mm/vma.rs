@@ -15,6 +15,7 @@ use crate::linux::{
 };
 use core::{
     marker::PhantomData,
+    ops::Range,
     ptr::NonNull, //
 };
 use kernel::{
@@ -29,7 +30,10 @@ use kernel::{
         MmWithUser, //
     },
     prelude::*,
-    sync::Arc, //
+    sync::{
+        Arc,
+        ArcBorrow, //
+    },
 };
 
 /// How the CPU accesses a mapping.
@@ -67,9 +71,9 @@ pub(crate) trait Mapping: Send + Sync + Sized + 'static {
     /// has the rest, or a copy at the place to which it is moved. Nothing can keep it from that.
     fn opened(&self, _mm: &Mm, _span: VmaSpan) {}
 
-    /// A VMA of `mm` was moved to `to`. An error moves it back; otherwise [`Mapping::close`] is
-    /// called for where it was.
-    fn moved(&self, _mm: &MmWithUser, _to: VmaSpan) -> Result {
+    /// A VMA of `mm` comes to `span`: by mmap(2), which fails with an error, or by mremap(2), which
+    /// then moves it back, and otherwise calls [`Mapping::close`] for where it was.
+    fn placed(&self, _mm: &MmWithUser, _span: VmaSpan) -> Result {
         Ok(())
     }
 
@@ -88,6 +92,8 @@ pub(crate) trait Obstacle {
 pub(crate) struct Outcome(bindings::vm_fault_t);
 
 impl Outcome {
+    /// There is a page now.
+    pub(crate) const NOPAGE: Self = Self(bindings::vm_fault_reason_VM_FAULT_NOPAGE);
     /// The process gets SIGBUS.
     pub(crate) const SIGBUS: Self = Self(bindings::vm_fault_reason_VM_FAULT_SIGBUS);
     /// No page of this size fits; the kernel asks for the next smaller one.
@@ -102,6 +108,10 @@ impl Outcome {
 }
 
 /// The size of a page that a mapping may be made of: 2 to the power of this many CPU pages.
+///
+/// # Invariants
+///
+/// Is one of the MMU's.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Order(c_uint);
 
@@ -114,14 +124,16 @@ impl Order {
         // SAFETY: These look at what was set when the MMU was set up.
         let huge = unsafe { [bindings::nvlink2_pud_order(), bindings::nvlink2_pmd_order()] };
 
+        // INVARIANT: They are the MMU's.
         huge.into_iter()
             .find(|order| *order <= limit)
             .map_or(Self::BASE, Self)
     }
 
-    /// Returns the size in bytes; `None` if no 64-bit number holds it.
-    pub(crate) fn bytes(self) -> Option<u64> {
-        1u64.checked_shl(self.0.checked_add(bindings::PAGE_SHIFT)?)
+    /// Returns the size in bytes, a power of 2.
+    pub(crate) fn bytes(self) -> u64 {
+        // Does not wrap, by the type invariant.
+        1u64.wrapping_shl(self.0.wrapping_add(bindings::PAGE_SHIFT))
     }
 }
 
@@ -131,6 +143,7 @@ impl Order {
 ///
 /// Points to the `vm_fault` of a call of the `fault` or `huge_fault` operation that has not
 /// returned.
+#[derive(Clone, Copy)]
 pub(crate) struct Fault<'a> {
     vmf: *mut bindings::vm_fault,
     order: Order,
@@ -150,11 +163,11 @@ impl Fault<'_> {
         let (user, pgoff, vma) = unsafe {
             let vmf = &(*self.vmf).__bindgen_anon_1;
 
-            (vmf.address, vmf.pgoff, UserRange::of(vmf.vma))
+            (vmf.address, vmf.pgoff, user_range(vmf.vma))
         };
         // CAST: `unsigned long` has 64 bits on every machine with this driver.
-        let (user, pgoff) = (user as u64, pgoff as u64);
-        let len = self.order.bytes()?;
+        let user = user as u64;
+        let len = self.order.bytes();
         let inside = user.checked_rem(len)?;
         let user = user.checked_sub(inside)?;
 
@@ -165,8 +178,16 @@ impl Fault<'_> {
         Some(VmaSpan {
             user,
             len,
-            file_offset: file_offset(pgoff)?.checked_sub(inside)?,
+            file_offset: file_offset(pgoff).checked_sub(inside)?,
         })
+    }
+
+    /// Whether a page of the size that is asked for begins at `physical`.
+    #[inline(always)]
+    pub(crate) fn fits<T>(&self, physical: Physical<'_, T>) -> bool {
+        let len = self.order.bytes();
+
+        physical.start().checked_rem(len) == Some(0) && len <= physical.len()
     }
 
     /// Inserts the page at `physical`, as VFIO does with a BAR's: SIGBUS if the device has no power
@@ -175,11 +196,8 @@ impl Fault<'_> {
     /// FALLBACK: there is none of this size at this address.
     #[inline(always)]
     pub(crate) fn insert<T>(&self, memory: &MemoryGuard<'_>, physical: Physical<'_, T>) -> Outcome {
-        let start = physical.start();
-
-        if self.order.bytes().and_then(|len| start.checked_rem(len)) != Some(0)
-            || self.order.bytes() > Some(physical.len())
-        {
+        // Who has asked before has it asked once: compilers know that the answer is the same.
+        if !self.fits(physical) {
             return Outcome::FALLBACK;
         }
         // CAST: As in `page`.
@@ -191,7 +209,7 @@ impl Fault<'_> {
             bindings::vfio_pci_vmf_insert_pfn(
                 memory.core().as_raw(),
                 self.vmf,
-                (start >> bindings::PAGE_SHIFT) as usize,
+                (physical.start() >> bindings::PAGE_SHIFT) as usize,
                 self.order.0,
             )
         })
@@ -213,9 +231,10 @@ impl Fault<'_> {
     }
 }
 
-/// Converts a page index to bytes.
-pub(in crate::linux) fn file_offset(pgoff: u64) -> Option<u64> {
-    pgoff.checked_mul(1 << bindings::PAGE_SHIFT)
+/// Converts a page index of a file, which mmap(2) takes no larger than that this loses nothing.
+pub(in crate::linux) fn file_offset(pgoff: usize) -> u64 {
+    // CAST: `unsigned long` has 64 bits on every machine with this driver.
+    (pgoff as u64) << bindings::PAGE_SHIFT
 }
 
 /// A VMA's place in its process and its file, in bytes.
@@ -229,31 +248,22 @@ pub(crate) struct VmaSpan {
     pub(crate) file_offset: u64,
 }
 
-/// The user addresses of a VMA.
-struct UserRange {
-    start: u64,
-    end: u64,
-}
+/// Returns the user addresses of a VMA.
+///
+/// # Safety
+///
+/// `vma` must be valid, and not change during the call.
+unsafe fn user_range(vma: *const bindings::vm_area_struct) -> Range<u64> {
+    // SAFETY: By this function's contract.
+    let bounds = unsafe { &(*vma).__bindgen_anon_1.__bindgen_anon_1 };
 
-impl UserRange {
-    /// # Safety
-    ///
-    /// `vma` must be valid, and not change during the call.
-    unsafe fn of(vma: *const bindings::vm_area_struct) -> Self {
-        // SAFETY: By this function's contract.
-        let bounds = unsafe { &(*vma).__bindgen_anon_1.__bindgen_anon_1 };
-
-        // CAST: As in `Fault::page`.
-        Self {
-            start: bounds.vm_start as u64,
-            end: bounds.vm_end as u64,
-        }
-    }
+    // CAST: As in `file_offset`.
+    bounds.vm_start as u64..bounds.vm_end as u64
 }
 
 impl VmaSpan {
-    /// Reads it from the VMA. EINVAL: it is none that mmap() makes.
-    pub(crate) fn of(vma: &VmaNew) -> Result<Self> {
+    /// Reads it from the VMA.
+    pub(crate) fn of(vma: &VmaNew) -> Self {
         // SAFETY: The VMA is valid and not shared with anybody yet.
         unsafe { Self::of_raw(vma.as_ptr()) }
     }
@@ -261,15 +271,16 @@ impl VmaSpan {
     /// # Safety
     ///
     /// `vma` must be valid, and not change during the call.
-    pub(in crate::linux) unsafe fn of_raw(vma: *const bindings::vm_area_struct) -> Result<Self> {
+    pub(in crate::linux) unsafe fn of_raw(vma: *const bindings::vm_area_struct) -> Self {
         // SAFETY: By this function's contract.
-        let (range, pgoff) = unsafe { (UserRange::of(vma), (*vma).vm_pgoff) };
+        let (range, pgoff) = unsafe { (user_range(vma), (*vma).vm_pgoff) };
 
-        Ok(Self {
+        Self {
             user: range.start,
-            len: range.end.checked_sub(range.start).ok_or(EINVAL)?,
-            file_offset: file_offset(u64::try_from(pgoff)?).ok_or(EOVERFLOW)?,
-        })
+            // Does not saturate: a VMA ends behind its start.
+            len: range.end.saturating_sub(range.start),
+            file_offset: file_offset(pgoff),
+        }
     }
 
     /// Returns the user address behind the last byte.
@@ -309,6 +320,9 @@ pub(crate) fn attach<M: Mapping>(
         GFP_KERNEL,
     )?;
     let raw = vma.as_ptr();
+
+    // Nothing may fail behind it.
+    attached.mapping.placed(vma.mm(), VmaSpan::of(vma))?;
 
     // As io_remap_pfn_range() would, and not for children.
     vma.set_io();
@@ -377,77 +391,59 @@ impl<M: Mapping> VmaOperations<M> {
         }
     }
 
+    /// Returns what a VMA was made with, its address space, and where it is.
+    ///
+    /// # Safety
+    ///
+    /// `vma` must have these operations, or be a copy of one that does, and be locked for `'a`.
+    unsafe fn parts<'a>(
+        vma: *mut bindings::vm_area_struct,
+    ) -> (ArcBorrow<'a, VmaData<M>>, &'a Mm, VmaSpan) {
+        // SAFETY: By this function's contract. Such a VMA owns a reference, or the one does that it
+        // was copied from and that is there still, and it keeps its address space.
+        unsafe {
+            (
+                ArcBorrow::from_raw((*vma).vm_private_data.cast_const().cast()),
+                Mm::from_raw((*vma).vm_mm),
+                VmaSpan::of_raw(vma),
+            )
+        }
+    }
+
     /// # Safety
     ///
     /// `vma` must have these operations and be a copy of one that has a reference.
     unsafe extern "C" fn open(vma: *mut bindings::vm_area_struct) {
-        // SAFETY: The VMA that this one was copied from owns a reference, so another may be taken.
-        // The kernel keeps VMA and `mm` during the call.
-        let (attached, mm, span) = unsafe {
-            let attached = (*vma).vm_private_data.cast_const().cast::<VmaData<M>>();
-            let original = core::mem::ManuallyDrop::new(Arc::from_raw(attached));
+        // SAFETY: By this function's contract; the kernel keeps both VMAs during the call.
+        let (attached, mm, span) = unsafe { Self::parts(vma) };
 
-            (
-                Arc::clone(&original),
-                Mm::from_raw((*vma).vm_mm),
-                VmaSpan::of_raw(vma),
-            )
-        };
-
-        if let Ok(span) = span {
-            attached.mapping.opened(mm, span);
-        }
+        attached.mapping.opened(mm, span);
         // This VMA's, until `close`.
-        core::mem::forget(attached);
+        core::mem::forget(Arc::from(attached));
     }
 
     /// # Safety
     ///
     /// `vma` must have these operations and be about to go.
     unsafe extern "C" fn close(vma: *mut bindings::vm_area_struct) {
-        // SAFETY: Gives up this VMA's reference; the kernel calls this once per VMA, and keeps VMA
-        // and `mm` during the call.
-        let (attached, mm, span) = unsafe {
-            (
-                Arc::from_raw((*vma).vm_private_data.cast::<VmaData<M>>()),
-                Mm::from_raw((*vma).vm_mm),
-                VmaSpan::of_raw(vma),
-            )
-        };
+        // SAFETY: The kernel keeps the VMA during the call.
+        let (attached, mm, span) = unsafe { Self::parts(vma) };
 
-        if let Ok(span) = span {
-            attached.mapping.close(mm, span);
-        }
-    }
-
-    /// Calls `f` with what a VMA has, where it is, and its address space.
-    ///
-    /// # Safety
-    ///
-    /// `vma` must have these operations and be locked, in an address space that has users.
-    unsafe fn tell(
-        vma: *mut bindings::vm_area_struct,
-        f: impl FnOnce(&M, &MmWithUser, VmaSpan) -> Result,
-    ) -> c_int {
-        // SAFETY: By this function's contract; a VMA with these operations owns a reference.
-        let (attached, mm, span) = unsafe {
-            (
-                &*(*vma).vm_private_data.cast_const().cast::<VmaData<M>>(),
-                MmWithUser::from_raw((*vma).vm_mm),
-                VmaSpan::of_raw(vma),
-            )
-        };
-
-        from_result(|| f(&attached.mapping, mm, span?).map(|()| 0))
+        attached.mapping.close(mm, span);
+        // SAFETY: Gives up this VMA's reference, which nobody uses any more; the kernel calls this
+        // once per VMA.
+        drop(unsafe { Arc::from_raw((*vma).vm_private_data.cast::<VmaData<M>>()) });
     }
 
     /// # Safety
     ///
     /// `vma` must have these operations.
     unsafe extern "C" fn may_split(vma: *mut bindings::vm_area_struct, addr: usize) -> c_int {
-        // SAFETY: Whoever asks has the mmap lock, and the address space in use.
+        // SAFETY: Whoever asks has the mmap lock.
+        let (attached, mm, _) = unsafe { Self::parts(vma) };
+
         // CAST: As in `Fault::page`.
-        unsafe { Self::tell(vma, |mapping, mm, _| mapping.may_split(mm, addr as u64)) }
+        from_result(|| attached.mapping.may_split(mm, addr as u64).map(|()| 0))
     }
 
     /// # Safety
@@ -455,7 +451,13 @@ impl<M: Mapping> VmaOperations<M> {
     /// `vma` must have these operations and be the place to which another was moved.
     unsafe extern "C" fn mremap(vma: *mut bindings::vm_area_struct) -> c_int {
         // SAFETY: mremap(2) has the mmap lock, of an address space in use.
-        unsafe { Self::tell(vma, |mapping, mm, to| mapping.moved(mm, to)) }
+        let (attached, mm, to) = unsafe {
+            let (attached, mm, to) = Self::parts(vma);
+
+            (attached, MmWithUser::from_raw(mm.as_raw()), to)
+        };
+
+        from_result(|| attached.mapping.placed(mm, to).map(|()| 0))
     }
 
     /// # Safety
@@ -474,6 +476,7 @@ impl<M: Mapping> VmaOperations<M> {
         order: c_uint,
     ) -> bindings::vm_fault_t {
         // SAFETY: By this function's contract.
+        // INVARIANT: The kernel asks for those that the MMU has.
         unsafe { Self::handle(vmf, Order(order)) }
     }
 

@@ -162,11 +162,8 @@ impl<T: Driver> Device<T> {
     unsafe extern "C" fn mmap_page_size(vdev: *mut bindings::vfio_device, pgoff: usize) -> usize {
         // SAFETY: VFIO calls its operations with registered devices of the driver that they are of.
         let (_, data) = unsafe { Self::parts(vdev) };
-        // CAST: `unsigned long` has 64 bits on every machine with this driver.
-        let index = file_offset(pgoff as u64).map(region_index);
 
-        index
-            .and_then(|index| data.largest_page(index))
+        data.largest_page(region_index(file_offset(pgoff)))
             .and_then(|size| usize::try_from(size).ok())
             .unwrap_or(PAGE_SIZE)
     }
