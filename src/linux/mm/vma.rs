@@ -15,7 +15,6 @@ use crate::linux::{
 };
 use core::{
     marker::PhantomData,
-    ops::Range,
     ptr::NonNull, //
 };
 use kernel::{
@@ -24,13 +23,18 @@ use kernel::{
         c_int,
         c_uint, //
     },
+    fs::LocalFile,
     mm::{
-        virt::VmaNew,
+        virt::{
+            VmaNew,
+            VmaRef, //
+        },
         Mm,
         MmWithUser, //
     },
     prelude::*,
     sync::{
+        aref::ARef,
         Arc,
         ArcBorrow, //
     },
@@ -163,17 +167,17 @@ impl Fault<'_> {
         let (user, pgoff, vma) = unsafe {
             let vmf = &(*self.vmf).__bindgen_anon_1;
 
-            (vmf.address, vmf.pgoff, user_range(vmf.vma))
+            (vmf.address, vmf.pgoff, VmaRef::from_raw(vmf.vma))
         };
         // CAST: `unsigned long` has 64 bits on every machine with this driver.
-        let user = user as u64;
+        let (user, start, end) = (user as u64, vma.start() as u64, vma.end() as u64);
         let len = self.order.bytes();
         let inside = user.checked_rem(len)?;
         let user = user.checked_sub(inside)?;
 
         // A VMA begins and ends with a CPU page.
         if self.order > Order::BASE {
-            (vma.start <= user && len <= vma.end.checked_sub(user)?).then_some(())?;
+            (start <= user && len <= end.checked_sub(user)?).then_some(())?;
         }
         Some(VmaSpan {
             user,
@@ -248,37 +252,17 @@ pub(crate) struct VmaSpan {
     pub(crate) file_offset: u64,
 }
 
-/// Returns the user addresses of a VMA.
-///
-/// # Safety
-///
-/// `vma` must be valid, and not change during the call.
-unsafe fn user_range(vma: *const bindings::vm_area_struct) -> Range<u64> {
-    // SAFETY: By this function's contract.
-    let bounds = unsafe { &(*vma).__bindgen_anon_1.__bindgen_anon_1 };
-
-    // CAST: As in `file_offset`.
-    bounds.vm_start as u64..bounds.vm_end as u64
-}
-
 impl VmaSpan {
     /// Reads it from the VMA.
-    pub(crate) fn of(vma: &VmaNew) -> Self {
-        // SAFETY: The VMA is valid and not shared with anybody yet.
-        unsafe { Self::of_raw(vma.as_ptr()) }
-    }
-
-    /// # Safety
-    ///
-    /// `vma` must be valid, and not change during the call.
-    pub(in crate::linux) unsafe fn of_raw(vma: *const bindings::vm_area_struct) -> Self {
-        // SAFETY: By this function's contract.
-        let (range, pgoff) = unsafe { (user_range(vma), (*vma).vm_pgoff) };
+    pub(crate) fn of(vma: &VmaRef) -> Self {
+        // SAFETY: A `VmaRef` is to a valid VMA that is locked.
+        let pgoff = unsafe { (*vma.as_ptr()).vm_pgoff };
 
         Self {
-            user: range.start,
+            // CAST: As in `file_offset`.
+            user: vma.start() as u64,
             // Does not saturate: a VMA ends behind its start.
-            len: range.end.saturating_sub(range.start),
+            len: vma.end().saturating_sub(vma.start()) as u64,
             file_offset: file_offset(pgoff),
         }
     }
@@ -405,7 +389,7 @@ impl<M: Mapping> VmaOperations<M> {
             (
                 ArcBorrow::from_raw((*vma).vm_private_data.cast_const().cast()),
                 Mm::from_raw((*vma).vm_mm),
-                VmaSpan::of_raw(vma),
+                VmaSpan::of(VmaRef::from_raw(vma)),
             )
         }
     }
@@ -553,10 +537,14 @@ unsafe fn wait(vmf: *mut bindings::vm_fault, obstacle: impl Obstacle) -> Outcome
         return Outcome::RETRY;
     }
     // SAFETY: By this function's contract. The reference to the file keeps the device open and this
-    // module loaded while the fault has no lock. Who lets the kernel try again has to expect that
-    // it gives up the lock.
-    let file = unsafe {
-        let file = bindings::nvlink2_get_file((*(*vmf).__bindgen_anon_1.vma).vm_file);
+    // module loaded while the fault has no lock, until it is dropped. As the mapping has one of its
+    // own, fdget_pos() takes the lock of the file's position. Who lets the kernel try again has to
+    // expect that it gives up the lock of the VMA.
+    //
+    // A task puts a file for good when it returns to user space, which is when it has left this
+    // module.
+    let _file: ARef<LocalFile> = unsafe {
+        let file = LocalFile::from_raw_file((*(*vmf).__bindgen_anon_1.vma).vm_file).into();
 
         bindings::nvlink2_release_fault_lock(vmf);
         file
@@ -567,8 +555,5 @@ unsafe fn wait(vmf: *mut bindings::vm_fault, obstacle: impl Obstacle) -> Outcome
     } else {
         Signals::Fatal
     });
-    // SAFETY: Gives up the reference. A task puts a file for good when it returns to user space,
-    // which is when it has left this module.
-    unsafe { bindings::fput(file) };
     Outcome::RETRY
 }
