@@ -29,6 +29,7 @@ use crate::{
             core::Core,
             region::{
                 vendor_type,
+                Capability,
                 Region,
                 UserRange, //
                 SUBTYPE_ATSD,
@@ -42,7 +43,6 @@ use crate::{
             ATSD_ACCESS,
             ATSD_SIZE,
         },
-        capability::Capability,
         range::RegionOffset,
         topology::Bridge, //
     },

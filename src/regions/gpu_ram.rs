@@ -34,6 +34,7 @@ use crate::{
             },
             region::{
                 vendor_type,
+                Capability,
                 Region,
                 UserRange, //
                 SUBTYPE_GPU_RAM,
@@ -43,7 +44,6 @@ use crate::{
     },
     pure::{
         aperture::Aperture,
-        capability::Capability,
         range::{
             region_file_offset,
             RegionOffset,
