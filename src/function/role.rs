@@ -138,13 +138,12 @@ impl Role {
             );
             return Ok(Self::Ordinary);
         }
-        let mut unconnected = false;
-        let found = match (OfNode::of(function), function.vendor()) {
+        let node = OfNode::of(function);
+        let found = match (&node, function.vendor()) {
             (Some(node), Vendor::NVIDIA) => node
                 .gpu()
-                .map(|gpu| gpu.map(|gpu| Self::gpu(gpu, node, shared))),
+                .map(|gpu| gpu.map(|gpu| Self::gpu(gpu, node.clone(), shared))),
             (Some(node), Vendor::IBM) => node.bridge().map(|bridge| {
-                unconnected = bridge.is_none() && topology::is_unconnected(&node);
                 bridge.map(|(bridge, fault)| {
                     if let Some(fault) = fault {
                         complain(
@@ -156,37 +155,29 @@ impl Role {
                             },
                         );
                     }
-                    Self::bridge(bridge, &node, shared)
+                    Self::bridge(bridge, node, shared)
                 })
             }),
             _ => Ok(None),
         };
 
         match found {
-            Ok(Some(role)) => role,
-            Ok(None) if unconnected => {
-                dev_info!(
-                    function.device(),
-                    "NVLink2 bridge whose link is not connected: an ordinary vfio-pci device\n"
-                );
-                Ok(Self::Ordinary)
-            }
-            Ok(None) => {
-                dev_info!(
-                    function.device(),
-                    "not on NVLink2: an ordinary vfio-pci device\n"
-                );
-                Ok(Self::Ordinary)
-            }
-            Err(fault) => {
-                complain(
-                    function,
-                    &fault,
-                    "an ordinary vfio-pci device without NVLink2",
-                );
-                Ok(Self::Ordinary)
-            }
+            Ok(Some(role)) => return role,
+            Ok(None) if node.as_ref().is_some_and(topology::is_unconnected) => dev_info!(
+                function.device(),
+                "NVLink2 bridge whose link is not connected: an ordinary vfio-pci device\n"
+            ),
+            Ok(None) => dev_info!(
+                function.device(),
+                "not on NVLink2: an ordinary vfio-pci device\n"
+            ),
+            Err(fault) => complain(
+                function,
+                &fault,
+                "an ordinary vfio-pci device without NVLink2",
+            ),
         }
+        Ok(Self::Ordinary)
     }
 
     fn gpu(gpu: Described<Gpu>, node: OfNode, shared: &SharedState) -> Result<Self> {
