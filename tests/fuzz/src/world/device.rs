@@ -615,7 +615,13 @@ impl World<'_> {
 
     pub(super) fn debugfs(&self, function: usize, file: u8) -> Option<()> {
         const FILES: [&str; 8] = [
-            "role", "lpar", "shootdowns", "closed", "mappings", "faults", "largest-page",
+            "role",
+            "lpar",
+            "shootdowns",
+            "closed",
+            "mappings",
+            "faults",
+            "largest-page",
             "nothing",
         ];
         let name = FILES[usize::from(file) % FILES.len()];
