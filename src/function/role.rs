@@ -161,9 +161,12 @@ impl Role {
             _ => Ok(None),
         };
 
+        let unconnected =
+            function.vendor() == Vendor::IBM && node.as_ref().is_some_and(topology::is_unconnected);
+
         match found {
             Ok(Some(role)) => return role,
-            Ok(None) if node.as_ref().is_some_and(topology::is_unconnected) => dev_info!(
+            Ok(None) if unconnected => dev_info!(
                 function.device(),
                 "NVLink2 bridge whose link is not connected: an ordinary vfio-pci device\n"
             ),

@@ -304,16 +304,19 @@ impl RamMapping {
             .then_some((page.user, physical))
     }
 
-    /// Counts and traces what became of a fault. That is not worth to remember for it what was
-    /// found out before.
+    /// Counts and traces what became of a fault. It finds out again which page that was for: to keep
+    /// that at hand makes each fault dearer.
     #[cold]
     #[inline(never)]
     fn tell(&self, core: &Core, fault: Fault<'_>, outcome: Outcome) {
         if outcome == Outcome::SIGBUS {
             self.ram.faults.refused.add(1, Relaxed);
         }
-        if let Some((user, physical)) = self.page(&fault) {
-            trace::gpu_fault(core, physical.start(), user, outcome);
+        match self.page(&fault) {
+            Some((user, physical)) if outcome != Outcome::FALLBACK => {
+                trace::gpu_fault(core, physical.start(), user, outcome);
+            }
+            _ => {}
         }
     }
 }
