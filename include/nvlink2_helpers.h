@@ -51,7 +51,6 @@ void nvlink2_vma_set_uncached(struct vm_area_struct *vma);
 
 unsigned int nvlink2_pmd_order(void);
 unsigned int nvlink2_pud_order(void);
-struct file *nvlink2_get_file(struct file *file);
 void nvlink2_release_fault_lock(struct vm_fault *vmf);
 
 s64 nvlink2_fetch_inc_acquire(s64 *word);

@@ -9,7 +9,7 @@ use crate::{
         KvmHold, //
     },
     function::{
-        debugfs::Files,
+        debugfs,
         ids,
         role::{
             Resetting,
@@ -47,6 +47,7 @@ use crate::{
 use core::ffi::CStr;
 use kernel::{
     current,
+    debugfs::Scope,
     device::Device,
     device_id::IdTable,
     new_mutex,
@@ -60,8 +61,9 @@ use kernel::{
 /// A function that the driver is bound to.
 #[pin_data]
 pub(crate) struct Nvlink2Device {
-    role: Role,
-    _files: Files,
+    /// With its files in debugfs.
+    #[pin]
+    role: Scope<Role>,
     /// While it is open.
     #[pin]
     opened: Mutex<Option<Opened>>,
@@ -125,7 +127,6 @@ impl Driver for Nvlink2Device {
             }
             _ => None,
         };
-        let files = Files::new(&shared.debugfs, function.name(), &role)?;
         let presence = match &role {
             Role::Gpu(state) => Some(GpuBinding::appear(&state.binding)),
             Role::Ordinary | Role::Bridge(_) => None,
@@ -133,8 +134,7 @@ impl Driver for Nvlink2Device {
 
         Arc::pin_init(
             pin_init!(Self {
-                role,
-                _files: files,
+                role <- debugfs::scope(&shared.debugfs, function.name(), role),
                 opened <- new_mutex!(None),
                 resetting <- new_mutex!(Spanning::new()),
                 presence <- new_mutex!(presence),
@@ -145,7 +145,7 @@ impl Driver for Nvlink2Device {
     }
 
     fn remove(&self, device: &Device) {
-        let Role::Gpu(state) = &self.role else {
+        let Role::Gpu(state) = &*self.role else {
             return;
         };
         // Its bridges may still be open. If it is unplugged now the kernel unmaps behind our back.
@@ -173,7 +173,7 @@ impl Driver for Nvlink2Device {
     }
 
     fn before_open(&self, core: &Core) -> Result {
-        match &self.role {
+        match &*self.role {
             Role::Ordinary => {}
             Role::Gpu(state) => {
                 state.claim_ram(core.device())?;
@@ -191,7 +191,7 @@ impl Driver for Nvlink2Device {
     fn open(&self, enabled: &Enabled<'_>) -> Result {
         let core = enabled.core();
         let hold = self.role.bind(enabled)?;
-        let reported = match &self.role {
+        let reported = match &*self.role {
             Role::Ordinary => None,
             Role::Gpu(state) => {
                 let ram = &state.ram;
@@ -249,7 +249,7 @@ impl Driver for Nvlink2Device {
     }
 
     fn largest_page(&self, index: u64) -> Option<u64> {
-        match &self.role {
+        match &*self.role {
             Role::Gpu(state) if index == FIRST_REGION.into() => {
                 Some(state.ram.largest_page_or_tce())
             }

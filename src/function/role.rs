@@ -138,13 +138,12 @@ impl Role {
             );
             return Ok(Self::Ordinary);
         }
-        let mut unconnected = false;
-        let found = match (OfNode::of(function), function.vendor()) {
+        let node = OfNode::of(function);
+        let found = match (&node, function.vendor()) {
             (Some(node), Vendor::NVIDIA) => node
                 .gpu()
-                .map(|gpu| gpu.map(|gpu| Self::gpu(gpu, node, shared))),
+                .map(|gpu| gpu.map(|gpu| Self::gpu(gpu, node.clone(), shared))),
             (Some(node), Vendor::IBM) => node.bridge().map(|bridge| {
-                unconnected = bridge.is_none() && topology::is_unconnected(&node);
                 bridge.map(|(bridge, fault)| {
                     if let Some(fault) = fault {
                         complain(
@@ -156,37 +155,32 @@ impl Role {
                             },
                         );
                     }
-                    Self::bridge(bridge, &node, shared)
+                    Self::bridge(bridge, node, shared)
                 })
             }),
             _ => Ok(None),
         };
 
+        let unconnected =
+            function.vendor() == Vendor::IBM && node.as_ref().is_some_and(topology::is_unconnected);
+
         match found {
-            Ok(Some(role)) => role,
-            Ok(None) if unconnected => {
-                dev_info!(
-                    function.device(),
-                    "NVLink2 bridge whose link is not connected: an ordinary vfio-pci device\n"
-                );
-                Ok(Self::Ordinary)
-            }
-            Ok(None) => {
-                dev_info!(
-                    function.device(),
-                    "not on NVLink2: an ordinary vfio-pci device\n"
-                );
-                Ok(Self::Ordinary)
-            }
-            Err(fault) => {
-                complain(
-                    function,
-                    &fault,
-                    "an ordinary vfio-pci device without NVLink2",
-                );
-                Ok(Self::Ordinary)
-            }
+            Ok(Some(role)) => return role,
+            Ok(None) if unconnected => dev_info!(
+                function.device(),
+                "NVLink2 bridge whose link is not connected: an ordinary vfio-pci device\n"
+            ),
+            Ok(None) => dev_info!(
+                function.device(),
+                "not on NVLink2: an ordinary vfio-pci device\n"
+            ),
+            Err(fault) => complain(
+                function,
+                &fault,
+                "an ordinary vfio-pci device without NVLink2",
+            ),
         }
+        Ok(Self::Ordinary)
     }
 
     fn gpu(gpu: Described<Gpu>, node: OfNode, shared: &SharedState) -> Result<Self> {
@@ -233,27 +227,27 @@ impl Role {
         GpuBinding::open(binding, enabled.core(), Kvm::of(enabled)?, opens)
     }
 
-    /// Returns the gate of what is reached through the function.
-    fn gate_behind_link(&self) -> Option<&Arc<Gate>> {
-        match self {
-            Self::Bridge(state) => Some(&state.gpu_gate),
-            Self::Ordinary | Self::Gpu(_) => None,
-        }
-    }
-
     /// Closes what a reset of the function makes unusable.
     pub(super) fn close_for_reset(&self) -> Resetting {
-        let close = |gate: &Arc<Gate>, cause| Closed::new(gate.clone(), cause);
+        let close = |gate: &Arc<Gate>, cause| Some(Closed::new(gate.clone(), cause));
+        let (own, behind_link, gpu) = match self {
+            Self::Ordinary => (None, None, None),
+            Self::Gpu(state) => (
+                close(&state.ram.gate, Cause::Reset),
+                None,
+                Some(GpuBinding::reset_begins(&state.binding)),
+            ),
+            Self::Bridge(state) => (
+                close(&state.gate, Cause::Reset),
+                close(&state.gpu_gate, Cause::LinkReset),
+                None,
+            ),
+        };
 
         Resetting {
-            _own: self.own_gate().map(|gate| close(gate, Cause::Reset)),
-            _behind_link: self
-                .gate_behind_link()
-                .map(|gate| close(gate, Cause::LinkReset)),
-            _gpu: match self {
-                Self::Gpu(state) => Some(GpuBinding::reset_begins(&state.binding)),
-                Self::Ordinary | Self::Bridge(_) => None,
-            },
+            _own: own,
+            _behind_link: behind_link,
+            _gpu: gpu,
         }
     }
 }

@@ -87,7 +87,8 @@ impl Place for Atsd {
 ///
 /// # Invariants
 ///
-/// The `size` bytes from `base` are those of a `T` that firmware describes, and of `_region`.
+/// The `size` bytes from `base` are those of a `T` that firmware describes, and of `_region`. They
+/// do not wrap.
 pub(crate) struct Claim<T> {
     base: u64,
     size: u64,
@@ -111,7 +112,7 @@ impl<T: Place> Claim<T> {
             }
         };
 
-        // INVARIANT: It was just requested, and `place` says what it is.
+        // INVARIANT: It was just requested, and `place` says what it is. No resource wraps.
         Arc::new(
             Self {
                 base,
@@ -146,10 +147,10 @@ impl<T> Claim<T> {
     ) -> Option<Physical<'_, T>> {
         let range = RegionRange::new(offset, len, self.size)?;
 
-        // INVARIANT: The range is in a region of the claim's size.
+        // INVARIANT: The range is in a region of the claim's size, which does not wrap.
         Some(Physical {
             claim: self,
-            start: self.base.checked_add(range.start())?,
+            start: self.base.wrapping_add(range.start()),
             len,
         })
     }

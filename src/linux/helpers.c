@@ -122,11 +122,6 @@ unsigned int nvlink2_pud_order(void)
 	return radix_enabled() && has_transparent_pud_hugepage() ? PUD_ORDER : 0;
 }
 
-struct file *nvlink2_get_file(struct file *file)
-{
-	return get_file(file);
-}
-
 void nvlink2_release_fault_lock(struct vm_fault *vmf)
 {
 	release_fault_lock(vmf);

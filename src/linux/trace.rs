@@ -16,9 +16,9 @@ use kernel::{
     str::CStrExt, //
 };
 
-/// A page of GPU RAM at `physical` was asked for at user address `user`.
+/// Whether anybody wants to know of faults.
 #[inline(always)]
-pub(crate) fn gpu_fault(core: &Core, physical: u64, user: u64, outcome: Outcome) {
+pub(crate) fn gpu_fault_is_on() -> bool {
     // SAFETY: The counter of a tracepoint of this module, which others change in one access.
     let users = unsafe {
         (&raw const bindings::__tracepoint_vfio_pci_nvgpu_mmap_fault
@@ -29,14 +29,11 @@ pub(crate) fn gpu_fault(core: &Core, physical: u64, user: u64, outcome: Outcome)
             .read_volatile()
     };
 
-    if users != 0 {
-        traced_gpu_fault(core, physical, user, outcome);
-    }
+    users != 0
 }
 
-#[cold]
-#[inline(never)]
-fn traced_gpu_fault(core: &Core, physical: u64, user: u64, outcome: Outcome) {
+/// A page of GPU RAM at `physical` was asked for at user address `user`.
+pub(crate) fn gpu_fault(core: &Core, physical: u64, user: u64, outcome: Outcome) {
     // SAFETY: The PCI device exists as long as its core device.
     // CAST: `unsigned long` has 64 bits on every machine with this driver.
     unsafe {

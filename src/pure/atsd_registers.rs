@@ -40,18 +40,8 @@ impl Atsd {
 pub(crate) fn registers(offset: u64, len: u64) -> Option<impl Iterator<Item = u64>> {
     let end = offset.checked_add(len)?;
 
-    (len != 0 && offset % ATSD_ACCESS == 0 && len % ATSD_ACCESS == 0 && end <= ATSD_SIZE).then(
-        || {
-            let mut next = offset;
-
-            core::iter::from_fn(move || {
-                let register = next;
-
-                next = next.saturating_add(ATSD_ACCESS);
-                (register < end).then_some(register)
-            })
-        },
-    )
+    (len != 0 && offset % ATSD_ACCESS == 0 && len % ATSD_ACCESS == 0 && end <= ATSD_SIZE)
+        .then(|| (offset..end).step_by(size_of::<u64>()))
 }
 
 #[cfg(any(test, CONFIG_VFIO_PCI_NVLINK2_KUNIT_TEST))]

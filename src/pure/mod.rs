@@ -8,7 +8,6 @@
 pub(crate) mod aperture;
 pub(crate) mod atsd_registers;
 pub(crate) mod blocks;
-pub(crate) mod capability;
 pub(crate) mod causes;
 pub(crate) mod cells;
 pub(crate) mod devicetree;

@@ -29,6 +29,7 @@ use crate::{
             core::Core,
             region::{
                 vendor_type,
+                Capability,
                 Region,
                 UserRange, //
                 SUBTYPE_ATSD,
@@ -42,7 +43,6 @@ use crate::{
             ATSD_ACCESS,
             ATSD_SIZE,
         },
-        capability::Capability,
         range::RegionOffset,
         topology::Bridge, //
     },
@@ -139,7 +139,7 @@ impl Region for AtsdRegion {
     }
 
     fn mmap(self: ArcBorrow<'_, Self>, core: &Core, vma: &VmaNew) -> Result {
-        let span = VmaSpan::of(vma)?;
+        let span = VmaSpan::of(vma);
         let physical = self.physical(span).ok_or(EINVAL)?;
         let mapping = AtsdMapping {
             region: self.into(),

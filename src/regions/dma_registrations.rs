@@ -43,8 +43,6 @@ use kernel::{
 };
 
 struct Entry {
-    /// Tells entries apart, which are otherwise known by their range only.
-    id: u64,
     registration: Registration,
     /// How many mappings are registered by it; none while it is retained.
     mappings: usize,
@@ -73,7 +71,6 @@ impl Entry {
 #[derive(Default)]
 struct Entries {
     list: KVec<Entry>,
-    last_id: u64,
     /// While anything is retained, which nobody could end without the module.
     module: Option<ModuleReference>,
 }
@@ -86,13 +83,6 @@ pub(crate) struct DmaRegistrations {
     entries: Mutex<Entries>,
 }
 
-/// A new registration, which ends when this is dropped.
-pub(crate) struct NewRegistration {
-    registrations: Arc<Retrying<DmaRegistrations>>,
-    id: u64,
-    kept: bool,
-}
-
 impl DmaRegistrations {
     /// Makes those of a GPU that nobody has mapped yet.
     pub(crate) fn new() -> impl PinInit<Retrying<Self>> {
@@ -101,28 +91,22 @@ impl DmaRegistrations {
         }))
     }
 
-    /// Registers a mapping of `mm` for DMA.
+    /// Registers a mapping of `mm` for DMA, until [`DmaRegistrations::close`], and longer if it must.
     ///
     /// EINVAL: it overlaps another registration.
     pub(crate) fn register(
-        this: &Arc<Retrying<Self>>,
+        &self,
         mm: &MmWithUser,
         span: VmaSpan,
         physical: Physical<'_, Aperture>,
-    ) -> Result<NewRegistration> {
-        let mut entries = this.entries.lock();
+    ) -> Result {
+        let mut entries = self.entries.lock();
 
         entries.retry();
-        let id = match entries.resume(mm, span, physical) {
-            Some(id) => id,
-            None => entries.add(mm, span, physical)?,
-        };
-
-        Ok(NewRegistration {
-            registrations: this.clone(),
-            id,
-            kept: false,
-        })
+        if entries.resume(mm, span, physical) {
+            return Ok(());
+        }
+        entries.add(mm, span, physical)
     }
 
     /// Whether a mapping of `mm` may be split at `at`. EBUSY: its registration is needed as it is.
@@ -143,12 +127,8 @@ impl DmaRegistrations {
     }
 
     /// Ends what is registered of a mapping of `mm` that goes.
-    pub(crate) fn close(this: &Arc<Retrying<Self>>, mm: &Mm, span: VmaSpan) {
-        let left = this.entries.lock().retire(|entry| {
-            if entry.registers(mm, span.user) {
-                entry.mappings = entry.mappings.saturating_sub(1);
-            }
-        });
+    pub(crate) fn close(this: &Retrying<Self>, mm: &Mm, span: VmaSpan) {
+        let left = this.entries.lock().retire(mm, span.user);
 
         if left != 0 {
             this.schedule();
@@ -210,40 +190,30 @@ impl Retry for DmaRegistrations {
 }
 
 impl Entries {
-    fn add(
-        &mut self,
-        mm: &MmWithUser,
-        span: VmaSpan,
-        physical: Physical<'_, Aperture>,
-    ) -> Result<u64> {
-        let id = self.last_id.wrapping_add(1);
-
+    fn add(&mut self, mm: &MmWithUser, span: VmaSpan, physical: Physical<'_, Aperture>) -> Result {
         // Nothing may fail once it is registered.
         self.list.reserve(1, GFP_KERNEL)?;
-        let registration = Registration::new(mm, span.user, physical)?;
+        self.push(
+            Registration::new(mm, span.user, physical)?,
+            Process::current(),
+        );
+        Ok(())
+    }
 
-        let entry = Entry {
-            id,
+    /// Adds a registration of one mapping, for which there is room.
+    fn push(&mut self, registration: Registration, process: Process) {
+        let _ = self.list.push_within_capacity(Entry {
             registration,
             mappings: 1,
             whole: false,
-            process: Process::current(),
-        };
-
-        self.last_id = id;
-        // There is room for it.
-        self.list.push_within_capacity(entry).map_err(|_| ENOMEM)?;
-        Ok(id)
+            process,
+        });
     }
 
-    /// Takes a retained registration of exactly this mapping back into use.
-    fn resume(
-        &mut self,
-        mm: &MmWithUser,
-        span: VmaSpan,
-        physical: Physical<'_, Aperture>,
-    ) -> Option<u64> {
-        let entry = self.list.iter_mut().find(|entry| {
+    /// Takes a retained registration of exactly this mapping back into use; returns whether there is
+    /// one.
+    fn resume(&mut self, mm: &Mm, span: VmaSpan, physical: Physical<'_, Aperture>) -> bool {
+        let retained = self.list.iter_mut().find(|entry| {
             let registration = &entry.registration;
 
             entry.is_retained()
@@ -251,11 +221,14 @@ impl Entries {
                 && registration.user() == span.user
                 && registration.len() == physical.len()
                 && registration.physical() == physical.start()
-        })?;
+        });
+        let Some(entry) = retained else {
+            return false;
+        };
 
         entry.mappings = 1;
         entry.whole = false;
-        Some(entry.id)
+        true
     }
 
     /// See [`DmaRegistrations::opened`].
@@ -281,22 +254,18 @@ impl Entries {
             return;
         };
         let process = entry.process.clone();
-        let id = self.last_id.wrapping_add(1);
 
-        self.last_id = id;
-        // There is room for it.
-        let _ = self.list.push_within_capacity(Entry {
-            id,
-            registration,
-            mappings: 1,
-            whole: false,
-            process,
-        });
+        self.push(registration, process);
     }
 
-    /// Has `end` take mappings from entries, and tries to end all that have none.
-    fn retire(&mut self, end: impl FnMut(&mut Entry)) -> usize {
-        self.list.iter_mut().for_each(end);
+    /// Takes a mapping of `mm` that has the page at `user` from its entry, and tries to end all that
+    /// have none.
+    fn retire(&mut self, mm: &Mm, user: u64) -> usize {
+        for entry in &mut self.list {
+            if entry.registers(mm, user) {
+                entry.mappings = entry.mappings.saturating_sub(1);
+            }
+        }
         self.retry()
     }
 
@@ -321,29 +290,5 @@ impl Entries {
             .iter()
             .find(|entry| which(entry))
             .map(|entry| entry.process.clone())
-    }
-}
-
-impl NewRegistration {
-    /// The mapping is there: it lasts until [`DmaRegistrations::close`], and longer if it must.
-    pub(crate) fn keep(mut self) {
-        self.kept = true;
-    }
-}
-
-impl Drop for NewRegistration {
-    fn drop(&mut self) {
-        if self.kept {
-            return;
-        }
-        let left = self.registrations.entries.lock().retire(|entry| {
-            if entry.id == self.id {
-                entry.mappings = 0;
-            }
-        });
-
-        if left != 0 {
-            self.registrations.schedule();
-        }
     }
 }

@@ -34,6 +34,7 @@ use crate::{
             },
             region::{
                 vendor_type,
+                Capability,
                 Region,
                 UserRange, //
                 SUBTYPE_GPU_RAM,
@@ -43,7 +44,6 @@ use crate::{
     },
     pure::{
         aperture::Aperture,
-        capability::Capability,
         range::{
             region_file_offset,
             RegionOffset,
@@ -94,14 +94,6 @@ pub(crate) struct FaultCounts {
     pub(crate) waited: Atomic<u64>,
 }
 
-impl FaultCounts {
-    #[cold]
-    #[inline(never)]
-    fn count(of: &Atomic<u64>) {
-        of.add(1, Relaxed);
-    }
-}
-
 /// A GPU's RAM as a region: its whole aperture, of which the RAM is the lower part.
 pub(crate) struct GpuRam {
     /// As firmware describes it.
@@ -145,7 +137,7 @@ impl GpuRam {
 
     /// Returns the size of the largest page that CPU or TCEs map the RAM with.
     pub(crate) fn largest_page_or_tce(&self) -> u64 {
-        self.largest_page.bytes().unwrap_or(0).max(TCE_PAGE)
+        self.largest_page.bytes().max(TCE_PAGE)
     }
 
     fn aperture(&self) -> Aperture {
@@ -274,20 +266,14 @@ impl Region for GpuRam {
     }
 
     fn mmap(self: ArcBorrow<'_, Self>, core: &Core, vma: &VmaNew) -> Result {
-        let span = VmaSpan::of(vma)?;
+        let span = VmaSpan::of(vma);
         let claim = self.claimed()?;
         let physical = physical(claim, span).ok_or(EINVAL)?;
-        let result = DmaRegistrations::register(&self.registrations, vma.mm(), span, physical)
-            .and_then(|registered| {
-                let mapping = RamMapping {
-                    ram: self.into(),
-                    claim: claim.clone(),
-                };
-
-                attach(core, vma, Caching::Cached, mapping)?;
-                registered.keep();
-                Ok(())
-            });
+        let mapping = RamMapping {
+            ram: self.into(),
+            claim: claim.clone(),
+        };
+        let result = attach(core, vma, Caching::Cached, mapping);
 
         trace::gpu_mmap(core, physical.start(), span.user, span.len, &result);
         result
@@ -304,6 +290,35 @@ pub(crate) struct RamMapping {
 #[inline]
 fn physical(claim: &Arc<Claim<Aperture>>, span: VmaSpan) -> Option<Physical<'_, Aperture>> {
     claim.physical(RegionOffset::new(span.file_offset), span.len)
+}
+
+impl RamMapping {
+    /// Returns which page a fault asks for, by its user address, and where it is. [`None`]: none of
+    /// that size may be at that address.
+    #[inline(always)]
+    fn page<'a>(&'a self, fault: &Fault<'_>) -> Option<(u64, Physical<'a, Aperture>)> {
+        let page = fault.page()?;
+        let physical = physical(&self.claim, page)?;
+
+        (fault.order() <= self.ram.largest_page && fault.fits(physical))
+            .then_some((page.user, physical))
+    }
+
+    /// Counts and traces what became of a fault. It finds out again which page that was for: to keep
+    /// that at hand makes each fault dearer.
+    #[cold]
+    #[inline(never)]
+    fn tell(&self, core: &Core, fault: Fault<'_>, outcome: Outcome) {
+        if outcome == Outcome::SIGBUS {
+            self.ram.faults.refused.add(1, Relaxed);
+        }
+        match self.page(&fault) {
+            Some((user, physical)) if outcome != Outcome::FALLBACK => {
+                trace::gpu_fault(core, physical.start(), user, outcome);
+            }
+            _ => {}
+        }
+    }
 }
 
 impl Locate for RamMapping {
@@ -330,29 +345,24 @@ impl Mapping for RamMapping {
     // The path of every fault.
     #[inline(always)]
     fn fault(&self, core: &Core, fault: &Fault<'_>) -> Result<Outcome, Reopening> {
-        let order = fault.order();
-        let place = fault
-            .page()
-            .and_then(|page| Some((page.user, physical(&self.claim, page)?)));
-        let (user, physical) = match place {
-            Some(place) if order <= self.ram.largest_page => place,
-            _ if order > Order::BASE => return Ok(Outcome::FALLBACK),
-            _ => return Ok(Outcome::SIGBUS),
+        let Some((_, physical)) = self.page(fault) else {
+            return Ok(if fault.order() > Order::BASE {
+                Outcome::FALLBACK
+            } else {
+                Outcome::SIGBUS
+            });
         };
         let outcome = match Gate::enter_fault(&self.ram.gate, core) {
             Ok(access) => fault.insert(access.memory(), physical),
             Err(Refused::Closed) => Outcome::SIGBUS,
             Err(Refused::ForNow(reopening)) => {
-                FaultCounts::count(&self.ram.faults.waited);
+                self.ram.faults.waited.add(1, Relaxed);
                 return Err(reopening);
             }
         };
 
-        if outcome == Outcome::SIGBUS {
-            FaultCounts::count(&self.ram.faults.refused);
-        }
-        if outcome != Outcome::FALLBACK {
-            trace::gpu_fault(core, physical.start(), user, outcome);
+        if outcome != Outcome::NOPAGE || trace::gpu_fault_is_on() {
+            self.tell(core, *fault, outcome);
         }
         Ok(outcome)
     }
@@ -365,11 +375,10 @@ impl Mapping for RamMapping {
         self.ram.registrations.opened(mm, span);
     }
 
-    fn moved(&self, mm: &MmWithUser, to: VmaSpan) -> Result {
-        let physical = physical(&self.claim, to).ok_or(EINVAL)?;
+    fn placed(&self, mm: &MmWithUser, span: VmaSpan) -> Result {
+        let physical = physical(&self.claim, span).ok_or(EINVAL)?;
 
-        DmaRegistrations::register(&self.ram.registrations, mm, to, physical)?.keep();
-        Ok(())
+        self.ram.registrations.register(mm, span, physical)
     }
 
     fn close(&self, mm: &Mm, span: VmaSpan) {

@@ -76,7 +76,7 @@ class Verdict(unittest.TestCase):
         self.assertFalse(self.red(GREEN + MAPS, boot.HOST_DIED, ends=True))
 
     def test_on_this_machine(self):
-        said = "test range::tests::a ... FAILED\ntest capability::tests::bytes_are_those_of_the_original ... ok\n"
+        said = "test range::tests::a ... FAILED\ntest cells::tests::most_significant_byte_comes_first ... ok\n"
         on_host = mutant(run=["host"], red="range::tests::a")
         self.assertTrue(on_host.verdict(Seen.of_cargo(1, said))[0])
         self.assertFalse(on_host.verdict(Seen.of_cargo(1, said.replace("ok\n", "FAILED\n")))[0])

@@ -33,6 +33,7 @@ use kernel::{
         c_int,
         c_ulong, //
     },
+    mm::virt::VmaRef,
     prelude::*,
     types::Opaque, //
 };
@@ -107,10 +108,10 @@ impl<M: Locate> PfnSpaceRegistration<M> {
         pgoff: *mut c_ulong,
     ) -> c_int {
         from_result(|| {
-            // SAFETY: By this function's contract.
+            // SAFETY: By this function's contract; the inode's lock keeps the VMA from changing, too.
             let (span, mapping) = unsafe {
                 (
-                    VmaSpan::of_raw(vma)?,
+                    VmaSpan::of(VmaRef::from_raw(vma)),
                     VmaOperations::<M>::mapping(vma).ok_or(ENOENT)?,
                 )
             };

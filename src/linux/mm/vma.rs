@@ -23,13 +23,21 @@ use kernel::{
         c_int,
         c_uint, //
     },
+    fs::LocalFile,
     mm::{
-        virt::VmaNew,
+        virt::{
+            VmaNew,
+            VmaRef, //
+        },
         Mm,
         MmWithUser, //
     },
     prelude::*,
-    sync::Arc, //
+    sync::{
+        aref::ARef,
+        Arc,
+        ArcBorrow, //
+    },
 };
 
 /// How the CPU accesses a mapping.
@@ -67,9 +75,9 @@ pub(crate) trait Mapping: Send + Sync + Sized + 'static {
     /// has the rest, or a copy at the place to which it is moved. Nothing can keep it from that.
     fn opened(&self, _mm: &Mm, _span: VmaSpan) {}
 
-    /// A VMA of `mm` was moved to `to`. An error moves it back; otherwise [`Mapping::close`] is
-    /// called for where it was.
-    fn moved(&self, _mm: &MmWithUser, _to: VmaSpan) -> Result {
+    /// A VMA of `mm` comes to `span`: by mmap(2), which fails with an error, or by mremap(2), which
+    /// then moves it back, and otherwise calls [`Mapping::close`] for where it was.
+    fn placed(&self, _mm: &MmWithUser, _span: VmaSpan) -> Result {
         Ok(())
     }
 
@@ -88,6 +96,8 @@ pub(crate) trait Obstacle {
 pub(crate) struct Outcome(bindings::vm_fault_t);
 
 impl Outcome {
+    /// There is a page now.
+    pub(crate) const NOPAGE: Self = Self(bindings::vm_fault_reason_VM_FAULT_NOPAGE);
     /// The process gets SIGBUS.
     pub(crate) const SIGBUS: Self = Self(bindings::vm_fault_reason_VM_FAULT_SIGBUS);
     /// No page of this size fits; the kernel asks for the next smaller one.
@@ -102,6 +112,10 @@ impl Outcome {
 }
 
 /// The size of a page that a mapping may be made of: 2 to the power of this many CPU pages.
+///
+/// # Invariants
+///
+/// Is one of the MMU's.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Order(c_uint);
 
@@ -114,14 +128,16 @@ impl Order {
         // SAFETY: These look at what was set when the MMU was set up.
         let huge = unsafe { [bindings::nvlink2_pud_order(), bindings::nvlink2_pmd_order()] };
 
+        // INVARIANT: They are the MMU's.
         huge.into_iter()
             .find(|order| *order <= limit)
             .map_or(Self::BASE, Self)
     }
 
-    /// Returns the size in bytes; `None` if no 64-bit number holds it.
-    pub(crate) fn bytes(self) -> Option<u64> {
-        1u64.checked_shl(self.0.checked_add(bindings::PAGE_SHIFT)?)
+    /// Returns the size in bytes, a power of 2.
+    pub(crate) fn bytes(self) -> u64 {
+        // Does not wrap, by the type invariant.
+        1u64.wrapping_shl(self.0.wrapping_add(bindings::PAGE_SHIFT))
     }
 }
 
@@ -131,6 +147,7 @@ impl Order {
 ///
 /// Points to the `vm_fault` of a call of the `fault` or `huge_fault` operation that has not
 /// returned.
+#[derive(Clone, Copy)]
 pub(crate) struct Fault<'a> {
     vmf: *mut bindings::vm_fault,
     order: Order,
@@ -150,23 +167,31 @@ impl Fault<'_> {
         let (user, pgoff, vma) = unsafe {
             let vmf = &(*self.vmf).__bindgen_anon_1;
 
-            (vmf.address, vmf.pgoff, UserRange::of(vmf.vma))
+            (vmf.address, vmf.pgoff, VmaRef::from_raw(vmf.vma))
         };
         // CAST: `unsigned long` has 64 bits on every machine with this driver.
-        let (user, pgoff) = (user as u64, pgoff as u64);
-        let len = self.order.bytes()?;
+        let (user, start, end) = (user as u64, vma.start() as u64, vma.end() as u64);
+        let len = self.order.bytes();
         let inside = user.checked_rem(len)?;
         let user = user.checked_sub(inside)?;
 
         // A VMA begins and ends with a CPU page.
         if self.order > Order::BASE {
-            (vma.start <= user && len <= vma.end.checked_sub(user)?).then_some(())?;
+            (start <= user && len <= end.checked_sub(user)?).then_some(())?;
         }
         Some(VmaSpan {
             user,
             len,
-            file_offset: file_offset(pgoff)?.checked_sub(inside)?,
+            file_offset: file_offset(pgoff).checked_sub(inside)?,
         })
+    }
+
+    /// Whether a page of the size that is asked for begins at `physical`.
+    #[inline(always)]
+    pub(crate) fn fits<T>(&self, physical: Physical<'_, T>) -> bool {
+        let len = self.order.bytes();
+
+        physical.start().checked_rem(len) == Some(0) && len <= physical.len()
     }
 
     /// Inserts the page at `physical`, as VFIO does with a BAR's: SIGBUS if the device has no power
@@ -175,11 +200,8 @@ impl Fault<'_> {
     /// FALLBACK: there is none of this size at this address.
     #[inline(always)]
     pub(crate) fn insert<T>(&self, memory: &MemoryGuard<'_>, physical: Physical<'_, T>) -> Outcome {
-        let start = physical.start();
-
-        if self.order.bytes().and_then(|len| start.checked_rem(len)) != Some(0)
-            || self.order.bytes() > Some(physical.len())
-        {
+        // Who has asked before has it asked once: compilers know that the answer is the same.
+        if !self.fits(physical) {
             return Outcome::FALLBACK;
         }
         // CAST: As in `page`.
@@ -191,7 +213,7 @@ impl Fault<'_> {
             bindings::vfio_pci_vmf_insert_pfn(
                 memory.core().as_raw(),
                 self.vmf,
-                (start >> bindings::PAGE_SHIFT) as usize,
+                (physical.start() >> bindings::PAGE_SHIFT) as usize,
                 self.order.0,
             )
         })
@@ -213,9 +235,10 @@ impl Fault<'_> {
     }
 }
 
-/// Converts a page index to bytes.
-pub(in crate::linux) fn file_offset(pgoff: u64) -> Option<u64> {
-    pgoff.checked_mul(1 << bindings::PAGE_SHIFT)
+/// Converts a page index of a file, which mmap(2) takes no larger than that this loses nothing.
+pub(in crate::linux) fn file_offset(pgoff: usize) -> u64 {
+    // CAST: `unsigned long` has 64 bits on every machine with this driver.
+    (pgoff as u64) << bindings::PAGE_SHIFT
 }
 
 /// A VMA's place in its process and its file, in bytes.
@@ -229,47 +252,19 @@ pub(crate) struct VmaSpan {
     pub(crate) file_offset: u64,
 }
 
-/// The user addresses of a VMA.
-struct UserRange {
-    start: u64,
-    end: u64,
-}
-
-impl UserRange {
-    /// # Safety
-    ///
-    /// `vma` must be valid, and not change during the call.
-    unsafe fn of(vma: *const bindings::vm_area_struct) -> Self {
-        // SAFETY: By this function's contract.
-        let bounds = unsafe { &(*vma).__bindgen_anon_1.__bindgen_anon_1 };
-
-        // CAST: As in `Fault::page`.
-        Self {
-            start: bounds.vm_start as u64,
-            end: bounds.vm_end as u64,
-        }
-    }
-}
-
 impl VmaSpan {
-    /// Reads it from the VMA. EINVAL: it is none that mmap() makes.
-    pub(crate) fn of(vma: &VmaNew) -> Result<Self> {
-        // SAFETY: The VMA is valid and not shared with anybody yet.
-        unsafe { Self::of_raw(vma.as_ptr()) }
-    }
+    /// Reads it from the VMA.
+    pub(crate) fn of(vma: &VmaRef) -> Self {
+        // SAFETY: A `VmaRef` is to a valid VMA that is locked.
+        let pgoff = unsafe { (*vma.as_ptr()).vm_pgoff };
 
-    /// # Safety
-    ///
-    /// `vma` must be valid, and not change during the call.
-    pub(in crate::linux) unsafe fn of_raw(vma: *const bindings::vm_area_struct) -> Result<Self> {
-        // SAFETY: By this function's contract.
-        let (range, pgoff) = unsafe { (UserRange::of(vma), (*vma).vm_pgoff) };
-
-        Ok(Self {
-            user: range.start,
-            len: range.end.checked_sub(range.start).ok_or(EINVAL)?,
-            file_offset: file_offset(u64::try_from(pgoff)?).ok_or(EOVERFLOW)?,
-        })
+        Self {
+            // CAST: As in `file_offset`.
+            user: vma.start() as u64,
+            // Does not saturate: a VMA ends behind its start.
+            len: vma.end().saturating_sub(vma.start()) as u64,
+            file_offset: file_offset(pgoff),
+        }
     }
 
     /// Returns the user address behind the last byte.
@@ -309,6 +304,9 @@ pub(crate) fn attach<M: Mapping>(
         GFP_KERNEL,
     )?;
     let raw = vma.as_ptr();
+
+    // Nothing may fail behind it.
+    attached.mapping.placed(vma.mm(), VmaSpan::of(vma))?;
 
     // As io_remap_pfn_range() would, and not for children.
     vma.set_io();
@@ -377,77 +375,59 @@ impl<M: Mapping> VmaOperations<M> {
         }
     }
 
+    /// Returns what a VMA was made with, its address space, and where it is.
+    ///
+    /// # Safety
+    ///
+    /// `vma` must have these operations, or be a copy of one that does, and be locked for `'a`.
+    unsafe fn parts<'a>(
+        vma: *mut bindings::vm_area_struct,
+    ) -> (ArcBorrow<'a, VmaData<M>>, &'a Mm, VmaSpan) {
+        // SAFETY: By this function's contract. Such a VMA owns a reference, or the one does that it
+        // was copied from and that is there still, and it keeps its address space.
+        unsafe {
+            (
+                ArcBorrow::from_raw((*vma).vm_private_data.cast_const().cast()),
+                Mm::from_raw((*vma).vm_mm),
+                VmaSpan::of(VmaRef::from_raw(vma)),
+            )
+        }
+    }
+
     /// # Safety
     ///
     /// `vma` must have these operations and be a copy of one that has a reference.
     unsafe extern "C" fn open(vma: *mut bindings::vm_area_struct) {
-        // SAFETY: The VMA that this one was copied from owns a reference, so another may be taken.
-        // The kernel keeps VMA and `mm` during the call.
-        let (attached, mm, span) = unsafe {
-            let attached = (*vma).vm_private_data.cast_const().cast::<VmaData<M>>();
-            let original = core::mem::ManuallyDrop::new(Arc::from_raw(attached));
+        // SAFETY: By this function's contract; the kernel keeps both VMAs during the call.
+        let (attached, mm, span) = unsafe { Self::parts(vma) };
 
-            (
-                Arc::clone(&original),
-                Mm::from_raw((*vma).vm_mm),
-                VmaSpan::of_raw(vma),
-            )
-        };
-
-        if let Ok(span) = span {
-            attached.mapping.opened(mm, span);
-        }
+        attached.mapping.opened(mm, span);
         // This VMA's, until `close`.
-        core::mem::forget(attached);
+        core::mem::forget(Arc::from(attached));
     }
 
     /// # Safety
     ///
     /// `vma` must have these operations and be about to go.
     unsafe extern "C" fn close(vma: *mut bindings::vm_area_struct) {
-        // SAFETY: Gives up this VMA's reference; the kernel calls this once per VMA, and keeps VMA
-        // and `mm` during the call.
-        let (attached, mm, span) = unsafe {
-            (
-                Arc::from_raw((*vma).vm_private_data.cast::<VmaData<M>>()),
-                Mm::from_raw((*vma).vm_mm),
-                VmaSpan::of_raw(vma),
-            )
-        };
+        // SAFETY: The kernel keeps the VMA during the call.
+        let (attached, mm, span) = unsafe { Self::parts(vma) };
 
-        if let Ok(span) = span {
-            attached.mapping.close(mm, span);
-        }
-    }
-
-    /// Calls `f` with what a VMA has, where it is, and its address space.
-    ///
-    /// # Safety
-    ///
-    /// `vma` must have these operations and be locked, in an address space that has users.
-    unsafe fn tell(
-        vma: *mut bindings::vm_area_struct,
-        f: impl FnOnce(&M, &MmWithUser, VmaSpan) -> Result,
-    ) -> c_int {
-        // SAFETY: By this function's contract; a VMA with these operations owns a reference.
-        let (attached, mm, span) = unsafe {
-            (
-                &*(*vma).vm_private_data.cast_const().cast::<VmaData<M>>(),
-                MmWithUser::from_raw((*vma).vm_mm),
-                VmaSpan::of_raw(vma),
-            )
-        };
-
-        from_result(|| f(&attached.mapping, mm, span?).map(|()| 0))
+        attached.mapping.close(mm, span);
+        // SAFETY: Gives up this VMA's reference, which nobody uses any more; the kernel calls this
+        // once per VMA.
+        drop(unsafe { Arc::from_raw((*vma).vm_private_data.cast::<VmaData<M>>()) });
     }
 
     /// # Safety
     ///
     /// `vma` must have these operations.
     unsafe extern "C" fn may_split(vma: *mut bindings::vm_area_struct, addr: usize) -> c_int {
-        // SAFETY: Whoever asks has the mmap lock, and the address space in use.
+        // SAFETY: Whoever asks has the mmap lock.
+        let (attached, mm, _) = unsafe { Self::parts(vma) };
+
         // CAST: As in `Fault::page`.
-        unsafe { Self::tell(vma, |mapping, mm, _| mapping.may_split(mm, addr as u64)) }
+        from_result(|| attached.mapping.may_split(mm, addr as u64).map(|()| 0))
     }
 
     /// # Safety
@@ -455,7 +435,13 @@ impl<M: Mapping> VmaOperations<M> {
     /// `vma` must have these operations and be the place to which another was moved.
     unsafe extern "C" fn mremap(vma: *mut bindings::vm_area_struct) -> c_int {
         // SAFETY: mremap(2) has the mmap lock, of an address space in use.
-        unsafe { Self::tell(vma, |mapping, mm, to| mapping.moved(mm, to)) }
+        let (attached, mm, to) = unsafe {
+            let (attached, mm, to) = Self::parts(vma);
+
+            (attached, MmWithUser::from_raw(mm.as_raw()), to)
+        };
+
+        from_result(|| attached.mapping.placed(mm, to).map(|()| 0))
     }
 
     /// # Safety
@@ -474,6 +460,7 @@ impl<M: Mapping> VmaOperations<M> {
         order: c_uint,
     ) -> bindings::vm_fault_t {
         // SAFETY: By this function's contract.
+        // INVARIANT: The kernel asks for those that the MMU has.
         unsafe { Self::handle(vmf, Order(order)) }
     }
 
@@ -550,10 +537,14 @@ unsafe fn wait(vmf: *mut bindings::vm_fault, obstacle: impl Obstacle) -> Outcome
         return Outcome::RETRY;
     }
     // SAFETY: By this function's contract. The reference to the file keeps the device open and this
-    // module loaded while the fault has no lock. Who lets the kernel try again has to expect that
-    // it gives up the lock.
-    let file = unsafe {
-        let file = bindings::nvlink2_get_file((*(*vmf).__bindgen_anon_1.vma).vm_file);
+    // module loaded while the fault has no lock, until it is dropped. As the mapping has one of its
+    // own, fdget_pos() takes the lock of the file's position. Who lets the kernel try again has to
+    // expect that it gives up the lock of the VMA.
+    //
+    // A task puts a file for good when it returns to user space, which is when it has left this
+    // module.
+    let _file: ARef<LocalFile> = unsafe {
+        let file = LocalFile::from_raw_file((*(*vmf).__bindgen_anon_1.vma).vm_file).into();
 
         bindings::nvlink2_release_fault_lock(vmf);
         file
@@ -564,8 +555,5 @@ unsafe fn wait(vmf: *mut bindings::vm_fault, obstacle: impl Obstacle) -> Outcome
     } else {
         Signals::Fatal
     });
-    // SAFETY: Gives up the reference. A task puts a file for good when it returns to user space,
-    // which is when it has left this module.
-    unsafe { bindings::fput(file) };
     Outcome::RETRY
 }

@@ -20,7 +20,6 @@ use core::{
 };
 use kernel::{
     container_of,
-    device,
     driver,
     error::{
         from_result,
@@ -172,7 +171,10 @@ impl<T: Driver> Adapter<T> {
         // still there: the device is released in `put` at the earliest.
         unsafe {
             bindings::vfio_pci_core_unregister_device(core);
-            Device::<T>::data(core).remove(device::Device::from_raw(dev));
+
+            let (this, data) = Device::<T>::parts(core.cast());
+
+            data.remove(this.device());
             Self::put(dev, core);
         }
     }

@@ -70,30 +70,21 @@ impl<T: Driver> Device<T> {
 
     /// # Safety
     ///
-    /// `vdev` must be of a registered `Self`.
-    unsafe fn parts<'a>(vdev: *mut bindings::vfio_device) -> (&'a Core, &'a T) {
+    /// `vdev` must be of a `Self` that [`Device::new`] returned and that is not released for `'a`.
+    pub(super) unsafe fn parts<'a>(vdev: *mut bindings::vfio_device) -> (&'a Core, &'a T) {
         let this = vdev.cast::<Self>();
 
-        // SAFETY: The `vfio_device` is at the start of `Self`. Both parts of a registered one are
-        // valid by the type invariant, and VFIO keeps it while it calls an operation.
+        // SAFETY: The `vfio_device` is at the start of `Self`, whose parts are there from `new` on.
         unsafe { (Core::from_raw(this.cast()), &*(*this).data) }
     }
 
     /// # Safety
     ///
-    /// `core` must be of a `Self` that [`Device::new`] returned and that is not released.
-    pub(super) unsafe fn data<'a>(core: *mut bindings::vfio_pci_core_device) -> &'a T {
-        // SAFETY: The core device is at the start of `Self`, and the data are there from `new` on.
-        unsafe { &*(*core.cast::<Self>()).data }
-    }
-
-    /// # Safety
-    ///
     /// `pdev` must be bound to a driver whose driver data are a registered `Self`.
-    unsafe fn parts_of_pci<'a>(pdev: *mut bindings::pci_dev) -> (&'a Core, &'a T) {
-        // SAFETY: The driver data are a pointer to the core device, which is at the start of a
-        // registered `Self`.
-        unsafe { Self::parts(bindings::dev_get_drvdata(&raw const (*pdev).dev).cast()) }
+    unsafe fn data_of_pci<'a>(pdev: *mut bindings::pci_dev) -> &'a T {
+        // SAFETY: The driver data are a pointer to the core device, at whose start the
+        // `vfio_device` is.
+        unsafe { Self::parts(bindings::dev_get_drvdata(&raw const (*pdev).dev).cast()).1 }
     }
 
     /// # Safety
@@ -162,11 +153,8 @@ impl<T: Driver> Device<T> {
     unsafe extern "C" fn mmap_page_size(vdev: *mut bindings::vfio_device, pgoff: usize) -> usize {
         // SAFETY: VFIO calls its operations with registered devices of the driver that they are of.
         let (_, data) = unsafe { Self::parts(vdev) };
-        // CAST: `unsigned long` has 64 bits on every machine with this driver.
-        let index = file_offset(pgoff as u64).map(region_index);
 
-        index
-            .and_then(|index| data.largest_page(index))
+        data.largest_page(region_index(file_offset(pgoff)))
             .and_then(|size| usize::try_from(size).ok())
             .unwrap_or(PAGE_SIZE)
     }
@@ -192,9 +180,7 @@ impl<T: Driver> Device<T> {
     unsafe extern "C" fn reset_prepare(pdev: *mut bindings::pci_dev) {
         // SAFETY: The device stays bound: the PCI core holds its lock, and EEH calls this while it
         // is open, whose end `remove` waits for.
-        let (_, data) = unsafe { Self::parts_of_pci(pdev) };
-
-        data.reset_prepare();
+        unsafe { Self::data_of_pci(pdev) }.reset_prepare();
     }
 
     /// # Safety
@@ -202,9 +188,7 @@ impl<T: Driver> Device<T> {
     /// `pdev` must be bound to this driver.
     unsafe extern "C" fn reset_done(pdev: *mut bindings::pci_dev) {
         // SAFETY: As in `reset_prepare`.
-        let (_, data) = unsafe { Self::parts_of_pci(pdev) };
-
-        data.reset_done();
+        unsafe { Self::data_of_pci(pdev) }.reset_done();
     }
 
     const OPS: bindings::vfio_device_ops = bindings::vfio_device_ops {

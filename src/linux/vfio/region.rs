@@ -12,18 +12,10 @@ use crate::{
             FIRST_REGION, //
         },
     },
-    pure::{
-        capability::{
-            Capability,
-            CAPABILITY_SIZE,
-            ID_LNKSPD,
-            ID_SSATGT, //
-        },
-        range::{
-            region_index,
-            RegionOffset, //
-            MAX_REGION_SIZE,
-        },
+    pure::range::{
+        region_index,
+        RegionOffset, //
+        MAX_REGION_SIZE,
     },
 };
 use core::marker::PhantomData;
@@ -58,14 +50,8 @@ pub(super) const FLAGS_ALL: u32 = bindings::VFIO_REGION_INFO_FLAG_READ
     | bindings::VFIO_REGION_INFO_FLAG_MMAP
     | bindings::VFIO_REGION_INFO_FLAG_CAPS;
 
-// Pure code knows these numbers of VFIO's interface, and does not see the headers.
+// Pure code knows this number of VFIO's interface, and does not see the headers.
 kernel::static_assert!(MAX_REGION_SIZE == 1 << bindings::VFIO_PCI_OFFSET_SHIFT);
-kernel::static_assert!(ID_SSATGT as u32 == bindings::VFIO_REGION_INFO_CAP_NVLINK2_SSATGT);
-kernel::static_assert!(ID_LNKSPD as u32 == bindings::VFIO_REGION_INFO_CAP_NVLINK2_LNKSPD);
-kernel::static_assert!(
-    CAPABILITY_SIZE == size_of::<bindings::vfio_region_info_cap_nvlink2_ssatgt>()
-        && CAPABILITY_SIZE == size_of::<bindings::vfio_region_info_cap_nvlink2_lnkspd>()
-);
 
 /// Subtype of NVIDIA's region of a GPU's RAM.
 pub(crate) const SUBTYPE_GPU_RAM: u32 = bindings::VFIO_REGION_SUBTYPE_NVIDIA_NVLINK2_RAM;
@@ -77,6 +63,61 @@ pub(crate) const SUBTYPE_ATSD: u32 = bindings::VFIO_REGION_SUBTYPE_IBM_NVLINK2_A
 pub(crate) const fn vendor_type(vendor: Vendor) -> u32 {
     // CAST: Widens.
     bindings::VFIO_REGION_TYPE_PCI_VENDOR_TYPE | vendor.as_raw() as u32
+}
+
+/// An NVLink2 capability of a region.
+pub(crate) enum Capability {
+    /// The address by which the NPU knows the GPU (`ibm,device-tgt-addr`). It pairs a GPU with its
+    /// bridges.
+    TargetAddress(u64),
+    /// The link's speed code (`ibm,nvlink-speed`; 9 is 25 Gb/s per lane).
+    LinkSpeed(u32),
+}
+
+impl Capability {
+    /// # Safety
+    ///
+    /// `caps` must be a chain under construction.
+    unsafe fn add_to(self, caps: *mut bindings::vfio_info_cap) -> Result {
+        // CAST: A small constant.
+        let header = |id: u32| bindings::vfio_info_cap_header {
+            id: id as u16,
+            version: 1,
+            next: 0,
+        };
+
+        match self {
+            Self::TargetAddress(tgt) => {
+                let capability = bindings::vfio_region_info_cap_nvlink2_ssatgt {
+                    header: header(bindings::VFIO_REGION_INFO_CAP_NVLINK2_SSATGT),
+                    tgt,
+                };
+
+                // SAFETY: By this function's contract.
+                unsafe { add_capability(caps, capability) }
+            }
+            Self::LinkSpeed(link_speed) => {
+                let capability = bindings::vfio_region_info_cap_nvlink2_lnkspd {
+                    header: header(bindings::VFIO_REGION_INFO_CAP_NVLINK2_LNKSPD),
+                    link_speed,
+                    __pad: 0,
+                };
+
+                // SAFETY: By this function's contract.
+                unsafe { add_capability(caps, capability) }
+            }
+        }
+    }
+}
+
+/// # Safety
+///
+/// `caps` must be a chain under construction, and `capability` begin with a header.
+unsafe fn add_capability<T>(caps: *mut bindings::vfio_info_cap, mut capability: T) -> Result {
+    // SAFETY: By this function's contract; the core copies as many bytes as there are.
+    to_result(unsafe {
+        bindings::vfio_info_add_capability(caps, (&raw mut capability).cast(), size_of::<T>())
+    })
 }
 
 /// Memory of the calling process that a region is read to or written from.
@@ -239,26 +280,13 @@ impl<R: Region> RegionVTable<R> {
         region: *mut bindings::vfio_pci_region,
         caps: *mut bindings::vfio_info_cap,
     ) -> c_int {
-        /// Aligned as the C structures are.
-        #[repr(align(8))]
-        struct Aligned<T>(T);
-
         // SAFETY: See the type for what `data` is.
         let region = unsafe { &*(*region).data.cast::<R>() };
 
         from_result(|| {
             for capability in region.capabilities() {
-                let mut bytes = Aligned(capability.to_bytes());
-
-                // SAFETY: The bytes are a header and its content, from which the core copies as
-                // many as it is told there are.
-                to_result(unsafe {
-                    bindings::vfio_info_add_capability(
-                        caps,
-                        bytes.0.as_mut_ptr().cast(),
-                        bytes.0.len(),
-                    )
-                })?;
+                // SAFETY: By this function's contract.
+                unsafe { capability.add_to(caps) }?;
             }
             Ok(0)
         })

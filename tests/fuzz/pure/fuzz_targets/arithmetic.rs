@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Offsets, ranges, apertures, ATSD accesses and capabilities, against the same
-//! rules in numbers that cannot overflow.
+//! Offsets, ranges, apertures and ATSD accesses, against the same rules in numbers that cannot
+//! overflow.
 
 #![no_main]
 
@@ -14,7 +14,6 @@ use libfuzzer_sys::fuzz_target;
 use pure::{
     aperture::{Aperture, GRANULE},
     atsd_registers::{registers, Atsd, ATSD_SIZE},
-    capability::Capability,
     cells,
     range::{RegionOffset, RegionRange, MAX_REGION_SIZE},
 };
@@ -26,7 +25,6 @@ struct Input<'a> {
     size: u64,
     base: u64,
     window: u32,
-    speed: u32,
     bytes: &'a [u8],
     index: usize,
 }
@@ -109,27 +107,6 @@ fn atsd(input: &Input<'_>) {
     }
 }
 
-fn others(input: &Input<'_>) {
-    // As a client takes them apart.
-    let word =
-        |bytes: &[u8; 16], at: usize| u64::from_ne_bytes(bytes[at..at + 8].try_into().unwrap());
-    let bytes = Capability::TargetAddress(input.base).to_bytes();
-    assert_eq!(
-        (bytes[0..8].to_vec(), word(&bytes, 8)),
-        (header(4), input.base)
-    );
-    let bytes = Capability::LinkSpeed(input.speed).to_bytes();
-    assert_eq!(
-        (bytes[0..8].to_vec(), bytes[8..12].to_vec()),
-        (header(5), input.speed.to_ne_bytes().to_vec())
-    );
-    assert_eq!(bytes[12..], [0; 4]);
-}
-
-fn header(id: u16) -> Vec<u8> {
-    [id.to_ne_bytes(), 1u16.to_ne_bytes(), [0; 2], [0; 2]].concat()
-}
-
 fn properties(input: &Input<'_>) {
     let bytes = input.bytes;
     assert_eq!(cells::cell(bytes).is_some(), bytes.len() == 4);
@@ -148,6 +125,5 @@ fuzz_target!(|input: Input<'_>| {
     ranges(&input);
     apertures(&input);
     atsd(&input);
-    others(&input);
     properties(&input);
 });

@@ -614,8 +614,14 @@ impl World<'_> {
     }
 
     pub(super) fn debugfs(&self, function: usize, file: u8) -> Option<()> {
-        const FILES: [&str; 10] = [
-            "role", "aperture", "tgt", "links", "lpar", "mappings", "faults", "speed", "atsd",
+        const FILES: [&str; 8] = [
+            "role",
+            "lpar",
+            "shootdowns",
+            "closed",
+            "mappings",
+            "faults",
+            "largest-page",
             "nothing",
         ];
         let name = FILES[usize::from(file) % FILES.len()];
