@@ -31,6 +31,8 @@ HOST_DIED = 125
 TAIL = 40
 
 MACHINE = f"{config.ROOT_TREE}/tests/qemu/machine.py"
+# That program, and what it imports.
+MACHINE_FILES = [config.TREE / "tests/qemu" / name for name in ("machine.py", "devtree.py", "mutations.py", "shim.py")]
 BEGIN = "emu: command starts"
 END = re.compile(r"^emu: command ended with status (\d+)\s*$", re.MULTILINE)
 
@@ -248,7 +250,7 @@ def _read_tree(machine: Machine, product: Path) -> None:
 
 def _tree_step(machine: Machine) -> Step:
     step = Step(f"fdt-{machine.name}", "reading the device tree of a boot",
-                lambda: digest(config.TREE / "tests/qemu/machine.py"),
+                lambda: digest(*MACHINE_FILES, Path(machines.__file__)),
                 lambda _: _read_tree(machine, step.path()), ["fdt.dtb"], [qemu.STEP, initrd.STEP])
     return step
 
