@@ -199,8 +199,8 @@ def _parser() -> argparse.ArgumentParser:
 
     clean = verbs.add_parser(
         "clean", help="remove the cache, or products of steps",
-        description="Remove the whole cache, or this checkout's products of the named steps, or all that this checkout "
-        "has no use for; say what that frees.",
+        description="Remove the whole cache, which all checkouts share, but for inputs that fuzzing has found; or this "
+        "checkout's products of the named steps, or all that this checkout has no use for; say what that frees.",
     )
     clean.add_argument("step", nargs="*", metavar="STEP", choices=[[], *(s.name for s in ALL_STEPS)])
     clean.add_argument("--old", action="store_true", help="what other checkouts, or earlier states of this one, made")
@@ -246,9 +246,28 @@ def _clean(names: list[str], old: bool) -> int:
     if users := [step.name for step in Step.all if step.in_use()]:
         raise Failure(f"another run uses the cache ({', '.join(users)}). Wait for it, or end it.")
     before = config.free_disk()
-    files.remove(cache)
+    kept = [path for pattern in KEPT for path in sorted(cache.glob(pattern)) if path.is_dir() and any(path.iterdir())]
+    _remove_but(cache, kept)
     say(f"removed {cache}, {max(0, shutil.disk_usage(cache.parent).free - before) >> 20} MiB free again")
+    if kept:
+        say("kept what fuzzing has found, which nothing makes again:\n" + "\n".join(map(str, kept)))
     return 0
+
+
+# What 'emu clean' leaves in the cache.
+KEPT = ["fuzz-pure/corpus", "fuzz-pure/crashes", "scratch/*/fuzz"]
+
+
+def _remove_but(path: Path, kept: list[Path]) -> None:
+    """Remove a folder, but for these below it."""
+    if not any(each.is_relative_to(path) for each in kept):
+        files.remove(path)
+    elif path not in kept:
+        for child in path.iterdir():
+            if child.is_dir() and not child.is_symlink():
+                _remove_but(child, kept)
+            else:
+                child.unlink()
 
 
 def _dispatch(options: argparse.Namespace) -> int:
