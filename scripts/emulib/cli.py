@@ -124,7 +124,8 @@ def _parser() -> argparse.ArgumentParser:
     test.add_argument("--console", type=Path, metavar="FILE",
                       help="keep the whole console (firmware and kernel) in FILE")
     test.add_argument("program", choices=intree.test_names(), metavar="PROGRAM",
-                      help="one of: " + ", ".join(intree.test_names()))
+                      help="one of: " + ", ".join(intree.test_names()) + "; some take options, as "
+                      + ", ".join(f"{name} {remedy}" for name, (_, remedy) in OWN.items() if remedy))
     test.add_argument("test", nargs="*", metavar="TEST", help="a test of PROGRAM, as its output names it: gpu_ram.bounds or bounds")
 
     shell = verbs.add_parser(
@@ -216,6 +217,26 @@ def _host(options: argparse.Namespace) -> boot.Host:
     )
 
 
+# Programs of tests/selftests that cannot pass on the machine that 'emu test' boots by itself: whether the options have
+# what each takes, and which would.
+OWN: dict[str, tuple[Callable[[argparse.Namespace], bool], str]] = {
+    "bad_firmware": (lambda options: bool(options.mutate), "--mutate mem0-reg-zero"),
+    "empty_socket": (lambda options: bool(options.empty or options.dead), "--empty GPU1"),
+    "fault_injection": (lambda options: options.kernel_config == "debug", "--kernel-debug"),
+    "iommufd": (lambda options: options.kernel_config in ("gcc", "4k"), "--kernel-config gcc"),
+    "next_kernel": (lambda options: False, ""),
+    "pseries": (lambda options: options.pseries, "--pseries"),
+}
+
+
+def check_machine(options: argparse.Namespace) -> None:
+    """Refuse to run a program of tests/selftests where it cannot pass."""
+    fits, remedy = OWN.get(options.program, (lambda _: True, ""))
+    if not fits(options):
+        raise Failure(f"{options.program} runs on a machine of its own: " +
+                      (f"scripts/emu test {remedy} {options.program}" if remedy else "scripts/check next-kernel"))
+
+
 def _for_boot(options: argparse.Namespace) -> list[Step]:
     return [qemu.STEP, initrd.step(kernel.BY_NAME[options.kernel_config])]
 
@@ -284,11 +305,13 @@ def _dispatch(options: argparse.Namespace) -> int:
             host.timeout, host.console = options.timeout, options.console
             return boot.run(host, options.command)
         case "test":
+            check_machine(options)
             ensure([*_for_boot(options), programs.SELFTESTS_STEP])
             host = _host(options)
             host.timeout, host.console = options.timeout, options.console
             host.files.append(programs.selftests_dir())
-            return boot.run(host, ["/files/selftests/run.sh", *programs.choice(options.program, options.test)])
+            return boot.run(host, ["env", f"MUTATIONS={','.join(options.mutate)}", "/files/selftests/run.sh",
+                                   *programs.choice(options.program, options.test)])
         case "shell":
             ensure([*_for_boot(options), programs.NVLINK2CTL_STEP])
             host = _host(options)
