@@ -60,6 +60,8 @@ class Emulated:
         self.out.write_text(self.output, encoding="utf-8")
         self.console = files.text(self.log)
         self.pseries = "--pseries" in options
+        # Init loads it only into a kernel and a root of ours.
+        self.module = not {"--no-module", "--kernel", "--initrd"}.intersection(options)
         self.kernel = kernel.BY_NAME[of]
 
     def with_console(self, result: Result, *tests: str, expected: str = NOTHING) -> Result:
@@ -78,9 +80,10 @@ class Emulated:
         if not self.console:
             found = ["the boot left no console"]
         # Of another checkout's module nobody wants to know.
-        ran = set(BUILD_ID.findall(self.console))
-        if ran and ran != {module.build_id(self.kernel)}:
-            found.append(f"the module that ran has build id {', '.join(ran)}, this checkout's {module.build_id(self.kernel)}")
+        loaded = set(BUILD_ID.findall(self.console))
+        if (loaded or self.module) and loaded != {module.build_id(self.kernel)}:
+            found.append(f"the module that ran has build id {', '.join(loaded) or '(none said that it was loaded)'}, this "
+                         f"checkout's {module.build_id(self.kernel)}")
         if found:
             result.failed += 1
             result.text += "\n".join(["", *found])
