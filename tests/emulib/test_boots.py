@@ -35,5 +35,14 @@ class Module(unittest.TestCase):
         self.assertEqual(self.failed("all is well\n", False), 0)
 
 
+class Json(unittest.TestCase):
+    """What nvlink2ctl says in JSON is parsed."""
+
+    def test_each_answer_is_parsed(self) -> None:
+        for said, failed in (('# json list: [{"a": 1}]', 0), ("# json list: [{", 1), ("# json list: ", 1), ("nothing", 1),
+                             ("# json list: []\n# json show 0004:04:00.0: {,}", 1)):
+            self.assertEqual(tests._all_json(f"ok 1\n{said}\nok 2\n").failed, failed, said)
+
+
 if __name__ == "__main__":
     unittest.main()

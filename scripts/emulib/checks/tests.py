@@ -4,6 +4,7 @@
 import concurrent.futures
 import dataclasses
 import datetime
+import json
 import os
 import re
 import subprocess
@@ -554,6 +555,21 @@ def archive() -> Result:
     return Result.unittest(done.returncode, done.stdout)
 
 
+# What tests/nvlink2ctl-host/run.sh prints of a command that was to answer in JSON.
+JSON = re.compile(r"^# json (.*?): (.*)$", re.MULTILINE)
+
+
+def _all_json(output: str) -> Result:
+    """Whether all that was to be JSON is: that of several commands."""
+    said, wrong = JSON.findall(output), []
+    for command, text in said:
+        try:
+            json.loads(text)
+        except ValueError as error:
+            wrong.append(f"nvlink2ctl --json {command}: {error}: {text[:200]}")
+    return Result.one(bool(said) and not wrong, "\n".join(wrong) or "no command answered in JSON")
+
+
 def _nvlink2ctl_host(machine: Machine) -> Check:
     def run() -> Result:
         gpus = str(machine.sockets)
@@ -564,7 +580,9 @@ def _nvlink2ctl_host(machine: Machine) -> Check:
              "--file", str(programs.NVLINK2CTL / "tests/recordings")],
             "/files/nvlink2ctl-host/run.sh", "/files/nvlink2ctl", "/files/recordings", gpus,
         )
-        return booted.with_console(Result.tap(booted.status, booted.output))
+        result = Result.tap(booted.status, booted.output)
+        result.add(_all_json(booted.output))
+        return booted.with_console(result)
 
     return Check(f"nvlink2ctl-host-{machine.sockets}", run, NVLINK2CTL,
                  f"nvlink2ctl on a host with {machine.sockets} GPUs: what it says is there, what it changes is changed.")
