@@ -199,6 +199,23 @@ def selftests_other_silicon() -> Result:
 
 # What a test is skipped for on a machine that does not say that it is a model.
 NEEDS_MODEL = re.compile(r"^ok \d+ (\S+) # SKIP needs the model: ", re.MULTILINE)
+# What run.sh prints before a program's output, and a test that ran: its fixture, perhaps a variant, its name.
+RAN = re.compile(r"^# (?P<program>[a-z_]+)$|^(?:not )?ok \d+ (?:\w+\.)+(?P<test>\w+)$", re.MULTILINE)
+
+
+def ran(output: str) -> set[tuple[str, str]]:
+    """The selftests that were not skipped, by program."""
+    found, program = set(), ""
+    for match in RAN.finditer(output):
+        program = match["program"] or program
+        if match["test"]:
+            found.add((program, match["test"]))
+    return found
+
+
+def run_on_hardware(names: list[str]) -> set[tuple[str, str]]:
+    """The tests of these selftests that hardware.tsv says run on hardware."""
+    return {(program, test) for program, test, why in _table("tests/selftests/hardware.tsv") if why == "runs" and program in names}
 
 
 def selftests_hardware() -> Result:
@@ -212,7 +229,10 @@ def selftests_hardware() -> Result:
     skipped = NEEDS_MODEL.findall(run.output)
     result.skipped -= len(skipped)
     result.text = "\n".join(line for line in result.text.splitlines() if "needs the model: " not in line)
-    result.add(Result.one(bool(skipped), "no test was skipped that needs the model"))
+    wanted, seen = run_on_hardware(names), ran(run.output)
+    result.add(Result.one(seen == wanted, "hardware.tsv says otherwise: " + ", ".join(
+        [*(f"{': '.join(test)} did not run" for test in sorted(wanted - seen)),
+         *(f"{': '.join(test)} ran" for test in sorted(seen - wanted))])))
     # Without the tests whose noise that is.
     return run.with_console(result)
 
@@ -237,7 +257,7 @@ def _first(run: Emulated, wanted: str) -> Result:
 
 
 # What a report says of itself: no step that a machine without a guest of the owner's can do is left out.
-LEFT_OUT = re.compile(r"^ (?!vendor-|untrained|selftest-)(\S+) +(?:skipped|declined|FAILED|INTERRUPTED) ", re.MULTILINE)
+LEFT_OUT = re.compile(r"^ (?!vendor-|untrained)(\S+) +(?:skipped|declined|FAILED|INTERRUPTED) ", re.MULTILINE)
 
 
 def trial() -> Result:
