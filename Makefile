@@ -26,7 +26,7 @@
 # make mutate [ONLY=text] [PART=k/n]  take checks out of driver and kernel, one at a time: a test has to notice each;
 #              every n-th of them beginning with the k-th
 # make compare what the original C driver leaves behind, and what this one does
-# make distclean  remove all that was built
+# make distclean  remove all that was built, of all checkouts, but for inputs that fuzzing has found
 # make KDIR=<build tree of a Linux 7.3 with the series> modules install
 #
 # All but the last build what they need (scripts/emu), and none needs POWER hardware.

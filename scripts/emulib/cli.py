@@ -124,7 +124,8 @@ def _parser() -> argparse.ArgumentParser:
     test.add_argument("--console", type=Path, metavar="FILE",
                       help="keep the whole console (firmware and kernel) in FILE")
     test.add_argument("program", choices=intree.test_names(), metavar="PROGRAM",
-                      help="one of: " + ", ".join(intree.test_names()))
+                      help="one of: " + ", ".join(intree.test_names()) + "; some take options, as "
+                      + ", ".join(f"{name} {remedy}" for name, (_, remedy) in OWN.items() if remedy))
     test.add_argument("test", nargs="*", metavar="TEST", help="a test of PROGRAM, as its output names it: gpu_ram.bounds or bounds")
 
     shell = verbs.add_parser(
@@ -199,8 +200,8 @@ def _parser() -> argparse.ArgumentParser:
 
     clean = verbs.add_parser(
         "clean", help="remove the cache, or products of steps",
-        description="Remove the whole cache, or this checkout's products of the named steps, or all that this checkout "
-        "has no use for; say what that frees.",
+        description="Remove the whole cache, which all checkouts share, but for inputs that fuzzing has found; or this "
+        "checkout's products of the named steps, or all that this checkout has no use for; say what that frees.",
     )
     clean.add_argument("step", nargs="*", metavar="STEP", choices=[[], *(s.name for s in ALL_STEPS)])
     clean.add_argument("--old", action="store_true", help="what other checkouts, or earlier states of this one, made")
@@ -214,6 +215,26 @@ def _host(options: argparse.Namespace) -> boot.Host:
         append=options.append, module=not options.no_module, mutations=options.mutate,
         disks=options.disk, gpu_ram=options.gpu_ram, icount=options.icount,
     )
+
+
+# Programs of tests/selftests that cannot pass on the machine that 'emu test' boots by itself: whether the options have
+# what each takes, and which would.
+OWN: dict[str, tuple[Callable[[argparse.Namespace], bool], str]] = {
+    "bad_firmware": (lambda options: bool(options.mutate), "--mutate mem0-reg-zero"),
+    "empty_socket": (lambda options: bool(options.empty or options.dead), "--empty GPU1"),
+    "fault_injection": (lambda options: options.kernel_config == "debug", "--kernel-debug"),
+    "iommufd": (lambda options: options.kernel_config in ("gcc", "4k"), "--kernel-config gcc"),
+    "next_kernel": (lambda options: False, ""),
+    "pseries": (lambda options: options.pseries, "--pseries"),
+}
+
+
+def check_machine(options: argparse.Namespace) -> None:
+    """Refuse to run a program of tests/selftests where it cannot pass."""
+    fits, remedy = OWN.get(options.program, (lambda _: True, ""))
+    if not fits(options):
+        raise Failure(f"{options.program} runs on a machine of its own: " +
+                      (f"scripts/emu test {remedy} {options.program}" if remedy else "scripts/check next-kernel"))
 
 
 def _for_boot(options: argparse.Namespace) -> list[Step]:
@@ -246,9 +267,28 @@ def _clean(names: list[str], old: bool) -> int:
     if users := [step.name for step in Step.all if step.in_use()]:
         raise Failure(f"another run uses the cache ({', '.join(users)}). Wait for it, or end it.")
     before = config.free_disk()
-    files.remove(cache)
+    kept = [path for pattern in KEPT for path in sorted(cache.glob(pattern)) if path.is_dir() and any(path.iterdir())]
+    _remove_but(cache, kept)
     say(f"removed {cache}, {max(0, shutil.disk_usage(cache.parent).free - before) >> 20} MiB free again")
+    if kept:
+        say("kept what fuzzing has found, which nothing makes again:\n" + "\n".join(map(str, kept)))
     return 0
+
+
+# What 'emu clean' leaves in the cache.
+KEPT = ["fuzz-pure/corpus", "fuzz-pure/crashes", "scratch/*/fuzz"]
+
+
+def _remove_but(path: Path, kept: list[Path]) -> None:
+    """Remove a folder, but for these below it."""
+    if not any(each.is_relative_to(path) for each in kept):
+        files.remove(path)
+    elif path not in kept:
+        for child in path.iterdir():
+            if child.is_dir() and not child.is_symlink():
+                _remove_but(child, kept)
+            else:
+                child.unlink()
 
 
 def _dispatch(options: argparse.Namespace) -> int:
@@ -265,11 +305,13 @@ def _dispatch(options: argparse.Namespace) -> int:
             host.timeout, host.console = options.timeout, options.console
             return boot.run(host, options.command)
         case "test":
+            check_machine(options)
             ensure([*_for_boot(options), programs.SELFTESTS_STEP])
             host = _host(options)
             host.timeout, host.console = options.timeout, options.console
             host.files.append(programs.selftests_dir())
-            return boot.run(host, ["/files/selftests/run.sh", *programs.choice(options.program, options.test)])
+            return boot.run(host, ["env", f"MUTATIONS={','.join(options.mutate)}", "/files/selftests/run.sh",
+                                   *programs.choice(options.program, options.test)])
         case "shell":
             ensure([*_for_boot(options), programs.NVLINK2CTL_STEP])
             host = _host(options)

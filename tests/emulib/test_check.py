@@ -101,6 +101,31 @@ class Rotation(unittest.TestCase):
                                    "0 passed, 1 failed", "0 passed, 1 failed"])
         self.assertEqual(said.getvalue().strip(), "")
 
+    def test_each_part_of_ci_has_an_end(self) -> None:
+        begun = []
+
+        def limited(command: list[str], seconds: float) -> Result:
+            begun.append((command[2:], seconds / 60))
+            return Result.one(True)
+
+        today = check.long_check_of(datetime.date.today())
+        with mock.patch.object(check, "limited", limited), mock.patch.object(check.sys, "argv", ["check", "--ci"]), \
+                contextlib.redirect_stdout(io.StringIO()) as said, contextlib.redirect_stderr(io.StringIO()):
+            self.assertEqual(check.main(), 0)
+        self.assertEqual(begun, [([], check.CI_MINUTES), ([today], check.MINUTES.get(today, check.LONG_MINUTES))])
+        self.assertEqual(said.getvalue(), "2 passed, 0 failed\n")
+
+    def test_a_long_check_may_have_a_limit_of_its_own(self) -> None:
+        for name, minutes in (("intree", check.LONG_MINUTES), ("newest", 60)):
+            with mock.patch.object(check, "long_check_of", lambda _, name=name: name), \
+                    mock.patch.object(check, "limited") as limited, contextlib.redirect_stderr(io.StringIO()):
+                limited.return_value = Result.one(True)
+                check._in_turn(check.time.monotonic() - (check.CI_MINUTES - minutes - 1) * 60)
+                self.assertEqual(limited.call_args.args[1], minutes * 60)
+                limited.reset_mock()
+                check._in_turn(check.time.monotonic() - (check.CI_MINUTES - minutes + 1) * 60)
+                limited.assert_not_called()
+
     def test_parts_of_the_mutants_have_their_turn(self) -> None:
         self.assertEqual(mutate.TURN, len(check.ROTATION))
         first = datetime.date(2026, 12, 1)

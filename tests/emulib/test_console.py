@@ -45,6 +45,10 @@ class Findings(unittest.TestCase):
         said = "[    1.234567] EEH: Call Trace: more"
         self.assertEqual(console.findings(said, ["eeh"], self.noise), ["EEH: Call Trace: more"])
 
+    def test_modules_that_are_not_loaded_are_suspect(self):
+        said = "emu: can't load the module nvlink2-vfio-pci"
+        self.assertEqual(console.findings(f"{SAID}{said}\n", ["emulated host", "eeh"], self.noise), [said])
+
     def test_excuses_without_a_line_are_dead(self):
         for sections, dead in [
             (["emulated host", "eeh"], []),

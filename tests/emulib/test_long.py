@@ -5,9 +5,10 @@ import re
 import unittest
 from unittest import mock
 
-from emulib import check
+from emulib import check, cli
 
 from emulib.build import programs
+from emulib.build.config import Failure
 
 from emulib.checks import debug_tests, intree_builds, tests
 
@@ -52,6 +53,28 @@ class Selftests(unittest.TestCase):
         boots = {choice.partition(":")[0] for _, _, names, _ in debug_tests.BOOTS for choice in names}
         # Which no debug kernel is booted for.
         self.assertEqual(set(tests.selftest_names()), boots | {"pseries", "empty_socket", "next_kernel", "iommufd"})
+
+
+class Machines(unittest.TestCase):
+    """What 'emu test' says of programs that take another machine than it boots by itself."""
+
+    def fits(self, *arguments: str) -> str:
+        """Why these arguments will not do, or nothing."""
+        try:
+            cli.check_machine(cli._parser().parse_args(["test", *arguments]))
+        except Failure as failure:
+            return str(failure)
+        return ""
+
+    def test_each_program_that_takes_another_is_refused_with_the_remedy(self):
+        self.assertEqual(set(cli.OWN), set(tests.selftest_names()) - set(tests.selftest_names("host")))
+        for name, (_, remedy) in cli.OWN.items():
+            self.assertIn(f"emu test {remedy} {name}" if remedy else "scripts/check next-kernel", self.fits(name))
+            if remedy:
+                self.assertEqual(self.fits(*remedy.split(), name), "")
+
+    def test_others_run_anywhere(self):
+        self.assertEqual([name for name in tests.selftest_names("host") if self.fits(name)], [])
 
 
 class Names(unittest.TestCase):

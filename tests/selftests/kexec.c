@@ -28,7 +28,11 @@ static __u64 bdf_map(unsigned int gpu, __u16 bdfn)
 }
 
 /* And the wildcard entry of that, MSR DR, HV and PR. Of a guest it is without HV. */
-#define PID_MAP			0xe000005a00000000ULL
+static __u64 pid_map(unsigned int gpu, bool guest)
+{
+	return (0xe000005a00000000ULL & ~(guest ? PID_MSR_HV : 0)) | (__u64)gpu << 20;
+}
+
 #define LPID			1
 
 static int map(const struct dt_gpu *g, unsigned int n, unsigned int lpid)
@@ -36,8 +40,7 @@ static int map(const struct dt_gpu *g, unsigned int n, unsigned int lpid)
 	const struct dt_bridge *b = &g->link[0];
 	int ret;
 
-	ret = npu_write64(b->chip, b->xscom_base, XTS_PID_MAP(n),
-			  lpid ? PID_MAP & ~PID_MSR_HV : PID_MAP);
+	ret = npu_write64(b->chip, b->xscom_base, XTS_PID_MAP(n), pid_map(n, lpid));
 	return ret ?: npu_write64(b->chip, b->xscom_base, XTS_BDF_MAP(n),
 				  bdf_map(n, bdfn(g->bdf)) | lpid);
 }

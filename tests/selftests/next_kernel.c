@@ -28,7 +28,18 @@
 /* Nobody has opened a GPU yet. */
 TEST(nothing_is_mapped)
 {
-	EXPECT_STREQ("", npu_not_clear());
+	struct dt_topology topo;
+	char why[256];
+	unsigned int gpu;
+
+	ASSERT_EQ(0, dt_read_topology(&topo, why, sizeof(why)))
+		TH_LOG("%s", why);
+	/* Of each chip, once for each of its GPUs. */
+	for (gpu = 0; gpu < topo.num_gpus; gpu++) {
+		npu_select(&topo.gpu[gpu].link[0]);
+		EXPECT_STREQ("", npu_not_clear())
+			TH_LOG("of %s", topo.gpu[gpu].bdf);
+	}
 }
 
 FIXTURE(stranger)

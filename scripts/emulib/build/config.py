@@ -64,13 +64,14 @@ def jobs() -> int:
 
 
 # Memory of this machine for each emulated host that runs, in bytes: it takes less than 2 GiB, and compilers want some.
+# A machine says that it has some less than what was bought.
 HOST_MEMORY = 4 << 30
 
 
 def hosts_side_by_side() -> int:
     """How many checks to run side by side: emulated hosts wait for timers and for one another half of their time."""
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return max(jobs(), min(2 * jobs(), memory // HOST_MEMORY))
+    return max(jobs(), min(2 * jobs(), round(memory / HOST_MEMORY)))
 
 
 def linux_override() -> Path | None:

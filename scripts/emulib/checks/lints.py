@@ -30,9 +30,11 @@ def _script(script: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     return procs.said(enter.inside(["bash", "-euo", "pipefail", "-c", script, "lint", *arguments], workdir=SRC))
 
 
-def _clean(script: str, *arguments: str) -> Result:
-    """A lint that is clean when its script succeeds."""
-    done = _script(script, *arguments)
+def _clean(script: str, *files: str) -> Result:
+    """A lint that is clean when its script succeeds with these files, of which there has to be one."""
+    if not files:
+        return Result.one(False, "there is no file to look at")
+    done = _script(script, *files)
     return Result.one(done.returncode == 0, tail(done.stdout, 80))
 
 
@@ -177,6 +179,8 @@ def house_rules() -> Result:
                     complaints.append(f"{path}:{number}: {rule}: {line.strip()}")
 
     driver = [path for path in tracked("*.rs") if path.parts[0] == "src"]
+    if not driver:
+        complaints.append("there is no file to look at")
     outside = [path for path in driver if path.parts[:2] != ("src", "linux")]
     search("unsafe or bindings:: outside src/linux/", r"\bunsafe\b|\bbindings::", outside)
     panics = r"\.unwrap\(\)|\.expect\(|\b(?:todo|unimplemented|panic|unreachable)!|(?<![_\w])assert(?:_eq|_ne)?!"
@@ -214,15 +218,18 @@ def messages() -> Result:
 
     guide = " ".join(words((TREE / "Documentation/admin-guide.rst").read_text(encoding="utf-8")))
     complaints = []
+    seen = set()
     for path in [*(path for path in tracked("*.rs") if path.parts[0] == "src"),
                  *(path.relative_to(TREE) for path in series.patches())]:
         text = (TREE / path).read_text(encoding="utf-8")
         for said in re.findall(LOGGED[path.suffix == ".patch"], text, re.MULTILINE):
+            seen.add(path.suffix)
             said = re.sub(r"\\\n\s*", "", said).removesuffix("\\n")
             # What stands between values, if it is more than a word; its beginning is enough to find it.
             parts = [part for part in map(words, re.split(r"\{[^}]*\}|%[#\w]+", said)) if len(part) > 1]
             if not any(" ".join(part[:5]) in guide for part in parts):
                 complaints.append(f"{path}: not in Documentation/admin-guide.rst: {said}")
+    complaints += [f"no message was found in any {suffix}" for suffix in (".rs", ".patch") if suffix not in seen]
     return Result.one(not complaints, "\n".join(complaints))
 
 

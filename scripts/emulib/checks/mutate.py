@@ -14,7 +14,7 @@ from pathlib import Path
 
 from ..build import config, enter, files, initrd, kernel, module, procs, programs, qemu, series
 from ..build.config import Failure
-from ..build.step import Log, say
+from ..build.step import Log, locked, say
 from ..host import boot
 from .report import Check, Result, tail
 
@@ -374,7 +374,12 @@ def of_today() -> Result:
 
 def run(only: str, part: str = "") -> int:
     """Try the chosen mutants; fail for one that is not noticed as it has to be, or whose tests fail without it."""
-    mutants = chosen(load(), only, part)
+    # Its builds are in the checkout's scratch folder.
+    with locked(f"mutants-{config.checkout()}"):
+        return _run(chosen(load(), only, part))
+
+
+def _run(mutants: list[Mutant]) -> int:
     folder = config.scratch() / "mutants"
     # What was built for an earlier kernel is not built again for this one.
     files.remove(folder)

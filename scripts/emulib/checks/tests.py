@@ -4,6 +4,7 @@
 import concurrent.futures
 import dataclasses
 import datetime
+import json
 import os
 import re
 import subprocess
@@ -60,6 +61,8 @@ class Emulated:
         self.out.write_text(self.output, encoding="utf-8")
         self.console = files.text(self.log)
         self.pseries = "--pseries" in options
+        # Init loads it only into a kernel and a root of ours.
+        self.module = not {"--no-module", "--kernel", "--initrd"}.intersection(options)
         self.kernel = kernel.BY_NAME[of]
 
     def with_console(self, result: Result, *tests: str, expected: str = NOTHING) -> Result:
@@ -78,9 +81,10 @@ class Emulated:
         if not self.console:
             found = ["the boot left no console"]
         # Of another checkout's module nobody wants to know.
-        ran = set(BUILD_ID.findall(self.console))
-        if ran and ran != {module.build_id(self.kernel)}:
-            found.append(f"the module that ran has build id {', '.join(ran)}, this checkout's {module.build_id(self.kernel)}")
+        loaded = set(BUILD_ID.findall(self.console))
+        if (loaded or self.module) and loaded != {module.build_id(self.kernel)}:
+            found.append(f"the module that ran has build id {', '.join(loaded) or '(none said that it was loaded)'}, this "
+                         f"checkout's {module.build_id(self.kernel)}")
         if found:
             result.failed += 1
             result.text += "\n".join(["", *found])
@@ -195,6 +199,23 @@ def selftests_other_silicon() -> Result:
 
 # What a test is skipped for on a machine that does not say that it is a model.
 NEEDS_MODEL = re.compile(r"^ok \d+ (\S+) # SKIP needs the model: ", re.MULTILINE)
+# What run.sh prints before a program's output, and a test that ran: its fixture, perhaps a variant, its name.
+RAN = re.compile(r"^# (?P<program>[a-z_]+)$|^(?:not )?ok \d+ (?:\w+\.)+(?P<test>\w+)$", re.MULTILINE)
+
+
+def ran(output: str) -> set[tuple[str, str]]:
+    """The selftests that were not skipped, by program."""
+    found, program = set(), ""
+    for match in RAN.finditer(output):
+        program = match["program"] or program
+        if match["test"]:
+            found.add((program, match["test"]))
+    return found
+
+
+def run_on_hardware(names: list[str]) -> set[tuple[str, str]]:
+    """The tests of these selftests that hardware.tsv says run on hardware."""
+    return {(program, test) for program, test, why in _table("tests/selftests/hardware.tsv") if why == "runs" and program in names}
 
 
 def selftests_hardware() -> Result:
@@ -208,7 +229,10 @@ def selftests_hardware() -> Result:
     skipped = NEEDS_MODEL.findall(run.output)
     result.skipped -= len(skipped)
     result.text = "\n".join(line for line in result.text.splitlines() if "needs the model: " not in line)
-    result.add(Result.one(bool(skipped), "no test was skipped that needs the model"))
+    wanted, seen = run_on_hardware(names), ran(run.output)
+    result.add(Result.one(seen == wanted, "hardware.tsv says otherwise: " + ", ".join(
+        [*(f"{': '.join(test)} did not run" for test in sorted(wanted - seen)),
+         *(f"{': '.join(test)} ran" for test in sorted(seen - wanted))])))
     # Without the tests whose noise that is.
     return run.with_console(result)
 
@@ -233,7 +257,7 @@ def _first(run: Emulated, wanted: str) -> Result:
 
 
 # What a report says of itself: no step that a machine without a guest of the owner's can do is left out.
-LEFT_OUT = re.compile(r"^ (?!vendor-|untrained|selftest-)(\S+) +(?:skipped|declined|FAILED|INTERRUPTED) ", re.MULTILINE)
+LEFT_OUT = re.compile(r"^ (?!vendor-|untrained)(\S+) +(?:skipped|declined|FAILED|INTERRUPTED) ", re.MULTILINE)
 
 
 def trial() -> Result:
@@ -551,6 +575,21 @@ def archive() -> Result:
     return Result.unittest(done.returncode, done.stdout)
 
 
+# What tests/nvlink2ctl-host/run.sh prints of a command that was to answer in JSON.
+JSON = re.compile(r"^# json (.*?): (.*)$", re.MULTILINE)
+
+
+def _all_json(output: str) -> Result:
+    """Whether all that was to be JSON is: that of several commands."""
+    said, wrong = JSON.findall(output), []
+    for command, text in said:
+        try:
+            json.loads(text)
+        except ValueError as error:
+            wrong.append(f"nvlink2ctl --json {command}: {error}: {text[:200]}")
+    return Result.one(bool(said) and not wrong, "\n".join(wrong) or "no command answered in JSON")
+
+
 def _nvlink2ctl_host(machine: Machine) -> Check:
     def run() -> Result:
         gpus = str(machine.sockets)
@@ -561,7 +600,9 @@ def _nvlink2ctl_host(machine: Machine) -> Check:
              "--file", str(programs.NVLINK2CTL / "tests/recordings")],
             "/files/nvlink2ctl-host/run.sh", "/files/nvlink2ctl", "/files/recordings", gpus,
         )
-        return booted.with_console(Result.tap(booted.status, booted.output))
+        result = Result.tap(booted.status, booted.output)
+        result.add(_all_json(booted.output))
+        return booted.with_console(result)
 
     return Check(f"nvlink2ctl-host-{machine.sockets}", run, NVLINK2CTL,
                  f"nvlink2ctl on a host with {machine.sockets} GPUs: what it says is there, what it changes is changed.")

@@ -2,6 +2,7 @@
 """One emulated host, one command."""
 
 import contextlib
+import fcntl
 import os
 import re
 import shlex
@@ -19,7 +20,7 @@ from typing import BinaryIO
 from ..build import config, enter, files, initrd, procs, qemu, sources
 from ..build.config import Failure, inner
 from ..build.kernel import HOST, Kernel
-from ..build.step import Log, Step, digest, duration, say
+from ..build.step import Log, Step, digest, duration, locked, say
 from . import machines
 from .machines import Machine
 
@@ -31,6 +32,8 @@ HOST_DIED = 125
 TAIL = 40
 
 MACHINE = f"{config.ROOT_TREE}/tests/qemu/machine.py"
+# That program, and what it imports.
+MACHINE_FILES = [config.TREE / "tests/qemu" / name for name in ("machine.py", "devtree.py", "mutations.py", "shim.py")]
 BEGIN = "emu: command starts"
 END = re.compile(r"^emu: command ended with status (\d+)\s*$", re.MULTILINE)
 
@@ -63,19 +66,39 @@ class Host:
 
 
 @contextlib.contextmanager
+def _held(folder: Path) -> Iterator[bool]:
+    """Whether the lock of a run's folder could be had; it is held in the meantime."""
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    had = True
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            had = False
+        yield had
+    finally:
+        os.close(handle)
+
+
+@contextlib.contextmanager
 def _run_dir() -> Iterator[Path]:
     """A folder of this run below the cache, removed afterwards."""
     runs = config.cache_dir() / "runs"
     folder = runs / f"{os.getpid()}-{time.monotonic_ns()}"
-    folder.mkdir(parents=True)
-    # What a run left behind that was killed.
-    for other in runs.iterdir():
-        if not Path(f"/proc/{other.name.partition('-')[0]}").exists():
-            files.remove(other)
-    try:
-        yield folder
-    finally:
-        files.remove(folder)
+    with contextlib.ExitStack() as stack:
+        with locked("runs"):
+            folder.mkdir(parents=True)
+            stack.enter_context(_held(folder))
+            # What a run left behind that was killed. A process that is not seen from here may run in another container.
+            for other in runs.iterdir():
+                if other != folder and not Path(f"/proc/{other.name.partition('-')[0]}").exists():
+                    with _held(other) as ended:
+                        if ended:
+                            files.remove(other)
+        try:
+            yield folder
+        finally:
+            files.remove(folder)
 
 
 def _disk_options(host: Host) -> str:
@@ -248,7 +271,7 @@ def _read_tree(machine: Machine, product: Path) -> None:
 
 def _tree_step(machine: Machine) -> Step:
     step = Step(f"fdt-{machine.name}", "reading the device tree of a boot",
-                lambda: digest(config.TREE / "tests/qemu/machine.py"),
+                lambda: digest(*MACHINE_FILES, Path(machines.__file__)),
                 lambda _: _read_tree(machine, step.path()), ["fdt.dtb"], [qemu.STEP, initrd.STEP])
     return step
 

@@ -16,7 +16,7 @@ ON_CHIP_8 = " on chip 8"
 # OPAL: "[   12.345678901,3] ", Linux: "[    1.234567] ".
 STAMP = re.compile(r"^\[\s*\d+\.\d+(?:,\d)?\]\s?")
 SUSPECT = re.compile("|".join([
-    r"(?i:error|timed out|warning)|\bBUG\b|kmemleak: .*(?:disabled|suspected)",
+    r"(?i:error|timed out|warning)|\bBUG\b|kmemleak: .*(?:disabled|suspected)|^emu: can't load the module",
     *map(re.escape, programs.SPLATS.read_text(encoding="utf-8").splitlines()),
 ]))
 

@@ -23,17 +23,21 @@ void npu_select(const struct dt_bridge *bridge)
 	selected = *bridge;
 }
 
-int npu_table(const char *name, __u64 *values, unsigned int count)
+/* The table @name of the chip that the emulator has as number @index. */
+static int table_of(unsigned int index, const char *name, __u64 *values, unsigned int count)
 {
 	static char answer[8192];
 	char command[64], *text = answer;
 	unsigned int i;
 	int ret;
 
-	snprintf(command, sizeof(command), "qom-get /machine/chip[%u]/npu %s", chip_index, name);
+	snprintf(command, sizeof(command), "qom-get /machine/chip[%u]/npu %s", index, name);
 	ret = qmp_human(command, answer, sizeof(answer));
 	if (ret)
 		return ret;
+	/* Which may have numbers in it, too. */
+	if (strstr(answer, "Error"))
+		return -EOPNOTSUPP;
 	for (i = 0; i < count; i++) {
 		text += strcspn(text, "0123456789");
 		if (!*text)
@@ -41,6 +45,11 @@ int npu_table(const char *name, __u64 *values, unsigned int count)
 		values[i] = strtoull(text, &text, 10);
 	}
 	return 0;
+}
+
+int npu_table(const char *name, __u64 *values, unsigned int count)
+{
+	return table_of(chip_index, name, values, count);
 }
 
 long npu_launches(void)
@@ -138,15 +147,25 @@ int npu_thaw(const struct dt_bridge *bridge)
 	return ret ?: __builtin_popcount(frozen);
 }
 
-unsigned int npu_torn(void)
+long npu_torn(const struct dt_topology *topo)
 {
 	__u64 torn[NUM_LINKS];
-	unsigned int i, count = 0;
+	unsigned int i, gpu, chips = 0;
+	long count = 0;
 
-	if (npu_table("torn-links", torn, NUM_LINKS))
-		return 0;
-	for (i = 0; i < NUM_LINKS; i++)
-		count += torn[i];
+	for (gpu = 0; !on_hardware() && gpu < topo->num_gpus; gpu++) {
+		const unsigned int index = topo->gpu[gpu].link[0].chip / CHIP_STRIDE;
+		int ret;
+
+		if (chips & 1U << index)
+			continue;
+		chips |= 1U << index;
+		ret = table_of(index, "torn-links", torn, NUM_LINKS);
+		if (ret)
+			return ret;
+		for (i = 0; i < NUM_LINKS; i++)
+			count += torn[i];
+	}
 	return count;
 }
 
@@ -155,7 +174,8 @@ static int read_count(const char *cache, __u64 *count)
 	char command[64], answer[128], *end;
 	int ret;
 
-	snprintf(command, sizeof(command), "qom-get /machine/chip[0]/eq[0] %s-purges", cache);
+	snprintf(command, sizeof(command), "qom-get /machine/chip[%u]/eq[0] %s-purges", chip_index,
+		 cache);
 	ret = qmp_human(command, answer, sizeof(answer));
 	if (ret)
 		return ret;

@@ -9,6 +9,7 @@
 #include <linux/types.h>
 
 struct dt_bridge;
+struct dt_topology;
 
 #define NUM_BDF_MAP	16
 #define NUM_PID_MAP	256
@@ -65,9 +66,12 @@ __u32 npu_frozen(void);
  * there were, or a negative errno.
  */
 int npu_thaw(const struct dt_bridge *bridge);
-/* How many links were open when their GPU was reset, since the machine was switched on. */
-unsigned int npu_torn(void);
-/* How often a processor was told to purge its caches, L2 and L3, of all cores of the first chip. */
+/*
+ * How many links, of all chips, were open when their GPU was reset, since the machine was switched
+ * on; or a negative errno. Hardware does not tell: 0.
+ */
+long npu_torn(const struct dt_topology *topo);
+/* How often a processor of the chip was told to purge its caches, L2 and L3, of all cores. */
 int npu_purges(__u64 *l2, __u64 *l3);
 
 /* What accesses of GPU RAM are that nobody answers: a value of the property "dead". */

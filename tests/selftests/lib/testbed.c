@@ -62,7 +62,9 @@ int testbed_bind(struct testbed *tb)
 	if (ret)
 		return ret;
 	npu_select(&tb->topo.gpu[0].link[0]);
-	tb->torn_before = npu_torn();
+	tb->torn_before = npu_torn(&tb->topo);
+	if (tb->torn_before < 0)
+		return fail(tb, (int)tb->torn_before, "the NPUs do not tell of torn links");
 	if (!strcmp(driver_name(), DRIVER) && !module_loaded()) {
 		ret = module_load();
 		if (ret)
@@ -127,7 +129,7 @@ int testbed_open(struct testbed *tb, unsigned int gpu, bool kvm)
 
 int testbed_close(struct testbed *tb)
 {
-	unsigned int torn;
+	long torn;
 	int splats;
 
 	free(tb->ram);
@@ -137,9 +139,14 @@ int testbed_close(struct testbed *tb)
 		vfio_group_close(&tb->group);
 	splats = kmsg_splats(tb->kmsg);
 	close(tb->kmsg);
-	torn = npu_torn() - tb->torn_before;
+	torn = npu_torn(&tb->topo);
+	if (torn < 0) {
+		fprintf(stderr, "# the NPUs do not tell of torn links: %s\n", strerror((int)-torn));
+		return (int)torn;
+	}
+	torn -= tb->torn_before;
 	if (torn)
-		fprintf(stderr, "# %u links were open when their GPU was reset\n", torn);
+		fprintf(stderr, "# %ld links were open when their GPU was reset\n", torn);
 	return splats < 0 ? splats : splats + (int)torn;
 }
 

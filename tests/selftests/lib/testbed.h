@@ -35,7 +35,7 @@ struct testbed {
 	/* Accesses of the GPU's RAM that were lost before it was opened. */
 	__u32 lost_before;
 	/* Links that were open when their GPU was reset, before. */
-	unsigned int torn_before;
+	long torn_before;
 	/* Position in the kernel log at the start. */
 	int kmsg;
 	/* What went wrong, for a person. */

@@ -12,8 +12,8 @@
  * real).  All the latter's addresses are guest real.  In hypervisor state
  * (MSR HV) there is no partition scoped translation.
  *
- * A walk cache has the PTEs, of both trees, and the entries of process tables
- * that walks used.  Linux works around a page walk cache of POWER9's nest MMU
+ * A walk cache has the PTEs, of both trees, and the entries of both tables that
+ * walks used.  Linux works around a page walk cache of POWER9's nest MMU
  * that keeps PTEs which tlbie with RIC=0 says are to be invalidated, be it by
  * PID or by LPID, and says that the unit does not take single addresses either:
  * only RIC=2, of the scope, LPID and PID of an entry, removes it.  What a core
@@ -161,7 +161,7 @@ static bool nmmu_set_rc(const NmmuLeaf *leaf, bool write)
 static bool nmmu_same_tree(const PnvNmmuEntry *a, const PnvNmmuEntry *b)
 {
     return a->process == b->process && a->root == b->root &&
-           a->real == b->real && a->lpid == b->lpid &&
+           a->partition == b->partition && a->real == b->real && a->lpid == b->lpid &&
            (!a->process || a->pid == b->pid);
 }
 
@@ -373,26 +373,32 @@ static PnvXlateFault nmmu_guest_real(NmmuWalk *walk, uint64_t gpa, bool write,
     return PNV_XLATE_OK;
 }
 
-static PnvXlateFault nmmu_find_partition(PnvNmmu *nmmu,
-                                         const PnvXlateContext *ctx,
-                                         NmmuPartition *partition)
+static PnvXlateFault nmmu_find_partition(NmmuWalk *walk,
+                                         const PnvXlateContext *ctx)
 {
+    PnvNmmuEntry key = { .partition = true, .lpid = ctx->lpid }, found;
+    const uint64_t ptcr = walk->nmmu->ptcr;
     uint64_t entry, count;
-    uint64_t dw1;
 
-    if (!nmmu->ptcr) {
+    if (!ptcr) {
         return PNV_XLATE_NO_PTCR;
     }
-    count = 1ull << (GETFIELD(PTCR_PATS, nmmu->ptcr) + 12 - ENTRY_SHIFT);
-    entry = (nmmu->ptcr & PTCR_PATB) + ((uint64_t)ctx->lpid << ENTRY_SHIFT);
-    if (ctx->lpid >= count || !nmmu_load(entry, &partition->root) ||
-        !nmmu_load(entry + sizeof(dw1), &dw1) ||
-        !(partition->root & PATE0_HOST_RADIX) || !(dw1 & PATE1_GUEST_RADIX)) {
-        return PNV_XLATE_PARTITION_ENTRY;
+    if (nmmu_cached(walk->nmmu, &key, &found)) {
+        key = found;
+    } else {
+        count = 1ull << (GETFIELD(PTCR_PATS, ptcr) + 12 - ENTRY_SHIFT);
+        entry = (ptcr & PTCR_PATB) + ((uint64_t)ctx->lpid << ENTRY_SHIFT);
+        if (ctx->lpid >= count || !nmmu_load(entry, &key.val) ||
+            !nmmu_load(entry + sizeof(key.val), &key.at) ||
+            !(key.val & PATE0_HOST_RADIX) || !(key.at & PATE1_GUEST_RADIX)) {
+            return PNV_XLATE_PARTITION_ENTRY;
+        }
+        nmmu_cache(walk, &key);
     }
-    partition->real = ctx->hv;
-    partition->prtb = dw1 & PATE1_PRTB;
-    partition->prts = GETFIELD(PATE1_PRTS, dw1);
+    walk->partition.real = ctx->hv;
+    walk->partition.root = key.val;
+    walk->partition.prtb = key.at & PATE1_PRTB;
+    walk->partition.prts = GETFIELD(PATE1_PRTS, key.at);
     return PNV_XLATE_OK;
 }
 
@@ -427,9 +433,8 @@ static PnvXlateFault nmmu_find_process(NmmuWalk *walk, uint32_t pid,
 }
 
 /* One attempt, which is void if a PTE changed */
-static PnvXlateFault nmmu_walk(PnvNmmu *nmmu, NmmuWalk *walk,
-                               const PnvXlateContext *ctx, uint64_t ea,
-                               bool write, PnvXlatePage *page)
+static PnvXlateFault nmmu_walk(NmmuWalk *walk, const PnvXlateContext *ctx,
+                               uint64_t ea, bool write, PnvXlatePage *page)
 {
     unsigned quadrant = GETFIELD(EA_QUADRANT, ea);
     uint32_t pid = quadrant == EA_QUADRANT_KERNEL ? 0 : ctx->pid;
@@ -441,7 +446,7 @@ static PnvXlateFault nmmu_walk(PnvNmmu *nmmu, NmmuWalk *walk,
     NmmuLeaf leaf;
     uint64_t root;
 
-    fault = nmmu_find_partition(nmmu, ctx, &walk->partition);
+    fault = nmmu_find_partition(walk, ctx);
     if (fault) {
         return fault;
     }
@@ -503,7 +508,7 @@ PnvXlateFault pnv_nmmu_translate(PnvNmmu *nmmu, const PnvXlateContext *ctx,
     do {
         walk.again = false;
         walk.tlbies = qatomic_read(&nmmu->tlbies);
-        fault = nmmu_walk(nmmu, &walk, ctx, ea, write, page);
+        fault = nmmu_walk(&walk, ctx, ea, write, page);
         /* A tlbie waits for the walks that it is about */
     } while (walk.again || qatomic_read(&nmmu->tlbies) != walk.tlbies);
     trace_pnv_nmmu_translate(ctx->lpid, ctx->pid, ea, write, fault,

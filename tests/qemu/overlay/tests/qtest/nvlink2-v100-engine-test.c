@@ -1431,6 +1431,33 @@ static void test_nmmu_partition(void)
     qtest_quit(qts);
 }
 
+/* The entry of the partition table, when the LPID is another VM's */
+static void test_nmmu_partition_table(void)
+{
+    const uint64_t page = VM_DATA + 2 * MIB;
+    Vm vm, next;
+    QTestState *qts = start_atsd_with(&vm, V100_ONE_GPU);
+
+    tree_map(qts, &vm.process, VM_EA + 64 * KIB, 16, page, PTE_RW);
+    qtest_writeq(qts, vm.memory + page, 0x07e4);
+    assert_walks_to(qts, 0x5eed0000);
+    next = vm_create(qts, 1, LPID, PID);
+    qtest_writeq(qts, next.memory + page, 0x07e5);
+    tlbies_too_small(qts, SCOPE_PARTITION);
+    /* No walk was there before: only the root tells whose it is */
+    assert_reads(qts, V100_ENGINE_PATH_ATS, VM_EA + 64 * KIB, 0x07e4);
+    tlbie(qts, 2, 2, SCOPE_PARTITION, LPID, 0);
+    tlbie(qts, 2, 2, SCOPE_PROCESS, LPID, 0);
+    assert_walks_to(qts, 0x5eed0001);
+    /* And none */
+    qtest_writeq(qts, PARTITIONS + 16 * next.lpid, 0);
+    assert_walks_to(qts, 0x5eed0001);
+    tlbie(qts, 2, 3, SCOPE_PARTITION, 0, 0);
+    shoot(qts, 3, 0, LAUNCH_PID(PID));
+    assert_ats_faults(qts, VM_EA, V100_ENGINE_CAUSE_PARTITION_ENTRY);
+    qtest_quit(qts);
+}
+
 /* More rights need no tlbie, and recorded accesses stay recorded */
 static void test_nmmu_rights(void)
 {
@@ -1672,6 +1699,8 @@ int main(int argc, char **argv)
     qtest_add_func("v100-engine/atsd/forwarding", test_atsd_forwarding);
     qtest_add_func("v100-engine/nmmu/process", test_nmmu_process);
     qtest_add_func("v100-engine/nmmu/partition", test_nmmu_partition);
+    qtest_add_func("v100-engine/nmmu/partition-table",
+                   test_nmmu_partition_table);
     qtest_add_func("v100-engine/nmmu/rights", test_nmmu_rights);
     qtest_add_func("v100-engine/atsd/two-lpars", test_two_lpars);
     qtest_add_func("v100-engine/cache/unbind", test_unbind);

@@ -362,6 +362,10 @@ static void test_both_ends(void)
     g_assert_cmphex(regl(qts, V100_LINK_STATUS), ==, 1);
     g_assert_cmpint(npu_table(qts, 0, "fences", 1), ==, 3);
     g_assert_cmpint(npu_table(qts, 0, "fences", 0), ==, 0);
+    /* And a reset of the NTL takes the lanes along */
+    cfg1_write(qts, 0, BIT_(8) | BIT_(9));
+    cfg1_write(qts, 0, 0);
+    g_assert_cmphex(regl(qts, V100_LINK_STATUS), ==, 0);
     qtest_quit(qts);
 }
 

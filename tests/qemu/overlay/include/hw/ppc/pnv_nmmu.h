@@ -19,12 +19,13 @@ OBJECT_DECLARE_SIMPLE_TYPE(PnvNmmu, PNV_NMMU)
 
 /*
  * What the walk cache has of a table: the PTE or, with root, the process table's
- * entry that leads to addresses from `from` on
+ * entry that leads to addresses from `from` on; or the partition table's entry
  */
 typedef struct PnvNmmuEntry {
     bool valid;
     bool process;               /* process scoped; else partition scoped */
     bool root;
+    bool partition;             /* of the partition table, its second half in at */
     bool real;                  /* walked without partition scoped tables */
     uint32_t lpid;
     uint32_t pid;               /* if process scoped */
