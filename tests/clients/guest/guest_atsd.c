@@ -8,16 +8,18 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/mman.h>
+#include <time.h>
 
 #include "nvlink.h"
 #include "sys.h"
 
 #define ATSD_AVA	0x8
-/* The page of register 0; the others' pages follow. */
-#define PAGE		0x00c0ffee00010000ULL
+/* The page of register 0; the others' follow. A guest before has left others in the registers. */
+#define PAGE(when)	(0x00c0000000010000ULL | ((when) & 0xffffULL) << 24)
 
 int main(void)
 {
+	const __u64 first = PAGE(time(NULL));
 	unsigned int i, links = 0;
 	struct nvlink nv;
 	int ret = nvlink_read(&nv);
@@ -25,7 +27,7 @@ int main(void)
 	for (i = 0; !ret && i < nv.num_gpus; i++)
 		links += nv.gpu[i].num_links;
 	for (i = 0; i < links; i++) {
-		const __u64 page = PAGE + i * PAGE_64K;
+		const __u64 page = first + i * PAGE_64K;
 		char *p = nvlink_map_atsd(&nv, i);
 
 		if (!p)
