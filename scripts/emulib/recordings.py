@@ -25,6 +25,14 @@ printf '{MARK}'
 /files/nvlink2ctl bind --all >/dev/null
 /files/nvlink2ctl record
 """
+# A report, without what the program says while it works, in both forms.
+TEXT = "-- as text --\n"
+TRIAL = f"""
+set -e
+/files/nvlink2-trial --yes --json --brief 2>/dev/null
+printf '{TEXT}'
+/files/nvlink2-trial --show nvlink2-trial-report.json --brief
+"""
 TREES = config.TREE / "tests/qemu/expected"
 
 
@@ -78,14 +86,14 @@ def trial() -> Iterator[tuple[Path, str]]:
     """The example of a report in the documents, without logs."""
     cli.ensure([*cli.FOR_BOOT, programs.TRIAL_STEP])
     said = io.BytesIO()
-    machine = dataclasses.replace(REDBUD_HALF, hide_model=True)
-    # What it says while it works is no part of it.
     factor = config.time_factor()
-    status = boot.run(boot.Host(machine=machine, files=programs.trial_files(), timeout=1500 * factor),
-                      ["env", f"NVLINK2_TIME_FACTOR={factor}", "sh", "-c", "/files/nvlink2-trial --yes --brief 2>/dev/null"], said)
-    text = said.getvalue().decode()
-    if status:
-        raise Failure(f"record: nvlink2-trial ended with status {status}:\n{text}")
+    status = boot.run(boot.Host(machine=dataclasses.replace(REDBUD_HALF, hide_model=True), files=programs.trial_files(), timeout=1500 * factor),
+                      ["env", f"NVLINK2_TIME_FACTOR={factor}", "sh", "-c", TRIAL], said)
+    report, mark, text = said.getvalue().decode().partition(TEXT)
+    if status or not mark:
+        raise Failure(f"record: nvlink2-trial ended with status {status}:\n{said.getvalue().decode()}")
+    json.loads(report)
+    yield config.TREE / "Documentation/trial-report.json", report
     yield config.TREE / "Documentation/trial-report.txt", text
 
 

@@ -4,7 +4,7 @@
  * machine. Not a test: it judges nothing, and prints one line an observation, "phase TAB what TAB
  * value", for scripts/nvlink2-trial. Nothing of it touches GPU RAM, but with "untrained".
  *
- *   observe npu GPU        what the GPU's NPU has, which only has to be there
+ *   observe npu GPU        what the GPU's NPU has, whoever uses the GPU meanwhile
  *   observe bound GPU      the same while the GPU and its bridges are open for a virtual machine
  *   observe untrained GPU  one load of GPU RAM while the links are down, which may end the host
  *
@@ -95,15 +95,31 @@ static void saw_table(const char *name, const __u64 *values, unsigned int count,
 	saw(what, "%u of %u", used, count);
 }
 
+static void saw_atsd_register(const struct dt_bridge *b, const char *name, __u64 offset)
+{
+	__u64 value;
+	char what[64];
+	int ret;
+
+	snprintf(what, sizeof(what), "ATSD %s of link %u", name, b->link_index);
+	ret = npu_read64(b->chip, b->xscom_base, b->atsd - b->npu_regs + offset, &value);
+	if (ret)
+		saw_error(what, ret);
+	else
+		saw(what, "%#lx", value);
+}
+
 static void saw_npu(const struct dt_gpu *gpu)
 {
 	const struct dt_bridge *first = &gpu->link[0];
 	__u64 value, tves[NPU_NUM_TVES], pestb[NUM_PEST];
 	struct npu npu;
-	char what[64];
+	char what[64], path[128];
 	unsigned int i;
 	int ret;
 
+	snprintf(path, sizeof(path), DEBUGFS "/%s/lpar", gpu->bdf);
+	saw_file("LPAR by the driver", path);
 	npu_select(first);
 	ret = npu_read(&npu);
 	if (ret) {
@@ -132,13 +148,8 @@ static void saw_npu(const struct dt_gpu *gpu)
 			saw_error(what, ret);
 		else
 			saw(what, "%lu", value >> 62);
-		snprintf(what, sizeof(what), "ATSD STATUS of link %u", b->link_index);
-		ret = npu_read64(b->chip, b->xscom_base, b->atsd - b->npu_regs + ATSD_STATUS,
-				 &value);
-		if (ret)
-			saw_error(what, ret);
-		else
-			saw(what, "%#lx", value);
+		saw_atsd_register(b, "STATUS", ATSD_STATUS);
+		saw_atsd_register(b, "AVA", ATSD_AVA);
 	}
 }
 
@@ -264,7 +275,6 @@ static int bound(const struct dt_gpu *gpu)
 {
 	int dev[DT_MAX_LINKS], gpu_dev, ret;
 	struct vfio_group group;
-	char path[128];
 	unsigned int i;
 
 	phase = "before";
@@ -279,8 +289,6 @@ static int bound(const struct dt_gpu *gpu)
 	gpu_dev = open_timed(&group, gpu->bdf);
 	for (i = 0; i < gpu->num_links; i++)
 		dev[i] = open_timed(&group, gpu->link[i].bdf);
-	snprintf(path, sizeof(path), DEBUGFS "/%s/lpar", gpu->bdf);
-	saw_file("LPAR by the driver", path);
 	saw_npu(gpu);
 	saw_eeh(&group);
 	saw_regions(gpu_dev, gpu->bdf);

@@ -32,6 +32,8 @@ LEFT_OUT = """
     usr/share/doc usr/share/man usr/share/locale usr/share/iso-codes usr/share/perl5 usr/share/info
     usr/share/sounds usr/share/alsa usr/lib/klibc lib/modules boot var/cache var/lib/apt var/lib/dpkg
 """.split()
+# QEMU's machine for guests that are emulated twice, as tests/clients/src/vm.rs has it.
+GUEST_MACHINE = "pseries,x-vof=on,cap-cfpc=broken,cap-sbbc=broken,cap-ibs=broken,cap-ccf-assist=off"
 # Room for what is written in a run, MiB.
 SPARE = 128
 
@@ -107,16 +109,11 @@ def _build_new_image(log: Log) -> None:
 
 def _initramfs(to: str, modules: str, order: list[str]) -> str:
     """A script for the root that makes the initial RAM disk of a guest, with the modules of a folder."""
-    return f"""
-        mkdir /tmp/initramfs
-        cd /tmp/initramfs
-        mkdir bin modules proc sys dev tmp
-        cp {config.inner(sources.busybox())} {STEP.inner}/objects/tests/* bin
+    return programs.initramfs(to, f"{STEP.inner}/objects/tests", "tests/clients/guest/init", f"""
+        mkdir modules
         cp {modules}/*.ko modules
         printf '%s\\n' {" ".join(order)} > modules/order
-        cp {config.ROOT_TREE}/tests/clients/guest/init .
-        find . -mindepth 1 | LC_ALL=C sort | cpio --quiet -o -H newc -R 0:0 | gzip -1 > {to}
-    """
+    """)
 
 
 def _build_programs(log: Log) -> None:

@@ -89,9 +89,25 @@ def build_static(log: Log, package: Path, binary: str, into: Path) -> None:
         shutil.copy2(config.cache_dir() / "cargo-target" / TARGET / "release" / binary, into)
 
 
+def initramfs(to: str, programs: str, init: str, more: str = "") -> str:
+    """A script for the root that makes the initial RAM disk `to` of a guest: busybox, a folder's programs, and what `more` adds."""
+    return f"""
+        mkdir /tmp/initramfs
+        cd /tmp/initramfs
+        mkdir bin proc sys dev tmp
+        cp {config.inner(sources.busybox())} {programs}/* bin
+        cp {config.ROOT_TREE}/{init} init
+        {more}
+        find . -mindepth 1 | LC_ALL=C sort | cpio --quiet -o -H newc -R 0:0 | gzip -1 > {to}
+    """
+
+
 # What somebody with the hardware gets: a folder, and an archive of it.
 BUNDLE = "nvlink2-trial"
 TRIAL_FILES = [config.TREE / "Documentation/trial.rst", config.TREE / "COPYING"]
+# What the guest of its own runs.
+GUEST = config.TREE / "tests/clients/guest"
+GUEST_PROGRAMS = "guest_tree guest_atsd".split()
 
 
 def _build_trial(log: Log) -> None:
@@ -105,6 +121,13 @@ def _build_trial(log: Log) -> None:
         shutil.copy2(file, folder)
     sources.shell(log, f"""
         cd {TRIAL_STEP.inner}
+        for program in {" ".join(GUEST_PROGRAMS)}; do
+            make -C {config.ROOT_TREE}/tests/clients/guest KSRC={sources.LINUX_TREE} OUT={TRIAL_STEP.inner}/objects \\
+                {TRIAL_STEP.inner}/objects/tests/$program
+        done
+        {initramfs(f"{TRIAL_STEP.inner}/{BUNDLE}/guest.cpio.gz", f"{TRIAL_STEP.inner}/objects/tests", "scripts/trial/guest/init")}
+        cd {TRIAL_STEP.inner}
+        rm -rf objects
         tar --create --gzip --file {BUNDLE}.tar.gz --owner 0 --group 0 --sort name {BUNDLE}
     """)
 
@@ -134,8 +157,9 @@ FUZZ_STEP = _program("fuzz", "building the fuzzer (1 min when cold)", FUZZ, "nvl
 TRIAL_STEP = Step(
     "trial",
     "building nvlink2-trial and its bundle (1 min when cold)",
-    lambda: digest(TRIAL / "src", TRIAL / "Cargo.toml", TRIAL / "Cargo.lock", NVLINK2CTL / "src", *TRIAL_FILES),
+    lambda: digest(TRIAL / "src", TRIAL / "guest", TRIAL / "Cargo.toml", TRIAL / "Cargo.lock", NVLINK2CTL / "src", GUEST,
+                   *TRIAL_FILES),
     _build_trial,
     [BUNDLE, f"{BUNDLE}.tar.gz"],
-    [SELFTESTS_STEP, NVLINK2CTL_STEP],
+    [SELFTESTS_STEP, NVLINK2CTL_STEP, sources.LINUX_STEP, sources.TARGET_STEP],
 )

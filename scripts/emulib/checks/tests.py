@@ -13,10 +13,11 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, cast
 
-from ..build import config, enter, files, initrd, kernel, linux_510, module, procs, programs, qemu, root
+from ..build import clients, config, enter, files, initrd, kernel, linux_510, module, procs, programs, qemu, root
 from ..build.step import locked, say
-from ..host import boot, console, fuzz
+from ..host import boot, console, fuzz, machines
 from ..host.machines import REDBUD, REDBUD_HALF, SEQUOIA, Machine
 from .report import Check, Result, tail
 
@@ -238,7 +239,6 @@ def selftests_hardware() -> Result:
 
 
 TRIAL = [*BOOT, programs.TRIAL_STEP]
-WELL = "NOTHING IS WRONG in the steps that were done"
 # What a report has where something is wrong, in a line that is as long as the text is wide.
 FIRST = re.compile(r"^WHAT IS WRONG FIRST\n(.*?)\n\n", re.MULTILINE | re.DOTALL)
 
@@ -256,16 +256,83 @@ def _first(run: Emulated, wanted: str) -> Result:
                       f"status {run.status}, and what is wrong first is '{said}', not '{wanted}':\n{tail(run.output, 100)}")
 
 
-# What a report says of itself: no step that a machine without a guest of the owner's can do is left out.
-LEFT_OUT = re.compile(r"^ (?!vendor-|untrained)(\S+) +(?:skipped|declined|FAILED|INTERRUPTED) ", re.MULTILINE)
+def _report(output: str) -> dict[str, Any]:
+    """The report as JSON in what a run printed."""
+    try:
+        report, _ = json.JSONDecoder().raw_decode(output[output.index("\n{\n") + 1:])
+    except ValueError:
+        return {}
+    return cast(dict[str, Any], report)
+
+
+# Steps that a machine without a person, a QEMU and a model leaves out, in whole or in part.
+OF_OTHERS = re.compile(r"vendor-|untrained|guest-|selftest-")
+# Numbers of devices, links and table entries, which other machines have others of.
+NUMBERS = re.compile(r"[0-9a-f]{4}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]|\b\d+\b")
+EXAMPLE = config.TREE / "Documentation/trial-report.json"
+
+
+def structure(report: dict[str, Any]) -> set[str]:
+    """What a report has, without what it says: steps, and in them findings, observations and texts."""
+    def name(*words: str) -> str:
+        return NUMBERS.sub("N", ": ".join(words))
+
+    found = {*report} | {name("assumption", judged["assumption"]) for judged in report["assumptions"]}
+    for step in report["steps"]:
+        found |= {name("step", step["step"], step["verdict"])}
+        found |= {name(step["step"], "finding", finding["check"]) for finding in step.get("findings", [])}
+        found |= {name(step["step"], fact["phase"], fact["what"]) for fact in step.get("facts", [])}
+        found |= {name(step["step"], "text", text) for text in step.get("texts", {})}
+    return found
 
 
 def trial() -> Result:
-    """nvlink2-trial on a host that does not say that it is a model: a whole report, and nothing wrong."""
-    run = _trial("trial", REDBUD.options(), "/files/nvlink2-trial", "--yes")
-    left_out = LEFT_OUT.findall(run.output)
-    result = Result.one(run.status == 0 and WELL in run.output and not left_out,
+    """nvlink2-trial on a host that does not say that it is a model: a whole report as in the documents, and nothing wrong."""
+    run = _trial("trial", REDBUD.options(), "/files/nvlink2-trial", "--yes", "--json", "--brief")
+    report = _report(run.output)
+    left_out = [step["step"] for step in report.get("steps", []) if step["verdict"] != "passed" and not OF_OTHERS.match(step["step"])]
+    result = Result.one(run.status == 0 and bool(report) and not report["wrong"] and not left_out,
                         f"status {run.status}, left out: {left_out}\n{tail(run.output, 200)}")
+    if not result.failed:
+        example = structure(json.loads(EXAMPLE.read_text(encoding="utf-8")))
+        other = sorted(structure(report) ^ example)
+        result.add(Result.one(not other, f"only in one of this report and {EXAMPLE.name}: {other}\nIf this change is meant: "
+                              "scripts/record trial"))
+    return run.with_console(result)
+
+
+def trial_untrained() -> Result:
+    """What the report says of a load of GPU RAM while links are down: of each of the two that it may be."""
+    result = Result()
+    for access, said in zip(machines.DEAD, ("the load was a machine check", "the load gave ones")):
+        machine = dataclasses.replace(REDBUD_HALF, dead_access=access)
+        run = _trial(f"trial-untrained-{access}", machine.options(), "/files/nvlink2-trial", "--yes", "--brief",
+                     "--only", "bind", "--only", "untrained", "--dangerous", "untrained")
+        result.add_part(access, run.with_console(Result.one(said in run.output, f"no '{said}' in:\n{tail(run.output, 100)}")))
+    return result
+
+
+def trial_guest() -> Result:
+    """The steps of nvlink2-trial with a guest, in QEMU 10.0 with the series of scripts/qemu."""
+    steps = [f"guest-{gpu}" for gpu in ("0004:04:00.0", "0004:05:00.0")]
+    # The whole bundle is too much for an initial RAM disk that has the clients, too.
+    bundle = programs.TRIAL_STEP.home() / programs.BUNDLE
+    files = [clients.programs_dir(), *(bundle / name for name in (programs.BUNDLE, "guest.cpio.gz", "selftests/observe"))]
+    run = Emulated(
+        "trial-guest",
+        ["--hide-model", "--timeout", scaled(2 * LIMIT), *REDBUD_HALF.options(), "--disk", str(clients.image()),
+         *(word for path in files for word in ("--file", str(path)))],
+        "sh", "-c",
+        "cd /files/programs && mkdir -p trial/selftests && mv ../nvlink2-trial ../guest.cpio.gz trial && mv ../observe trial/selftests && "
+        "cp nvlink2ctl trial && PROGRAM=/files/trial/nvlink2-trial exec "
+        f"./enter --yes --json --only bind {' '.join(f'--only {step}' for step in steps)} "
+        f"--guest-kernel /files/vmlinux --guest-machine '{clients.GUEST_MACHINE}'",
+    )
+    done = {step["step"]: step for step in _report(run.output).get("steps", [])}
+    result = Result()
+    for step in steps:
+        passed = done.get(step, {}).get("verdict") == "passed"
+        result.add(Result.one(passed, f"{step} has not passed:\n{tail(run.output, 200)}"))
     return run.with_console(result)
 
 
@@ -433,6 +500,13 @@ def _groups(status: int, output: str) -> Result:
     return Result.one(status == 0 and found, tail(output))
 
 
+def shown_demo() -> list[str]:
+    """The lines of the demo that README.md shows."""
+    text = (config.TREE / "README.md").read_text(encoding="utf-8")
+    shown = text[text.index("The demo ends with"):text.index("Other commands:")]
+    return [line.strip() for line in shown.splitlines()[1:] if line.strip()]
+
+
 def basics() -> Result:
     """KUnit, the groups, the demo, and that `emu run` ends with its command's status."""
     script = "".join(f"echo '-- {name} starts'\n({command})\nprintf '\\n-- {name} ended with %s\\n' $?\n"
@@ -448,6 +522,8 @@ def basics() -> Result:
     result.add_part("iommu-groups", _groups(*part("iommu-groups")))
     status, said = part("demo")
     result.add_part("demo", Result.one(status == 0, tail(said)))
+    missing = [line for line in shown_demo() if line not in said]
+    result.add_part("readme", Result.one(not missing, f"README.md shows of the demo what it does not print: {missing}"))
     result.add_part("exit-status", Result.one(run.status == STATUS, f"exit {STATUS} gave {run.status}\n{tail(run.output)}"))
     return run.with_console(result)
 
@@ -636,6 +712,7 @@ CHECKS: list[Check] = [
     Check("trial", trial, TRIAL),
     Check("trial-unbound", trial_unbound, TRIAL),
     Check("trial-firmware", trial_firmware, [*TRIAL, boot.TREE_STEPS[BAD]]),
+    Check("trial-untrained", trial_untrained, TRIAL),
     Check("empty-sockets", empty_sockets, [*SELFTESTS, programs.NVLINK2CTL_STEP, programs.DEMO_STEP]),
     *map(_nvlink2ctl_host, RECORDED),
     Check("fuzz", fuzzer, [*BOOT, programs.FUZZ_STEP]),
@@ -684,7 +761,8 @@ LONG_CHECKS = [Check("orders", orders, SELFTESTS),
                _configured("4k", "with pages of 4 KiB, iommufd and versions of symbols"),
                Check("bad-firmware-all", bad_firmware_all, [*SELFTESTS, boot.TREE_STEPS[BAD]]),
                Check("next-kernel-5.10", next_kernel_peer, [*SELFTESTS, linux_510.STEP]),
-               Check("trial-5.10", trial_series, [*TRIAL, linux_510.STEP])]
+               Check("trial-5.10", trial_series, [*TRIAL, linux_510.STEP]),
+               Check("trial-guest", trial_guest, [*TRIAL, clients.STEP])]
 
 
 def _named(*names: str) -> list[Check]:

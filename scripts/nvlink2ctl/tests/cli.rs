@@ -696,6 +696,33 @@ fn a_machine_without_nvlink_says_so() {
         .stdout(contains("FAILED  platform").and(contains("1 check failed")));
 }
 
+/// The session in the administrator's guide: what follows each command is a part of what it prints.
+#[test]
+fn the_guide_shows_what_is_printed() {
+    let guide = include_str!("../../../Documentation/admin-guide.rst");
+    for (recording, shown, arguments) in [
+        ("4-gpus", "bind --all", "bind --all --dry-run"),
+        ("4-bound", "list", "list"),
+        ("4-bound", "doctor", "doctor"),
+    ] {
+        let (_, behind) = guide
+            .split_once(&format!("\n    # nvlink2ctl {shown}\n"))
+            .unwrap();
+        let lines: Vec<_> = behind
+            .lines()
+            .take_while(|line| line.starts_with("    ") && !line.starts_with("    #"))
+            .map(|line| line.strip_prefix("    ").unwrap())
+            .filter(|line| *line != "...")
+            .collect();
+        assert!(!lines.is_empty(), "{shown}");
+        let printed = output(on(recording, arguments).success());
+        assert!(
+            printed.contains(&lines.join("\n")),
+            "nvlink2ctl {shown} prints:\n{printed}"
+        );
+    }
+}
+
 #[test]
 fn completions_and_pages_know_every_command() {
     let help = output(program().arg("help").assert().success());
@@ -742,7 +769,7 @@ fn completions_and_pages_know_every_command() {
         .arg("man")
         .assert()
         .success()
-        .stdout(contains("Exit status"));
+        .stdout(contains("EXIT STATUS"));
 }
 
 /// A reader who goes away is no reason to panic.

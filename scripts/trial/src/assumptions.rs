@@ -4,7 +4,10 @@
 //!
 //! A report shows little of most: that takes a GPU that works, with the vendor's driver in a guest.
 
-use crate::report::{Fact, Report, Verdict as Came};
+use crate::{
+    report::{Fact, Report, Verdict as Came},
+    steps,
+};
 use serde::{Deserialize, Serialize};
 
 /// What a report says of an assumption.
@@ -219,10 +222,6 @@ fn function_level_reset(report: &Report) -> (Verdict, String) {
 }
 
 fn untrained(report: &Report) -> (Verdict, String) {
-    let loads: Vec<_> = report
-        .facts()
-        .filter(|fact| fact.phase == "untrained" && fact.what == "load")
-        .collect();
     let ended = report
         .steps
         .iter()
@@ -233,9 +232,16 @@ fn untrained(report: &Report) -> (Verdict, String) {
             "it ended the host, or the program".to_owned(),
         );
     }
-    match loads.is_empty() {
-        true => open("it is only done by --dangerous"),
-        false => (Verdict::Seen, names(loads.into_iter())),
+    let last = report
+        .facts()
+        .filter(|fact| fact.phase == "untrained" && fact.what == "load")
+        .last();
+    match last {
+        None => open("it is only done by --dangerous"),
+        Some(load) => (
+            Verdict::Seen,
+            format!("of {}, it {}", load.of, steps::outcome(&load.value)),
+        ),
     }
 }
 

@@ -73,9 +73,17 @@ pub struct Options {
     #[arg(long)]
     pub json: bool,
 
-    /// Leave logs, and what programs printed, out of the text that is printed at the end
-    #[arg(long, conflicts_with = "json")]
+    /// Leave logs, and what programs printed, out of what is printed at the end
+    #[arg(long)]
     pub brief: bool,
+
+    /// The kernel for the guests of ours [default: this host's own, /boot/vmlinux-RELEASE or vmlinuz-RELEASE]
+    #[arg(long, value_name = "FILE")]
+    pub guest_kernel: Option<PathBuf>,
+
+    /// QEMU's machine for the guests of ours, with its properties
+    #[arg(long, value_name = "MACHINE", default_value = "pseries")]
+    pub guest_machine: String,
 
     /// Look at a recording of 'nvlink2ctl record' instead of this machine: steps that only read
     #[arg(long, value_name = "FILE")]

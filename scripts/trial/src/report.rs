@@ -89,7 +89,7 @@ impl Finding {
 /// An observation.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Fact {
-    /// When it was made: `npu`, `before`, `bound`, `after`, `untrained`.
+    /// When it was made: `host`, `npu`, `before`, `bound`, `guest`, `after`, `untrained`.
     pub phase: String,
     /// The GPU that was looked at, or whose NPU.
     pub of: String,
@@ -301,7 +301,7 @@ impl Report {
 
     fn write(&self) -> Result<()> {
         let (json, text) = self.files();
-        for (file, content) in [(&json, self.json()?), (&text, self.text(false)?)] {
+        for (file, content) in [(&json, self.json()?), (&text, self.text()?)] {
             let name = || file.display().to_string();
             let fresh = file.with_extension("new");
             let mut out = File::create(&fresh).with_context(name)?;
@@ -312,8 +312,17 @@ impl Report {
         Ok(())
     }
 
-    /// The report as text, without the recording, and in brief without logs.
-    pub fn text(&self, brief: bool) -> Result<String> {
+    /// The same without logs and what programs printed: of each text only its name is left.
+    pub fn brief(&self) -> Self {
+        let mut brief = self.clone();
+        for entry in &mut brief.steps {
+            entry.done.texts.values_mut().for_each(String::clear);
+        }
+        brief
+    }
+
+    /// The report as text, without the recording.
+    pub fn text(&self) -> Result<String> {
         let mut text = String::new();
         writeln!(text, "nvlink2-trial {}, {}", self.program, self.begun)?;
         writeln!(text, "{}\n", self.machine)?;
@@ -353,7 +362,11 @@ impl Report {
             writeln!(text, "{}", indented(&judged.because))?;
         }
         for Entry { step, done } in &self.steps {
-            let texts = if brief { &BTreeMap::new() } else { &done.texts };
+            let texts: Vec<_> = done
+                .texts
+                .iter()
+                .filter(|(_, content)| !content.is_empty())
+                .collect();
             if done.findings.is_empty() && done.facts.is_empty() && texts.is_empty() {
                 continue;
             }

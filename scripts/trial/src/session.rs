@@ -88,7 +88,7 @@ pub fn run(options: &Options) -> Result<u8> {
                     // Should it end the host, the next run finds this.
                     report.note(&step.name, Done::new(Verdict::Begun, "it was begun"))?;
                     let start = Instant::now();
-                    let mut done = match step.run(&source()?, &mut report) {
+                    let mut done = match step.run(&source()?, &mut report, options) {
                         Ok(done) => done,
                         Err(error) => Done::new(Verdict::Failed, format!("{error:#}")),
                     };
@@ -229,6 +229,32 @@ pub fn line() -> Result<Option<String>> {
     })
 }
 
+/// What a person pasted.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Pasted {
+    /// Nothing: what was asked for was not done.
+    Nothing,
+    /// Lines, as they came: columns and empty lines mean something.
+    Text(String),
+}
+
+/// Lines up to one that has only a dot, or to the end of input.
+pub fn paste(input: &mut impl BufRead) -> Result<Pasted> {
+    let mut text = String::new();
+    for line in input.lines() {
+        let line = line?;
+        if line.trim() == "." {
+            break;
+        }
+        text += &format!("{}\n", line.trim_end());
+    }
+    Ok(if text.trim().is_empty() {
+        Pasted::Nothing
+    } else {
+        Pasted::Text(text)
+    })
+}
+
 /// Says something to the person, and not in the report.
 pub fn say(text: &str) {
     // Where nobody listens, there is nobody to complain to.
@@ -244,14 +270,39 @@ fn list(steps: &[Step]) -> Result<()> {
 }
 
 fn print(options: &Options, report: &Report) -> Result<()> {
+    let report = if options.brief {
+        &report.brief()
+    } else {
+        report
+    };
     output::print(&if options.json {
         report.json()?
     } else {
-        report.text(options.brief)?
+        report.text()?
     })
 }
 
 /// Whether a file is there: of the bundle, or of the host.
 pub fn there(path: &str) -> bool {
     Path::new(path).exists()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_person_pastes_stays_as_it_is() {
+        let topo = "        GPU0    CPU Affinity\nGPU0     X      0-63\n\nLegend:\n";
+        for (input, pasted) in [
+            (format!("{topo}.\nmore\n"), Pasted::Text(topo.to_owned())),
+            // The end of input ends it as well.
+            (topo.to_owned(), Pasted::Text(topo.to_owned())),
+            (".\n".to_owned(), Pasted::Nothing),
+            ("\n \n.\n".to_owned(), Pasted::Nothing),
+            (String::new(), Pasted::Nothing),
+        ] {
+            assert_eq!(paste(&mut input.as_bytes()).unwrap(), pasted, "{input:?}");
+        }
+    }
 }

@@ -4,8 +4,10 @@
 
 use crate::{
     child,
+    cli::Options,
+    guest::{Guest, Parts},
     report::{Done, Fact, Finding, Report, Verdict},
-    session::{line, say, there},
+    session::{Pasted, line, paste, say, there},
 };
 use anyhow::{Context, Result};
 use nvlink2ctl::{
@@ -96,6 +98,7 @@ enum Work {
     Bind,
     Selftest,
     Bound,
+    Guest,
     Untrained,
     Person(&'static str),
     KernelLog,
@@ -118,40 +121,51 @@ pub struct Step {
 }
 
 /// What only the owner's guest shows.
-const PERSONS: [(&str, &str, &str); 6] = [
+const PERSONS: [(&str, &str, &str); 7] = [
     (
         "vendor-links",
         "a guest with the vendor's driver sees its links",
         "Start your guest with a GPU and its bridges ('nvlink2ctl qemu-args', Documentation/guest-guide.rst). In it:\n\
-         nvidia-smi nvlink -s; nvidia-smi topo -m; numactl -H",
+         nvidia-smi nvlink -s; nvidia-smi topo -m; numactl -H\n\
+         As it should be: each bridge is a link with a speed, and the GPU's RAM is a NUMA node.",
     ),
     (
         "vendor-bandwidth",
         "bandwidth between the guest's memory and its GPU",
-        "In the guest: bandwidthTest of the CUDA samples, host to device and back, with and without --memory=pinned.",
+        "In the guest: bandwidthTest of the CUDA samples, host to device and back, with and without --memory=pinned.\n\
+         As it should be: pinned, about as much as the same test gives on the host without a guest.",
     ),
     (
         "vendor-ats",
-        "the GPU reads memory of a process by the process' own addresses, and forgets what was unmapped",
-        "In the guest: a kernel that reads memory of malloc() that was not registered. Then on the host, while it runs:\n\
-         have memory of the guest compacted (echo 1 > /proc/sys/vm/compact_memory) or balloon it, and run it again.\n\
-         Are the results right, and what does the host's kernel log say?",
+        "the GPU reads memory of a process by the process' own addresses",
+        "In the guest: a CUDA kernel that reads and writes memory of plain malloc(), which was not registered.\n\
+         As it should be: it computes what a processor computes, and no kernel log complains.",
+    ),
+    (
+        "vendor-shootdown",
+        "the GPU forgets pages that the guest or the host takes away",
+        "While that CUDA kernel works in a loop: in the guest, free and allocate the memory again; on the host,\n\
+         echo 1 > /proc/sys/vm/compact_memory. What does the host's kernel log say?\n\
+         As it should be: the results stay right, and the host's kernel log says nothing of translations.",
     ),
     (
         "vendor-reboot",
         "the guest is rebooted, and the GPU works again",
-        "Reboot the guest; nvidia-smi nvlink -s and bandwidthTest again.",
+        "Reboot the guest; nvidia-smi nvlink -s and bandwidthTest again.\n\
+         As it should be: as before the reboot.",
     ),
     (
         "vendor-kill",
         "QEMU is killed while the GPU works, and the next guest has a GPU that works",
-        "Have the GPU work (bandwidthTest in a loop), kill -9 QEMU, look at the host's kernel log and at\n\
-         'nvlink2ctl list'; start the guest again.",
+        "Have the GPU work (bandwidthTest in a loop), and kill -9 QEMU. Paste the host's kernel log since, and what\n\
+         'nvlink2ctl list' says. Start the guest again, and paste bandwidthTest.\n\
+         As it should be: no LPAR is left in 'nvlink2ctl list', and the next guest's GPU works.",
     ),
     (
         "vendor-second-guest",
         "two guests with a GPU of another chip each",
-        "Only with GPUs on two chips: start a second guest with a GPU of the other chip, have both work, end one.",
+        "Only with GPUs on two chips: start a second guest with a GPU of the other chip, have both work, end one.\n\
+         As it should be: the other goes on as if nothing had happened.",
     ),
 ];
 
@@ -237,6 +251,17 @@ pub fn all(host: &Host) -> Vec<Step> {
             ),
         );
     }
+    for gpu in &gpus {
+        add(
+            format!("guest-{gpu}"),
+            Risk::Uses,
+            Work::Guest,
+            gpu,
+            format!(
+                "a guest of ours in QEMU has {gpu} and its bridges: its device tree, the NPU's tables meanwhile; no vendor's driver"
+            ),
+        );
+    }
     for program in selftests() {
         add(
             format!("selftest-{program}"),
@@ -300,7 +325,7 @@ fn selftests() -> impl Iterator<Item = &'static str> {
 
 impl Step {
     /// Does it.
-    pub fn run(&self, source: &Source, report: &mut Report) -> Result<Done> {
+    pub fn run(&self, source: &Source, report: &mut Report, options: &Options) -> Result<Done> {
         match &self.work {
             Work::Machine => machine(source, report),
             Work::Doctor { before } => Ok(doctor(source, *before)),
@@ -310,6 +335,7 @@ impl Step {
             Work::Bind => tool(&["bind", "--all"], "bound"),
             Work::Selftest => selftest(&self.of),
             Work::Bound => bound(&self.of),
+            Work::Guest => guest(&self.of, source, options),
             Work::Untrained => untrained(&self.of),
             Work::Person(todo) => person(todo),
             Work::KernelLog => kernel_log(source),
@@ -558,36 +584,42 @@ fn fail_if_wrong(mut done: Done) -> Done {
     done
 }
 
+/// What a step saw of something at a phase.
+fn seen<'d>(done: &'d Done, phase: &str, what: &str) -> Option<&'d str> {
+    done.facts
+        .iter()
+        .find(|fact| fact.phase == phase && fact.what == what)
+        .map(|fact| fact.value.as_str())
+}
+
+/// What is wrong with the binding of a GPU at `phase`, and before and after; and the LPID.
+fn binding(done: &Done, gpu: &str, phase: &str) -> (Vec<String>, String) {
+    const IN_USE: &str = "XTS BDF map, entries in use";
+    let mut wrong = errors(&done.facts);
+    let lpid = seen(done, phase, "LPAR by the driver").unwrap_or("not known");
+    if lpid.parse::<u32>().is_err() {
+        wrong.push(format!("{gpu} is bound to no virtual machine: {lpid}"));
+    }
+    if seen(done, phase, IN_USE) == seen(done, "before", IN_USE) {
+        wrong.push(format!("the NPU has no entry for {gpu} while it is bound"));
+    }
+    if seen(done, "after", IN_USE) != seen(done, "before", IN_USE) {
+        wrong.push(format!(
+            "the NPU has another number of entries after a binding of {gpu} than before"
+        ));
+    }
+    (wrong, lpid.to_owned())
+}
+
 fn bound(gpu: &str) -> Result<Done> {
     let mut done = observe("bound", gpu)?;
     if done.verdict == Verdict::Skipped {
         return Ok(done);
     }
-    let value = |phase: &str, what: &str| {
-        done.facts
-            .iter()
-            .find(|fact| fact.phase == phase && fact.what == what)
-            .map(|fact| fact.value.as_str())
-    };
-    let mut wrong = errors(&done.facts);
-    let in_use = "XTS BDF map, entries in use";
-    let lpid = value("bound", "LPAR by the driver").unwrap_or("not known");
-    if lpid.parse::<u32>().is_err() {
-        wrong.push(format!("{gpu} is bound to no virtual machine: {lpid}"));
-    }
-    if value("bound", in_use) == value("before", in_use) {
-        wrong.push(format!("the NPU has no entry for {gpu} while it is bound"));
-    }
-    if value("after", in_use) != value("before", in_use) {
-        wrong.push(format!(
-            "the NPU has another number of entries after a binding of {gpu} than before"
-        ));
-    }
-    if value("bound", "EEH state").is_some_and(|state| state != "0") {
-        wrong.push(format!(
-            "EEH says that {gpu} is not well: state {}",
-            value("bound", "EEH state").unwrap_or_default()
-        ));
+    let value = |what: &str| seen(&done, "bound", what);
+    let (mut wrong, lpid) = binding(&done, gpu, "bound");
+    if let Some(state) = value("EEH state").filter(|state| *state != "0") {
+        wrong.push(format!("EEH says that {gpu} is not well: state {state}"));
     }
     for fact in &done.facts {
         if fact.value.contains("NOT its own") || fact.value == "MAPPED" {
@@ -615,12 +647,106 @@ fn bound(gpu: &str) -> Result<Done> {
     Ok(fail_if_wrong(done))
 }
 
+/// What the NPU has at a phase, beside what a step does.
+fn npu_at(done: &mut Done, phase: &str, gpu: &str) -> Result<()> {
+    let mut now = observe("npu", gpu)?;
+    for fact in &mut now.facts {
+        phase.clone_into(&mut fact.phase);
+    }
+    done.facts.append(&mut now.facts);
+    Ok(())
+}
+
+fn guest(gpu: &str, source: &Source, options: &Options) -> Result<Done> {
+    let found = Parts::find(
+        source,
+        options.guest_kernel.as_deref(),
+        &options.guest_machine,
+    );
+    let parts = match found {
+        Ok(_) if !there(SCOM) => return observe("npu", gpu),
+        Ok(parts) => parts,
+        Err(reason) => return Ok(Done::new(Verdict::Skipped, reason)),
+    };
+    let host = Host::read(source);
+    let of = host
+        .gpus
+        .iter()
+        .find(|of| of.function.bdf.to_string() == gpu)
+        .with_context(|| format!("the host has no GPU {gpu} any more"))?;
+    let mut done = Done::new(Verdict::Passed, "");
+    npu_at(&mut done, "before", gpu)?;
+    let mut guest = Guest::start(&parts, &host, of)?;
+    let ended = guest
+        .await_findings()
+        .and_then(|()| npu_at(&mut done, "guest", gpu))
+        .and_then(|()| guest.end());
+    let said = std::mem::take(&mut guest.said);
+    drop(guest);
+    npu_at(&mut done, "after", gpu)?;
+
+    let (mut wrong, lpid) = binding(&done, gpu, "guest");
+    if let Err(error) = ended {
+        // The rest follows from that.
+        wrong.insert(0, format!("{error:#}"));
+    }
+    wrong.extend(
+        said.lines()
+            .filter(|line| line.starts_with("not ok"))
+            .map(|line| format!("in the guest: {line}")),
+    );
+    wrong.extend(unreached(&done.facts, &said, of.bridges.len()));
+    let tests = said.lines().filter(|line| line.starts_with("ok ")).count();
+    done.summary = format!(
+        "LPID {lpid}; the guest's device tree is right by {tests} tests; {}",
+        parts.qemu()
+    );
+    done.wrong = wrong;
+    Ok(fail_if_wrong(done).with_text("QEMU and the guest", said))
+}
+
+/// ATSD registers of a guest that are not those of its links: it has written another number to each.
+fn unreached(facts: &[Fact], said: &str, links: usize) -> Vec<String> {
+    let numbers: Vec<_> = said
+        .lines()
+        .filter_map(|line| line.strip_prefix("atsd\t")?.split_once('\t'))
+        .collect();
+    let mut wrong = Vec::new();
+    if numbers.len() != links {
+        wrong.push(format!(
+            "the guest has {} ATSD registers for {links} links",
+            numbers.len()
+        ));
+    }
+    for (register, number) in numbers {
+        let there = facts.iter().any(|fact| {
+            fact.phase == "guest" && fact.what.starts_with("ATSD AVA") && fact.value == number
+        });
+        if !there {
+            wrong.push(format!(
+                "what the guest wrote to ATSD register {register} is in that of none of its links"
+            ));
+        }
+    }
+    wrong
+}
+
 fn untrained(gpu: &str) -> Result<Done> {
     let mut done = observe("untrained", gpu)?;
     if let Some(load) = done.facts.iter().rev().find(|fact| fact.what == "load") {
-        done.summary = format!("the load gave {}", load.value);
+        done.summary = format!("the load {}", outcome(&load.value));
     }
     Ok(done)
+}
+
+/// What became of a load that no link carries.
+pub fn outcome(value: &str) -> String {
+    match value {
+        "signal BUS" => "was a machine check, which ended it in SIGBUS".to_owned(),
+        "0xffffffffffffffff" => "gave ones, and no machine check".to_owned(),
+        "begins" => "did not end".to_owned(),
+        _ => format!("gave {value}"),
+    }
 }
 
 fn selftest(program: &str) -> Result<Done> {
@@ -656,16 +782,28 @@ fn selftest(program: &str) -> Result<Done> {
 fn person(todo: &str) -> Result<Done> {
     say(&format!("    {}", todo.replace('\n', "\n    ")));
     say(
-        "    Then type what you saw, with an empty line at the end; an empty line alone leaves this out.",
+        "    Then paste what you saw, and a line that has only a dot; the dot alone leaves this step out.",
     );
-    let mut seen = String::new();
-    while let Some(text) = line()?.filter(|text| !text.is_empty()) {
-        seen += &format!("{text}\n");
-    }
-    if seen.is_empty() {
-        return Ok(Done::new(Verdict::Declined, "nobody did it"));
-    }
-    Ok(Done::new(Verdict::Passed, "a person says what was seen").with_text("seen", seen))
+    let seen = match paste(&mut std::io::stdin().lock())? {
+        Pasted::Nothing => return Ok(Done::new(Verdict::Declined, "nobody did it")),
+        Pasted::Text(seen) => seen,
+    };
+    let done = loop {
+        say("    Was that as it should be? [y]es, [n]o, [d]on't know");
+        match line()?.as_deref() {
+            Some("y" | "yes") => {
+                break Done::new(Verdict::Passed, "as it should be, says a person");
+            }
+            Some("n" | "no") => {
+                break Done::new(Verdict::Failed, "not as it should be, says a person");
+            }
+            Some("d" | "don't know") | None => {
+                break Done::new(Verdict::Passed, "a person says what was seen");
+            }
+            Some(_) => {}
+        }
+    };
+    Ok(done.with_text("seen", seen))
 }
 
 fn kernel_log(source: &Source) -> Result<Done> {
@@ -697,4 +835,67 @@ fn give_back(report: &Report) -> Result<Done> {
         ));
     }
     tool(&["unbind", "--all"], "given back")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fact(phase: &str, what: &str, value: &str) -> Fact {
+        Fact {
+            phase: phase.to_owned(),
+            of: "GPU".to_owned(),
+            what: what.to_owned(),
+            value: value.to_owned(),
+        }
+    }
+
+    /// What is seen of a guest as it has to be.
+    fn good() -> Vec<Fact> {
+        const IN_USE: &str = "XTS BDF map, entries in use";
+        vec![
+            fact("before", IN_USE, "0 of 16"),
+            fact("guest", IN_USE, "1 of 16"),
+            fact("guest", "LPAR by the driver", "3"),
+            fact("guest", "ATSD AVA of link 0", "0xc0ffee00010000"),
+            fact("guest", "ATSD AVA of link 1", "0xc0ffee00020000"),
+            fact("after", IN_USE, "0 of 16"),
+        ]
+    }
+
+    #[test]
+    fn a_binding_is_judged_by_the_tables() {
+        let wrong = |change: &dyn Fn(&mut Vec<Fact>)| {
+            let mut done = Done::new(Verdict::Passed, "");
+            done.facts = good();
+            change(&mut done.facts);
+            binding(&done, "GPU", "guest").0
+        };
+        assert_eq!(wrong(&|_| {}), Vec::<String>::new());
+        for (place, value, words) in [
+            (1, "0 of 16", "no entry for GPU"),
+            (2, "none", "bound to no virtual machine: none"),
+            (5, "1 of 16", "another number of entries"),
+            (3, "error: Input/output error", "Input/output error"),
+        ] {
+            let found = wrong(&|facts| facts[place].value = value.to_owned());
+            assert!(found.join(";").contains(words), "{found:?}");
+        }
+    }
+
+    #[test]
+    fn a_register_that_is_no_link_s_is_found() {
+        let said = "ok 1\natsd\t0\t0xc0ffee00010000\natsd\t1\t0xc0ffee00020000\n";
+        assert_eq!(unreached(&good(), said, 2), Vec::<String>::new());
+        assert!(unreached(&good(), said, 3)[0].contains("2 ATSD registers for 3 links"));
+        let other = said.replace("00020000", "00030000");
+        assert!(unreached(&good(), &other, 2)[0].contains("ATSD register 1"));
+    }
+
+    #[test]
+    fn the_outcomes_of_a_load_differ() {
+        assert!(outcome("signal BUS").contains("machine check"));
+        assert!(outcome("0xffffffffffffffff").contains("ones"));
+        assert!(outcome("0x1234").contains("0x1234"));
+    }
 }

@@ -239,3 +239,63 @@ fn a_report_that_was_sent_is_shown() {
         .code(2)
         .stderr(contains("this program reads 'nvlink2-trial report 1'"));
 }
+
+/// The example of the documents.
+fn example(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../../Documentation")
+        .join(name)
+}
+
+/// `scripts/record trial` makes the example again.
+#[test]
+fn the_example_is_a_report_of_this_program() {
+    let sent = example("trial-report.json");
+    let report: Value = serde_json::from_slice(&fs::read(&sent).unwrap()).unwrap();
+    let shown = |arguments: &[&str]| {
+        let output = Command::new(env!("CARGO_BIN_EXE_nvlink2-trial"))
+            .arg("--show")
+            .arg(&sent)
+            .args(arguments)
+            .assert()
+            .code(0);
+        String::from_utf8(output.get_output().stdout.clone()).unwrap()
+    };
+    // Nothing of it is unknown to the program, and nothing that the program writes is missing.
+    let read: Value = serde_json::from_str(&shown(&["--json"])).unwrap();
+    assert_eq!(read, report);
+    let text = fs::read_to_string(example("trial-report.txt")).unwrap();
+    assert_eq!(shown(&[]), text);
+
+    // On the same host the program has the same steps, and those that only read find the same.
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("recording.json");
+    fs::write(&file, report["recording"].to_string()).unwrap();
+    let trial = Trial {
+        folder,
+        recording: file,
+    };
+    trial.command("--yes").assert().code(1);
+    let again = trial.report();
+    let names = |report: &Value| -> Vec<String> {
+        let steps = report["steps"].as_array().unwrap();
+        steps
+            .iter()
+            .map(|step| step["step"].as_str().unwrap().to_owned())
+            .collect()
+    };
+    assert_eq!(names(&again), names(&report));
+    for (step, of_example) in again["steps"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .zip(report["steps"].as_array().unwrap())
+        .filter(|(step, _)| step["step"] == "doctor" || step["step"] == "device-tree")
+    {
+        assert_eq!(step["findings"], of_example["findings"]);
+    }
+    assert_eq!(
+        again["assumptions"].as_array().unwrap().len(),
+        report["assumptions"].as_array().unwrap().len()
+    );
+}
