@@ -91,7 +91,8 @@ impl DmaRegistrations {
         }))
     }
 
-    /// Registers a mapping of `mm` for DMA, until [`DmaRegistrations::close`], and longer if it must.
+    /// Registers a mapping of `mm` for DMA, until [`DmaRegistrations::close`], and longer if it
+    /// must.
     ///
     /// EINVAL: it overlaps another registration.
     pub(crate) fn register(
@@ -210,8 +211,8 @@ impl Entries {
         });
     }
 
-    /// Takes a retained registration of exactly this mapping back into use; returns whether there is
-    /// one.
+    /// Takes a retained registration of exactly this mapping back into use; returns whether there
+    /// is one.
     fn resume(&mut self, mm: &Mm, span: VmaSpan, physical: Physical<'_, Aperture>) -> bool {
         let retained = self.list.iter_mut().find(|entry| {
             let registration = &entry.registration;
@@ -258,8 +259,8 @@ impl Entries {
         self.push(registration, process);
     }
 
-    /// Takes a mapping of `mm` that has the page at `user` from its entry, and tries to end all that
-    /// have none.
+    /// Takes a mapping of `mm` that has the page at `user` from its entry, and tries to end all
+    /// that have none.
     fn retire(&mut self, mm: &Mm, user: u64) -> usize {
         for entry in &mut self.list {
             if entry.registers(mm, user) {

@@ -304,8 +304,8 @@ impl RamMapping {
             .then_some((page.user, physical))
     }
 
-    /// Counts and traces what became of a fault. It finds out again which page that was for: to keep
-    /// that at hand makes each fault dearer.
+    /// Counts and traces what became of a fault. It finds out again which page that was for: to
+    /// keep that at hand makes each fault dearer.
     #[cold]
     #[inline(never)]
     fn tell(&self, core: &Core, fault: Fault<'_>, outcome: Outcome) {

@@ -108,7 +108,8 @@ impl<M: Locate> PfnSpaceRegistration<M> {
         pgoff: *mut c_ulong,
     ) -> c_int {
         from_result(|| {
-            // SAFETY: By this function's contract; the inode's lock keeps the VMA from changing, too.
+            // SAFETY: By this function's contract; the inode's lock keeps the VMA from changing,
+            // too.
             let (span, mapping) = unsafe {
                 (
                     VmaSpan::of(VmaRef::from_raw(vma)),
