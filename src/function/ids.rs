@@ -12,8 +12,8 @@ use kernel::{
 /// The name of the driver, for a driver_override and in `/proc/iomem`.
 pub(crate) const NAME: &CStr = c"nvlink2-vfio-pci";
 
-// What libvirt and others choose this driver for by themselves: they do not try vfio-pci if it
-// fails. A driver_override needs no id. Which functions are on NVLink2 the device tree tells.
+// libvirt and others choose this driver for these functions, and do not try vfio-pci if it fails. A
+// driver_override needs no id. The device tree says which functions are on NVLink2.
 module_device_table!(
     "pci",
     OverrideId,
@@ -28,5 +28,5 @@ module_device_table!(
     ]
 );
 
-/// What `vfio_pci:` aliases are made of, which match for a driver_override only.
+/// The ids that `vfio_pci:` aliases are made of; they match for a driver_override only.
 pub(crate) const ID_TABLE: &dyn kernel::device_id::IdTable<OverrideId, ()> = &IDS;

@@ -42,7 +42,7 @@ unsafe impl Sync for Kvm {}
 impl Kvm {
     /// Returns a reference of its own to the machine that a device is opened for, if there is one.
     ///
-    /// ENODEV: KVM is on its way out.
+    /// ENODEV: KVM is being unloaded.
     pub(crate) fn of(enabled: &Enabled<'_>) -> Result<Option<Self>> {
         let Some(kvm) = enabled.kvm() else {
             return Ok(None);
@@ -64,7 +64,7 @@ impl Kvm {
         Ok(Some(Self(kvm)))
     }
 
-    /// Returns what the machine is to an NPU.
+    /// Returns what an NPU has to know of the machine.
     pub(crate) fn guest(&self) -> Guest {
         let kvm = self.0.as_ptr();
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! How long this module stays.
+//! References that keep this module loaded.
 //!
 //! C header: `include/linux/module.h`
 

@@ -16,7 +16,7 @@ use kernel::{
 
 /// Something that may have to be tried several times.
 pub(crate) trait Retry: Send + Sync + 'static {
-    /// After how long it is tried.
+    /// The delay before each attempt.
     const DELAY_MS: u32;
 
     /// Tries; returns whether it has to be tried again.

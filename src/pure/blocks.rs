@@ -7,7 +7,7 @@ use core::{
     ops::Range, //
 };
 
-/// Runs of blocks that a message names at most, so that it has its end.
+/// The number of runs of blocks that a message names at most.
 const MAX_RUNS: usize = 8;
 
 /// Returns the numbers of the blocks of `block` bytes of which `len` bytes from `base` have some.
@@ -58,7 +58,7 @@ pub(crate) fn write_names(
 mod tests {
     use super::*;
 
-    /// What was written, of at most 128 bytes.
+    /// A buffer for what was written, of at most 128 bytes.
     struct Text {
         bytes: [u8; 128],
         len: usize,

@@ -26,14 +26,14 @@ impl Cause {
     }
 }
 
-/// What becomes of an access to a region.
+/// The outcome of an access to a region.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Verdict {
-    /// It goes through.
+    /// The access goes through.
     Open,
-    /// It is refused, or waits: this ends without its user's doing.
+    /// The access is refused, or waits: the cause ends without the user's doing.
     ClosedForNow,
-    /// It is refused: its user would wait for itself.
+    /// The access is refused: its user would wait for itself.
     Closed,
 }
 
@@ -57,18 +57,18 @@ impl Verdict {
     }
 }
 
-/// For what a region is closed: how many there are of each of [`Cause::ALL`]. It is open if there
-/// is nothing.
+/// The causes for which a region is closed: the number of each of [`Cause::ALL`]. It is open if all
+/// are 0.
 #[derive(Debug)]
 pub(crate) struct Causes([u32; Cause::ALL.len()]);
 
 impl Causes {
-    /// Makes those of an open region.
+    /// Makes the causes of an open region.
     pub(crate) const fn new() -> Self {
         Self([0; Cause::ALL.len()])
     }
 
-    /// Returns those that there are, and how many of each.
+    /// Returns the causes that there are, and the number of each.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (Cause, u32)> {
         Cause::ALL
             .into_iter()
@@ -76,7 +76,7 @@ impl Causes {
             .filter(|(_, count)| *count != 0)
     }
 
-    /// Returns what becomes of an access.
+    /// Returns the outcome of an access.
     pub(crate) fn verdict(&self) -> Verdict {
         if self.iter().any(|(cause, _)| cause == Cause::Revoked) {
             Verdict::Closed
@@ -87,12 +87,12 @@ impl Causes {
         }
     }
 
-    /// Adds one.
+    /// Adds a cause.
     pub(crate) fn begin(&mut self, cause: Cause) {
         self.change(cause, |count| count.saturating_add(1));
     }
 
-    /// Takes one away. What never began ends without effect.
+    /// Takes a cause away. The end of one that never began has no effect.
     pub(crate) fn end(&mut self, cause: Cause) {
         self.change(cause, |count| count.saturating_sub(1));
     }
@@ -106,8 +106,8 @@ impl Causes {
     }
 }
 
-/// What exists from a begin to its end, of which others tell: one begin may come within another,
-/// and whether each has its end is up to them.
+/// A value that exists from the first begin to the last end. Others report begins and ends: begins
+/// may nest, and an end may come without a begin.
 ///
 /// # Invariants
 ///
@@ -116,7 +116,7 @@ impl Causes {
 pub(crate) struct Spanning<T>(Option<(T, u32)>);
 
 impl<T> Spanning<T> {
-    /// Makes one in which nothing has begun.
+    /// Makes one without a begin.
     pub(crate) const fn new() -> Self {
         Self(None)
     }

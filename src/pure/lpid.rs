@@ -7,9 +7,9 @@ use core::fmt;
 /// What KVM says about a guest.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Guest {
-    /// It is run by HV KVM: others have no LPID.
+    /// Whether HV KVM runs the guest: other guests have no LPID.
     pub(crate) hv: bool,
-    /// The host translates its addresses by radix trees.
+    /// Whether the host translates its addresses by radix trees.
     pub(crate) radix: bool,
     /// The number that KVM gave its partition.
     pub(crate) lpid: u64,

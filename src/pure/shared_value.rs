@@ -21,14 +21,14 @@ pub(crate) struct SharedValue<T> {
     generation: u64,
 }
 
-/// What became of a share that was given back.
+/// The outcome of giving a share back.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Left<T> {
     /// Others hold the value.
     Others,
-    /// Nobody does, so it has to be ended.
+    /// Nobody else holds the value, so it has to be ended.
     Last(T),
-    /// It was revoked before.
+    /// The value was revoked before.
     Revoked,
 }
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Which GPU hangs on which NVLink2 bridges, as the firmware's device tree says.
+//! Which GPU is behind which NVLink2 bridges, as the firmware's device tree says.
 //!
 //! - NPU: the POWER9 unit with six NVLink2 links ("bricks"); a PCI host bridge to Linux.
 //! - bridge: the PCI function by which firmware represents one link of the NPU.
@@ -39,7 +39,7 @@ pub(crate) const MAX_LINKS: usize = 6;
 /// A GPU on NVLink2.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Gpu {
-    /// Where its RAM is.
+    /// The addresses of its RAM.
     pub(crate) aperture: Aperture,
     /// `ibm,device-tgt-addr`, never 0.
     pub(crate) tgt: u64,
@@ -59,7 +59,7 @@ impl Gpu {
 pub(crate) struct Bridge {
     /// The aperture of the GPU at the other end.
     pub(crate) aperture: Aperture,
-    /// That of the GPU.
+    /// `ibm,device-tgt-addr` of the GPU.
     pub(crate) tgt: u64,
     /// Index in the NPU (`ibm,npu-link-index`), which also selects the ATSD register.
     pub(crate) link: u32,
@@ -123,8 +123,8 @@ pub(crate) fn gpu<N: Node>(node: &N) -> Result<Option<Gpu>, FirmwareFault<N>> {
 
 /// Reads what `node` says as a bridge; `None` if it is none, or if its link is not connected.
 ///
-/// The second fault is what is wrong with the link's own ATSD registers: the bridge works with
-/// those of another link of its GPU, or without.
+/// The second fault is that of the link's own ATSD registers: the bridge works with those of
+/// another link of its GPU, or without.
 #[expect(clippy::type_complexity)]
 pub(crate) fn bridge<N: Node>(
     node: &N,
@@ -246,13 +246,13 @@ fn referred<N: Node>(node: &N, name: &'static CStr) -> Result<N, FirmwareFault<N
         .ok_or_else(|| fault(node, name, Problem::Dangling))
 }
 
-/// Reads a link's index, of which 0 is one.
+/// Reads a link's index, which may be 0.
 fn index<N: Node>(nvlink: &N) -> Result<u32, FirmwareFault<N>> {
     read(nvlink, c"ibm,npu-link-index", cells::cell)
 }
 
-/// Reads and validates the `reg` of a memory node. Nothing else may be mapped to user space than
-/// what passes here.
+/// Reads and validates the `reg` of a memory node. Only addresses that pass here may be mapped to
+/// user space.
 fn aperture<N: Node>(memory: &N) -> Result<Aperture, FirmwareFault<N>> {
     let (base, size) = read(memory, REG, cells::wide_pair)?;
     let aperture = Aperture::new(base, size).map_err(|problem| fault(memory, REG, problem))?;

@@ -44,7 +44,7 @@ Exit status:
   1  a check failed
   2  wrong usage, unreadable input, any other error";
 
-/// Inspects, binds and sizes the NVLink2 GPUs of POWER9 hosts for passthrough with nvlink2-vfio-pci.
+/// Shows, checks and binds the NVLink2 GPUs of POWER9 hosts for passthrough with nvlink2-vfio-pci.
 #[derive(Debug, Parser)]
 #[command(version, after_help = EXIT_STATUS, max_term_width = 100)]
 pub struct Options {
@@ -52,11 +52,11 @@ pub struct Options {
     #[arg(long, global = true)]
     pub json: bool,
 
-    /// Look at a recording (see 'record') or at another root folder instead of this machine
+    /// Look at a recording (see 'record'), or at another root folder, instead of this machine
     #[arg(long, global = true, value_name = "ROOT")]
     pub sysfs: Option<PathBuf>,
 
-    /// What to do
+    /// The command
     #[command(subcommand)]
     pub command: Command,
 }
@@ -80,23 +80,23 @@ pub enum Command {
     },
     /// Compute how much memory libvirt lets QEMU lock (RLIMIT_MEMLOCK)
     Memlock(memlock::Arguments),
-    /// Say everything that is wrong with a domain before it is started: exit status 1 if something is
+    /// Check a domain before it is started, and say everything that is wrong with it
     #[command(after_help = FINDINGS)]
     CheckDomain(check_domain::Arguments),
-    /// Give GPUs and their bridges to the driver: all of them, or none
+    /// Give GPUs and their bridges to the driver; if one cannot be given, change nothing
     Bind(bind::Bind),
-    /// Take GPUs and their bridges back: all of them, or none
+    /// Take GPUs and their bridges back; if one cannot be taken, change nothing
     Unbind(bind::Unbind),
     /// Print QEMU's options for GPUs and their bridges
     QemuArgs(guest::QemuArgs),
     /// Print the elements of a libvirt domain for GPUs and their bridges
     LibvirtXml(guest::LibvirtXml),
-    /// Check step by step whether the host can pass its GPUs through, and say what to do
+    /// Check step by step whether the host can pass its GPUs to guests, and say what to do
     #[command(after_help = FINDINGS)]
     Doctor,
-    /// Record what this program reads of a host, for --sysfs anywhere
+    /// Record all that this program reads of a host, to look at it elsewhere with --sysfs
     Record(record::Arguments),
-    /// Print a script by which a shell completes arguments
+    /// Print a script that completes arguments in a shell
     Completions(generate::Completions),
     /// Print or write manual pages
     Man(generate::Man),

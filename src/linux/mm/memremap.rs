@@ -25,8 +25,8 @@ use kernel::{
 /// A mapping of all of a GPU's aperture. No reference or slice is made of it: the GPU changes its
 /// RAM, and loads may end in machine checks.
 ///
-/// It has to go when the RAM may not be accessed any more: what is mapped cached a processor may
-/// load by speculation.
+/// It has to be dropped before the RAM may not be accessed any more: a processor may load by
+/// speculation what is mapped cached.
 ///
 /// # Invariants
 ///
@@ -43,7 +43,7 @@ unsafe impl Send for Window {}
 unsafe impl Sync for Window {}
 
 impl Window {
-    /// Maps it.
+    /// Maps all of the claim.
     pub(crate) fn new(claim: Arc<Claim<Aperture>>) -> Result<Self> {
         // SAFETY: The addresses are the driver's alone, and so not the system's memory, of which
         // `memremap` would return the kernel's own mapping.
@@ -123,8 +123,8 @@ impl Window {
         Ok(left == 0)
     }
 
-    /// Finds out whether the GPU answers before something is stored: the machine check of a load
-    /// can be survived, but not that of a store, which comes when it likes.
+    /// Finds out whether the GPU answers before something is stored: the kernel survives the
+    /// machine check of a load, but not that of a store, which is asynchronous.
     fn probe(&self, range: RegionRange) -> Result {
         self.read(range, &mut [0])
     }

@@ -36,8 +36,8 @@ use kernel::{
 
 /// A range of a process that the TCE tables of its containers may map.
 ///
-/// It stays registered until [`Registration::release`] succeeds. One that is dropped before stays
-/// so for ever, and so does the claim that it is within: a TCE may still refer to it.
+/// It stays registered until [`Registration::release`] succeeds. One that is dropped before that
+/// stays registered forever, and its claim is kept forever: a TCE may still refer to it.
 ///
 /// # Invariants
 ///
@@ -49,7 +49,7 @@ pub(crate) struct Registration {
     user: usize,
     entries: usize,
     physical: usize,
-    /// What a TCE may refer to stays the driver's.
+    /// The claim of the addresses, kept as long as a TCE may refer to them.
     claim: Arc<Claim<Aperture>>,
 }
 
@@ -118,11 +118,11 @@ impl Registration {
         self.user().saturating_add(self.len())
     }
 
-    /// Has this end at user address `at` and returns what is registered of the rest. TCEs that
+    /// Shortens this to end at user address `at`, and returns a registration of the rest. TCEs that
     /// others map meanwhile find the one or the other.
     ///
-    /// EBUSY: it is shared; EINVAL: `at` is not the address of a page of it but the first. On
-    /// failure it is as it was.
+    /// EBUSY: the registration is shared; EINVAL: `at` is not the address of one of its pages, or
+    /// is that of the first. On failure nothing has changed.
     pub(crate) fn split(&mut self, at: u64) -> Result<Self> {
         let memory = self.memory.ok_or(EINVAL)?;
         let at = usize::try_from(at)?;
@@ -152,7 +152,7 @@ impl Registration {
     }
 
     /// Whether others need it as it is: a TCE that maps a part of it, or a container in which user
-    /// space registered the same range. The answer may be another one at once.
+    /// space registered the same range. The answer may be outdated at once.
     pub(crate) fn is_shared(&self) -> bool {
         // SAFETY: By the type invariant the registration exists, and one use of it is ours.
         self.memory

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Watching what an address space loses.
+//! Notification of the pages that an address space loses.
 //!
-//! Of the callbacks, `arch_invalidate_secondary_tlbs` is the one that comes when KVM has taken the
-//! pages out of its tables already, and before they are freed. `invalidate_range_start` would not
-//! do: the notifier that was registered last is called first, and that is not KVM's.
+//! The callback is `arch_invalidate_secondary_tlbs`: it is called after KVM has removed the pages
+//! from its tables, and before they are freed. `invalidate_range_start` would be too early: the
+//! notifier that was registered last is called first, and that is not KVM's.
 //!
 //! C header: `include/linux/mmu_notifier.h`
 
@@ -17,18 +17,18 @@ use kernel::{
     types::Opaque, //
 };
 
-/// Something that uses an address space by translations of its own.
+/// A user of an address space that has translations of its own.
 pub(crate) trait Watcher: Send + Sync + 'static {
     /// Pages from `start` to `end` have left the address space, and are freed when this returns.
     /// Must not sleep: called with locks of page tables held.
     fn invalidate(&self, start: usize, end: usize);
 
-    /// The address space goes, and all its pages are freed when this returns; or watching ends.
+    /// The address space ends, and all its pages are freed when this returns; or watching ends.
     /// May sleep, but must not drop the [`Watch`], which waits for this to return.
     fn release(&self);
 }
 
-/// Tells a watcher, as long as it exists.
+/// Calls a watcher as long as this exists.
 ///
 /// # Invariants
 ///
@@ -70,7 +70,7 @@ impl<T: Watcher> Watch<T> {
         }? Error)
     }
 
-    /// Returns who is told.
+    /// Returns the watcher.
     pub(crate) fn watcher(&self) -> &T {
         &self.watcher
     }

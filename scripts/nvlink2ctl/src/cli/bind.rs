@@ -25,7 +25,7 @@ pub struct Bind {
     #[command(flatten)]
     selection: Selection,
 
-    /// The driver; any VFIO driver will do, but only the default one knows NVLink2
+    /// The driver: any VFIO driver, but only the default one knows NVLink2
     #[arg(long, value_name = "NAME", default_value = DRIVER)]
     driver: String,
 
@@ -40,7 +40,7 @@ pub struct Unbind {
     #[command(flatten)]
     selection: Selection,
 
-    /// Leave the functions without a driver, instead of having the kernel look for one
+    /// Leave the functions without a driver, and do not let the kernel look for one
     #[arg(long)]
     no_probe: bool,
 

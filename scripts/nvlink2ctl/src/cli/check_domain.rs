@@ -16,7 +16,7 @@ use std::path::PathBuf;
 /// Which domain.
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
-    /// XML of a libvirt domain ('virsh dumpxml --inactive'), - for standard input
+    /// XML of a libvirt domain ('virsh dumpxml --inactive'); '-' is standard input
     #[arg(value_name = "FILE")]
     file: PathBuf,
 }

@@ -27,9 +27,9 @@ pub struct QemuArgs {
     #[command(flatten)]
     selection: Selection,
 
-    /// Index of the PCI host bridge for the first IOMMU group: 0 is the default one, which every guest has;
-    /// those for further groups follow. Each bridge counts for the limit of locked memory (see memlock).
-    /// Put no other device of the host on a bridge that has a GPU
+    /// Index of the PCI host bridge for the first IOMMU group; 0 is the default one, which every guest has.
+    /// Further groups get the indices that follow. Each PCI host bridge raises the limit of locked memory
+    /// (see memlock). Put no other device of the host on a PCI host bridge that has a GPU
     #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u64).range(0..=LAST_PHB))]
     first_index: u64,
 }
@@ -40,9 +40,9 @@ pub struct LibvirtXml {
     #[command(flatten)]
     selection: Selection,
 
-    /// Whether libvirt shall bind and give back the functions: from 10.0 on it finds the driver by itself. 'no'
-    /// is for those that 'nvlink2ctl bind' has bound, and for libvirt 9.7 or later. Releases before 9.7 need
-    /// 'yes' and the hook of the administrator's guide
+    /// Whether libvirt shall bind the functions and give them back. From 10.0 on libvirt finds the driver by
+    /// itself. 'no' is for functions that 'nvlink2ctl bind' has bound, and needs libvirt 9.7 or later. Releases
+    /// before 9.7 need 'yes' and the hook of the administrator's guide
     #[arg(long, value_name = "yes|no", default_value = "yes", value_parser = ["yes", "no"])]
     managed: String,
 }

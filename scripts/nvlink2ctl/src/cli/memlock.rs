@@ -23,17 +23,17 @@ use std::path::PathBuf;
 /// From a domain's XML, or from numbers.
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
-    /// XML of a libvirt domain ('virsh dumpxml --inactive'), - for standard input. Its host devices are
+    /// XML of a libvirt domain ('virsh dumpxml --inactive'); '-' is standard input. Its host devices are
     /// looked up in sysfs
     #[arg(long, value_name = "FILE", conflicts_with_all = ["memory", "max_memory", "phbs", "mode"])]
     domain: Option<PathBuf>,
 
-    /// Memory of the guest, DIMMs included: a number and a unit of libvirt's (KiB if there is none).
-    /// Rounded up to 256 MiB, as libvirt does for a pseries guest
+    /// Memory of the guest, DIMMs included: a number and one of libvirt's units (KiB if there is none). It is
+    /// rounded up to 256 MiB, as libvirt does for a pseries guest
     #[arg(long, value_name = "SIZE", required_unless_present = "domain")]
     memory: Option<Kib>,
 
-    /// What the memory can grow to (<maxMemory>), rounded up as well; the memory if not given
+    /// Largest size that the memory can grow to (<maxMemory>), rounded up as well [default: the memory]
     #[arg(long, value_name = "SIZE")]
     max_memory: Option<Kib>,
 
@@ -41,11 +41,11 @@ pub struct Arguments {
     #[arg(long, value_name = "N", default_value_t = 1)]
     phbs: u64,
 
-    /// What is passed through
+    /// The devices that are passed through
     #[arg(long, value_enum, default_value_t = Mode::Nvlink2)]
     mode: Mode,
 
-    /// Show each term of the sum, and what was counted
+    /// Show each term of the sum, and the devices and bridges that were counted
     #[arg(long)]
     explain: bool,
 }
