@@ -9,6 +9,7 @@
 #include <limits.h>
 #include <linux/vfio.h>
 #include <sys/ioctl.h>
+#include <sys/mman.h>
 
 #include "kselftest_harness.h"
 
@@ -73,6 +74,29 @@ TEST_F(guest, defect_23_ordinary)
 	EXPECT_EQ(1, kmsg_count(self->kmsg, message));
 	ASSERT_LT(0, sys_read(path, role, sizeof(role)));
 	EXPECT_STREQ("ordinary", role);
+}
+
+/*
+ * The hypervisor forgets a window that is removed: what is mapped by it has to be looked up before
+ * that, or its memory counts as in use for ever.
+ */
+TEST_F(guest, memory_is_free_when_its_window_goes)
+{
+	const size_t size = 4 * host_page();
+	struct vfio_group group;
+	void *memory;
+
+	memory = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	ASSERT_NE(MAP_FAILED, memory);
+	ASSERT_EQ(0, driver_bind(self->bdf, "vfio-pci"));
+	ASSERT_EQ(0, vfio_group_open(&group, pci_iommu_group(self->bdf), false));
+	ASSERT_EQ(0, vfio_dma_register(&group, memory, size));
+	ASSERT_EQ(0, vfio_dma_map(&group, memory, group.window_start, size));
+	EXPECT_EQ(-EBUSY, vfio_dma_unregister(&group, memory, size));
+	ASSERT_EQ(0, vfio_group_replace_window(&group, group.page_shift));
+	EXPECT_EQ(0, vfio_dma_unregister(&group, memory, size));
+	vfio_group_close(&group);
+	munmap(memory, size);
 }
 
 /* Opens the function by VFIO with a driver and gives its number of regions, or what failed. */
