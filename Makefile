@@ -15,6 +15,7 @@
 # make docs    the documents: HTML, manual pages
 # make rustdoc the documentation of the module's code
 # make deb     Debian packages
+# make kernel-deb [CONFIG=file] [PAGES=4k|64k]  Debian packages of a kernel with the series and the driver
 # make trial   what somebody with the hardware runs first: a bundle of static programs
 # make intree DIR=<Linux 7.3>  put the driver into a kernel source tree
 # make series OUT=<new folder>  the whole as sets of patches, in the order to send
@@ -35,7 +36,7 @@ KDIR ?= /lib/modules/$(shell uname -r)/build
 EMU := scripts/emu
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo check check-all docs rustdoc deb trial
+.PHONY: help setup demo check check-all docs rustdoc deb kernel-deb trial
 .PHONY: intree series qemu-series rust-analyzer compare bench bench-peer fuzz fuzz-pure mutate modules modules_install install clean distclean
 
 help:
@@ -64,6 +65,9 @@ docs rustdoc:
 deb:
 	$(EMU) setup packages
 	@ls "$$($(EMU) product packages)"/*.deb
+
+kernel-deb:
+	scripts/dist kernel-deb $(if $(CONFIG),--config "$(CONFIG)") $(if $(PAGES),--pages "$(PAGES)")
 
 trial:
 	$(EMU) setup trial

@@ -24,7 +24,7 @@ from .checks.report import TALLY, Check, Result
 CHECKS: list[Check] = [*client_tests.CHECKS, *tests.CHECKS, *lints.CHECKS, *series.CHECKS, *qemu_series.CHECKS]
 # Too long for each time: these run when they are named, all with --all, and in turn, a day one, with --ci.
 LONG_CHECKS: list[Check] = [*client_tests.PARTS, *qemu_series.LONG_CHECKS, *tests.LONG_CHECKS, *intree_builds.CHECKS,
-                            *package_tests.PARTS, *debug_tests.LONG_CHECKS, *mutate.CHECKS, *newest.CHECKS, *series.LONG_CHECKS]
+                            *package_tests.LONG_CHECKS, *debug_tests.LONG_CHECKS, *mutate.CHECKS, *newest.CHECKS, *series.LONG_CHECKS]
 # Names of several.
 SUMS = {**client_tests.SUMS, **tests.SUMS, **package_tests.SUMS, **debug_tests.SUMS}
 # What CI has for all it does, and for a long check, in minutes. A long check for which there is no such time is left out.

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from .build import (
-    clients, config, desk, docs, enter, files, initrd, intree, kernel, libdw, linux_510, module, packages, procs,
+    clients, config, desk, docs, enter, files, initrd, intree, kernel, kernel_packages, libdw, linux_510, module, packages, procs,
     programs, qemu, qemu_client, root, sources, sysroot,
 )
 from .build.config import Failure, Unavailable
@@ -28,7 +28,7 @@ OPTIONAL_STEPS: list[Step] = [
     *(step for of in kernel.VARIANTS.values() for step in (of.step, module.step(of), initrd.step(of))),
     *(step for of in kernel.HEADERS.values() for step in (of.step, module.step(of))),
     desk.STEP, docs.STEP, docs.RUST_STEP,
-    packages.STEP, packages.HOST_STEP, intree.STEP, linux_510.SOURCE_STEP, linux_510.STEP,
+    packages.STEP, packages.HOST_STEP, kernel_packages.STEP, intree.STEP, linux_510.SOURCE_STEP, linux_510.STEP,
     sysroot.STEP, qemu_client.STEP, qemu_client.NATIVE_STEP, clients.IMAGE_STEP, clients.NEW_IMAGE_STEP, clients.STEP,
     clients.GUEST_510_STEP, bench.STEP, programs.TRIAL_STEP,
     *boot.TREE_STEPS.values(),

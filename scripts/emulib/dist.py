@@ -5,7 +5,8 @@ import argparse
 from pathlib import Path
 
 from . import cli
-from .build import intree, module, rust_analyzer, series, sources
+from .build import intree, kernel_packages, module, rust_analyzer, series, sources
+from .build.config import Failure
 from .build.step import say
 from .checks import qemu_series
 
@@ -39,6 +40,15 @@ def _parser() -> argparse.ArgumentParser:
         "back, after a look at whether it applies to Debian's source. That for QEMU 10.2 is in the folder 10.2 of it.",
     )
     for_qemu.add_argument("out", type=Path, metavar="OUT", help="a folder that is new or empty")
+    packages = verbs.add_parser(
+        "kernel-deb", help="build Debian packages of a kernel with the series and the driver",
+        description="Build packages for ppc64el of Linux 7.3 with the series and the driver in it, an image and headers, and "
+        "print their names. It takes as long as a kernel of that configuration does, an hour or more on two cores.",
+    )
+    packages.add_argument("--config", type=Path, metavar="FILE",
+                          help="begin with this configuration, as /boot/config-* of a distribution, and not with "
+                          f"{kernel_packages.DEFCONFIG}; it is compiled by clang if it says CONFIG_CC_IS_CLANG=y, else by GCC")
+    packages.add_argument("--pages", choices=kernel_packages.PAGES, help="the size of pages, if not that of the configuration")
     verbs.add_parser(
         "rust-analyzer", help="describe the module to rust-analyzer",
         description="Write rust-project.json, from which rust-analyzer knows the module, the kernel crate and its settings.",
@@ -55,6 +65,12 @@ def _dispatch(options: argparse.Namespace) -> None:
         case "rust-analyzer":
             cli.ensure([module.STEP])
             say(f"rust-analyzer: {rust_analyzer.write()}")
+        case "kernel-deb":
+            if options.config and not options.config.is_file():
+                raise Failure(f"--config {options.config}: no such file")
+            wanted = kernel_packages.step("kernel-deb-own", options.config and options.config.resolve(), options.pages)
+            cli.ensure([wanted])
+            print(*sorted(wanted.path().glob("*.deb")), sep="\n")
         case "qemu-series":
             cli.ensure([sources.QEMU_STEP])
             qemu_series.write_series(options.out)

@@ -8,35 +8,10 @@ set -u
 here=$(cd "$(dirname "$0")" && pwd)
 gpu=0004:04:00.0
 bridges='0006:00:00.0 0006:00:00.1 0006:00:00.2'
+# shellcheck disable=SC2034 # tap.sh uses it
 planned=28
-n=0
-
-echo "1..$planned"
-
-# is WHAT COMMAND...: one test, which passes if the command does.
-is() {
-	what=$1
-	shift
-	n=$((n + 1))
-	if "$@" >/tmp/said 2>&1; then
-		echo "ok $n $what"
-	else
-		echo "not ok $n $what"
-		sed 's/^/# /' /tmp/said
-	fi
-}
-
-driver() {
-	[ -d "/sys/bus/pci/devices/$1" ] || { echo "(no device)"; return; }
-	link=$(readlink "/sys/bus/pci/devices/$1/driver") || return
-	echo "${link##*/}"
-}
-
-bound() {
-	for device in $1; do
-		[ "$(driver "$device")" = "$2" ] || { echo "$device: driver '$(driver "$device")'"; return 1; }
-	done
-}
+# shellcheck source=/dev/null
+. "$here/tap.sh"
 
 name() {
 	echo "pci_$1" | tr :. __
@@ -115,8 +90,4 @@ is "the GPU has no driver" bound "$gpu" ''
 
 is "the packages can be removed" sh -c "dpkg-query -W -f '\${Package}\n' '*nvlink2*' | xargs dpkg --purge"
 is "the module is not found any more" sh -c '! modinfo nvlink2-vfio-pci'
-# A test that was left out has failed.
-if [ "$n" -ne "$planned" ]; then
-	echo "not ok $((n + 1)) $n of $planned tests were run"
-	exit 1
-fi
+finish

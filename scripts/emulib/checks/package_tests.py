@@ -2,13 +2,15 @@
 """Tests of the Debian packages: what lintian says, a build by DKMS, and their use in the emulated host."""
 
 import shutil
+from pathlib import Path
 
-from ..build import archive, config, desk, enter, files, kernel, packages, procs
+from ..build import archive, config, desk, enter, files, kernel, kernel_packages, packages, procs, programs
 from ..build.config import Unavailable
+from ..host.machines import REDBUD_HALF
 from . import tests
 from .report import Check, Result, tail
 
-SCRIPT = config.TREE / "tests/packages/run.sh"
+TESTS = config.TREE / "tests/packages"
 DEBS = f"{packages.STEP.inner}/debs"
 
 
@@ -66,18 +68,39 @@ def dkms() -> Result:
     return Result.one(done.returncode == 0, tail(done.stdout, 80))
 
 
-def used() -> Result:
-    """tests/packages/run.sh, on Debian's user space in the emulated host."""
-    folder = config.scratch() / "packages"
+def _folder(name: str, script: str, *more: Path) -> Path:
+    """A new folder for the emulated host, with a script of tests/packages."""
+    folder = config.scratch() / name
     files.remove(folder)
     folder.mkdir()
-    shutil.copy2(SCRIPT, folder)
-    for deb in packages.debs().glob("*.deb"):
-        # The one that is built where it is used has its own test.
-        if "-dkms_" not in deb.name:
-            shutil.copy2(deb, folder)
+    for path in (TESTS / script, TESTS / "tap.sh", *more):
+        shutil.copy2(path, folder)
+    return folder
+
+
+def used() -> Result:
+    """tests/packages/run.sh, on Debian's user space in the emulated host."""
+    # The one that is built where it is used has its own test.
+    folder = _folder("packages", "run.sh", *(deb for deb in packages.debs().glob("*.deb") if "-dkms_" not in deb.name))
     run = tests.Emulated("packages", ["--initrd", str(packages.host_initrd()), "--file", str(folder)],
-                         "sh", f"/files/packages/{SCRIPT.name}")
+                         "sh", f"/files/{folder.name}/run.sh")
+    return run.with_console(Result.tap(run.status, run.output))
+
+
+def kernel_installed() -> Result:
+    """tests/packages/kernel.sh: an emulated host with the kernel of `make kernel-deb` installs it, and uses its driver."""
+    wanted = ("nvlink2-vfio_", "nvlink2ctl_")
+    debs = [*kernel_packages.debs().glob("*.deb"), *(deb for deb in packages.debs().glob("*.deb") if deb.name.startswith(wanted))]
+    folder = _folder("kernel-deb", "kernel.sh", *debs, programs.demo_binary())
+    (image,) = kernel_packages.debs().glob("linux-image-*.deb")
+    vmlinux = config.scratch() / "vmlinux"
+    done = tests.in_root(["sh", "-c", 'dpkg-deb --fsys-tarfile "$1" | tar -xO --wildcards "./boot/vmlinux-*" > "$2"', "sh",
+                          config.inner(image), config.inner(vmlinux)])
+    if done.returncode:
+        return Result.one(False, tail(done.stdout))
+    run = tests.Emulated("kernel-deb", [*REDBUD_HALF.options(), "--kernel", str(vmlinux), "--initrd", str(packages.host_initrd()),
+                                        "--file", str(folder)],
+                         "sh", f"/files/{folder.name}/kernel.sh")
     return run.with_console(Result.tap(run.status, run.output))
 
 
@@ -87,5 +110,7 @@ PARTS = [
     Check("packages-dkms", dkms, [packages.STEP]),
     Check("packages-lintian", lintian, [packages.STEP]),
 ]
+LONG_CHECKS = [*PARTS, Check("packages-kernel", kernel_installed,
+                            [packages.STEP, packages.HOST_STEP, kernel_packages.STEP, programs.DEMO_STEP, *tests.BOOT])]
 # Checks that are the sum of others.
 SUMS = {"packages": PARTS}
