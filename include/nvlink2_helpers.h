@@ -10,6 +10,7 @@
 #include <linux/sched.h>
 #include <linux/tracepoint-defs.h>
 #include <linux/workqueue.h>
+#include <asm/opal-api.h>
 #include <asm/reg.h>
 
 struct kvm;
@@ -20,10 +21,24 @@ enum {
 	NVLINK2_COMM_LEN = TASK_COMM_LEN,
 };
 
-/* MSR bits of translation requests for pnv_npu2_map_lpar(). */
+/* MSR bits of translation requests. */
 enum {
 	NVLINK2_MSR_DR = MSR_DR,
 	NVLINK2_MSR_PR = MSR_PR,
+};
+
+/* What the calls of OPAL mean that the driver makes. */
+enum {
+	NVLINK2_OPAL_PARAMETER = OPAL_PARAMETER,
+	NVLINK2_OPAL_BUSY = OPAL_BUSY,
+	NVLINK2_OPAL_BUSY_EVENT = OPAL_BUSY_EVENT,
+	NVLINK2_OPAL_HARDWARE = OPAL_HARDWARE,
+	NVLINK2_OPAL_UNSUPPORTED = OPAL_UNSUPPORTED,
+	NVLINK2_OPAL_PERMISSION = OPAL_PERMISSION,
+	NVLINK2_OPAL_NO_MEM = OPAL_NO_MEM,
+	NVLINK2_OPAL_RESOURCE = OPAL_RESOURCE,
+	NVLINK2_OPAL_INTERNAL_ERROR = OPAL_INTERNAL_ERROR,
+	NVLINK2_OPAL_TIMEOUT = OPAL_TIMEOUT,
 };
 
 bool nvlink2_module_get(void);
@@ -32,6 +47,13 @@ void nvlink2_task_name(struct task_struct *task, char *name);
 bool nvlink2_task_has_ended(struct task_struct *task);
 
 bool nvlink2_platform_is_powernv(void);
+bool nvlink2_opal_has_npu_calls(void);
+s64 nvlink2_opal_map_lpar(u64 phb, u16 bdfn, u64 lpid);
+s64 nvlink2_opal_init_context(u64 phb, u64 msr, u16 bdfn);
+s64 nvlink2_opal_destroy_context(u64 phb, u16 bdfn);
+int nvlink2_opal_errno(s64 code);
+void nvlink2_radix_flush_all_lpid(u32 lpid);
+u16 nvlink2_pci_dev_id(struct pci_dev *pdev);
 struct device_node *nvlink2_pci_of_node(struct pci_dev *pdev);
 struct device_node *nvlink2_of_node_get(struct device_node *node);
 void nvlink2_of_node_put(struct device_node *node);

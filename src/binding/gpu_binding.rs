@@ -32,7 +32,14 @@
 
 use crate::{
     binding::{
-        lpar_mapping::LparMapping,
+        lpar_mapping::{
+            self,
+            LparMapping, //
+        },
+        translator::{
+            Translator,
+            Translators, //
+        },
         vm_watch::{
             BoundVm,
             Owner,
@@ -58,6 +65,7 @@ use crate::{
             Share,
             SharedValue, //
         },
+        xts::Links,
     },
     regions::gate::{
         Closed,
@@ -71,7 +79,8 @@ use kernel::{
     str::CString,
     sync::{
         Arc,
-        Mutex, //
+        Mutex,
+        SetOnce, //
     }, //
 };
 
@@ -214,6 +223,10 @@ pub(crate) struct Binding {
     node: OfNode,
     /// Of all GPUs.
     watches: Arc<VmWatches>,
+    /// Of all NPUs.
+    translators: Arc<Translators>,
+    /// Of the GPU's, which stays the same, once it was bound.
+    translator: SetOnce<Arc<Translator>>,
     #[pin]
     state: Mutex<BindingState>,
     /// Taken for a reset of the GPU by [`Binding::reset`].
@@ -226,10 +239,16 @@ pub(crate) struct Binding {
 impl GpuBinding {
     /// The GPU that `node` describes, bound to nothing; whose memory is watched for it is in
     /// `watches`.
-    pub(crate) fn of(node: OfNode, watches: Arc<VmWatches>) -> impl PinInit<Self> {
+    pub(crate) fn of(
+        node: OfNode,
+        watches: Arc<VmWatches>,
+        translators: Arc<Translators>,
+    ) -> impl PinInit<Self> {
         Self::new(pin_init!(Binding {
             node,
             watches,
+            translators,
+            translator: SetOnce::new(),
             state <- new_mutex!(BindingState {
                 binding: SharedValue::new(),
                 gpus: 0,
@@ -305,9 +324,26 @@ impl GpuBinding {
             None => {
                 let gpu = state.gpu_for(core, &this.node, lpid)?;
                 let name = CString::try_from(gpu.name())?;
-                let npu = gpu.npu().ok_or(ENODEV)?;
-                let vm = BoundVm::new(kvm, &mm, npu, lpid, &this.watches, this.clone())?;
-                let binding = match LparMapping::new(&gpu, this.node.clone(), name, vm, lpid) {
+                let translator = this
+                    .translator(&gpu)
+                    .inspect_err(|error| lpar_mapping::complain(&gpu, lpid, *error))?;
+                let vm = BoundVm::new(
+                    kvm,
+                    &mm,
+                    translator.clone(),
+                    lpid,
+                    &this.watches,
+                    this.clone(),
+                )?;
+                let binding = match LparMapping::new(
+                    &gpu,
+                    this.node.clone(),
+                    name,
+                    this.links(),
+                    translator,
+                    vm,
+                    lpid,
+                ) {
                     Ok(binding) => binding,
                     Err((error, vm)) => {
                         _failed = vm;
@@ -391,10 +427,30 @@ impl GpuBinding {
     }
 
     fn set_quiet(&self, quiet: bool) {
-        if let Some(gpu) = GpuFunction::at(&self.node) {
-            gpu.set_quiet(quiet);
+        if let (Some(gpu), Some(known)) = (GpuFunction::at(&self.node), self.translator.as_ref()) {
+            known.set_quiet(gpu.bdfn(), quiet);
+            self.schedule();
         }
-        self.schedule();
+    }
+
+    /// Finds what translates for the GPU. Errors are those of [`GpuFunction::npu`].
+    fn translator(&self, gpu: &GpuFunction) -> Result<Arc<Translator>> {
+        if let Some(known) = self.translator.as_ref() {
+            return Ok(known.clone());
+        }
+        let found = self.translators.of(gpu)?;
+
+        // The state is locked: nobody else does that.
+        self.translator.populate(found.clone());
+        Ok(found)
+    }
+
+    /// Returns the GPU's links.
+    fn links(&self) -> Links {
+        match self.node.gpu() {
+            Ok(Some(gpu)) => Links::of(gpu.links()),
+            _ => Links::of(&[]),
+        }
     }
 
     /// This driver has the GPU from now on.
@@ -486,13 +542,14 @@ impl Retry for Binding {
 
     /// Has the GPU told what it is owed. If it does not answer the binding ends, whoever shares it.
     fn retry(&self) -> bool {
-        let Some(gpu) = GpuFunction::at(&self.node) else {
+        let (Some(gpu), Some(known)) = (GpuFunction::at(&self.node), self.translator.as_ref())
+        else {
             return false;
         };
         let untold = {
             let mut state = self.state.lock();
 
-            match gpu.pay() {
+            match known.pay(gpu.bdfn()) {
                 Err(ETIMEDOUT) => state.part(),
                 result => return result == Err(EAGAIN),
             }
@@ -500,8 +557,9 @@ impl Retry for Binding {
 
         dev_err!(
             gpu.device(),
-            "it did not forget memory that its virtual machine lost: the binding ends, close the \
-             GPU and its bridges\n"
+            "it does not confirm that it dropped translations of memory that its virtual machine \
+             lost: nothing is translated for it any more, the binding ends, close the GPU and its \
+             bridges\n"
         );
         if untold {
             self.reset();

@@ -4,9 +4,12 @@
 //! it until the one that takes it back.
 
 use crate::{
-    binding::vm_watch::{
-        BoundVm,
-        Translations, //
+    binding::{
+        translator::Translator,
+        vm_watch::{
+            BoundVm,
+            Translations, //
+        },
     },
     linux::{
         kvm::Kvm,
@@ -15,12 +18,19 @@ use crate::{
         trace,
         workqueue::Retrying, //
     },
-    pure::lpid::Lpid,
+    pure::{
+        lpid::Lpid,
+        xts::{
+            Bdfn,
+            Links, //
+        },
+    },
 };
 use core::ffi::CStr;
 use kernel::{
     prelude::*,
-    str::CString, //
+    str::CString,
+    sync::Arc, //
 };
 
 /// A GPU that is bound to an LPAR, or may be.
@@ -30,66 +40,48 @@ use kernel::{
 /// If the NPU may know the LPID, `vm` is the machine that it belongs to.
 pub(crate) struct LparMapping {
     node: OfNode,
+    translator: Arc<Translator>,
+    bdfn: Bdfn,
+    links: Links,
     /// The GPU's, for traces of what happens when it was unplugged.
     name: CString,
     lpid: Lpid,
     /// [`None`] once the NPU is known to be done with the LPID.
     vm: Option<BoundVm>,
-    /// Firmware failed to unmap, so the kernel takes the LPID for unmapped.
+    /// Firmware failed to unmap.
     failed: bool,
 }
 
 impl LparMapping {
-    /// Binds a GPU, whose node and name are given. What goes wrong is in the kernel log; the
+    /// Binds a GPU, whose node, name and links are given. What goes wrong is in the kernel log; the
     /// machine is not to be dropped under the lock.
     pub(crate) fn new(
         gpu: &GpuFunction,
         node: OfNode,
         name: CString,
+        links: Links,
+        translator: Arc<Translator>,
         vm: BoundVm,
         lpid: Lpid,
     ) -> Result<Self, (Error, BoundVm)> {
-        let result = gpu.map_lpar(lpid);
+        let result = translator.map(gpu, links, lpid);
 
         trace::lpar_bind(&name, lpid, &result);
-        match result {
-            Ok(()) => {}
-            Err(EOPNOTSUPP) => dev_err!(
-                gpu.device(),
-                "LPID {} not bound: the OPAL firmware does not support it, update it\n",
-                lpid.get()
-            ),
-            Err(EBUSY) => dev_err!(
-                gpu.device(),
-                "LPID {} not bound: this GPU or one with its bus address is bound already\n",
-                lpid.get()
-            ),
-            Err(ENODEV) => dev_err!(
-                gpu.device(),
-                "LPID {} not bound: the kernel has not set up the GPU's NVLinks for DMA, or the \
-                 OPAL firmware numbers none of them\n",
-                lpid.get()
-            ),
-            Err(ENXIO) => dev_err!(
-                gpu.device(),
-                "LPID {} not bound: the OPAL firmware does not tell where the NPU's registers are, \
-                 or leaves no ATSD registers to the host, update it\n",
-                lpid.get()
-            ),
-            // The kernel has told what firmware said.
-            Err(_) => {}
+        if let Err(error) = result {
+            complain(gpu, lpid, error);
+            return Err((error, vm));
         }
-        match result {
-            // INVARIANT: The LPID is that of `vm`.
-            Ok(()) => Ok(Self {
-                node,
-                name,
-                lpid,
-                vm: Some(vm),
-                failed: false,
-            }),
-            Err(error) => Err((error, vm)),
-        }
+        // INVARIANT: The LPID is that of `vm`.
+        Ok(Self {
+            node,
+            translator,
+            bdfn: gpu.bdfn(),
+            links,
+            name,
+            lpid,
+            vm: Some(vm),
+            failed: false,
+        })
     }
 
     /// Returns the LPID that the NPU may know.
@@ -128,42 +120,54 @@ impl LparMapping {
 
     /// Has the NPU forget the LPID, and returns whether the GPU has, too.
     fn clear(&mut self) -> Result<bool> {
-        let Some(gpu) = GpuFunction::at(&self.node) else {
-            // The kernel unmaps when it is unplugged.
-            return if self.failed { Err(ENODEV) } else { Ok(true) };
-        };
-        let result = self.unmap(&gpu);
+        let gpu = GpuFunction::at(&self.node);
+        let result = self.unmap(gpu.as_ref());
 
         trace::lpar_unbind(&self.name, self.lpid, &result.map(|_| ()));
         if let Err(error) = &result {
             self.failed = true;
-            dev_err!(
-                gpu.device(),
-                "LPID {} may still be mapped (errno {}): GPU and bridges are refused and the \
-                 virtual machine is kept until unmapping succeeds, which the next open tries \
-                 again\n",
-                self.lpid.get(),
-                -error.to_errno()
-            );
+            if let Some(gpu) = gpu {
+                dev_err!(
+                    gpu.device(),
+                    "LPID {} may still be mapped (errno {}): GPU and bridges are refused and the \
+                     virtual machine is kept until unmapping succeeds, which the next open tries \
+                     again\n",
+                    self.lpid.get(),
+                    -error.to_errno()
+                );
+            }
         }
         result
     }
 
-    fn unmap(&self, gpu: &GpuFunction) -> Result<bool> {
+    fn unmap(&self, gpu: Option<&GpuFunction>) -> Result<bool> {
         if self.failed {
             // Mapping it once more brings the NPU into a known state, and does no harm: the LPID
             // still belongs to the same machine.
-            match gpu.map_lpar(self.lpid) {
-                Ok(()) | Err(EBUSY) => {}
-                Err(error) => return Err(error),
-            }
+            self.translator
+                .map(gpu.ok_or(ENODEV)?, self.links, self.lpid)?;
         }
-        match gpu.unmap_lpar() {
-            // It was unplugged, and the mapping went with it.
-            Err(ENOENT | ENODEV) if !self.failed => Ok(true),
-            result => result,
-        }
+        self.translator.unmap(gpu, self.bdfn, self.links, self.lpid)
     }
+}
+
+/// Tells what a GPU was not bound for, and what to do, as far as nobody has told.
+pub(crate) fn complain(gpu: &GpuFunction, lpid: Lpid, error: Error) {
+    let why = match error {
+        EOPNOTSUPP => "the OPAL firmware does not support it, update it",
+        EBUSY => "this GPU or one with its bus address is bound already",
+        ENODEV => {
+            "the kernel has not set up the GPU's NVLinks for DMA, or the OPAL firmware numbers \
+             none of them"
+        }
+        ENXIO => {
+            "the OPAL firmware does not tell where the NPU's registers are, or leaves no ATSD \
+             registers to the host, update it"
+        }
+        _ => return,
+    };
+
+    dev_err!(gpu.device(), "LPID {} not bound: {why}\n", lpid.get());
 }
 
 impl Drop for LparMapping {

@@ -5,4 +5,5 @@
 
 pub(crate) mod gpu_binding;
 pub(crate) mod lpar_mapping;
+pub(crate) mod translator;
 pub(crate) mod vm_watch;

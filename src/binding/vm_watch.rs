@@ -12,13 +12,13 @@
 //! the last shootdown, what GPUs know is of memory that the machine has now.
 
 use crate::{
+    binding::translator::Translator,
     linux::{
         kvm::Kvm,
         mm::mmu_notifier::{
             Watch,
             Watcher, //
         },
-        npu::Npu,
         trace,
         workqueue::{
             Retry,
@@ -95,22 +95,24 @@ impl BoundVm {
     pub(crate) fn new(
         kvm: Kvm,
         mm: &MmWithUser,
-        npu: Npu,
+        translator: Arc<Translator>,
         lpid: Lpid,
         watches: &Arc<VmWatches>,
         owner: Arc<dyn Owner>,
     ) -> Result<Self> {
         let kvm = Arc::new(kvm, GFP_KERNEL)?;
         let mut all = watches.all.lock();
-        let known = all
-            .iter()
-            .find(|watch| watch.watcher().npu == npu && *watch.watcher().kvm == *kvm);
+        let known = all.iter().find(|watch| {
+            let of = watch.watcher();
+
+            Arc::ptr_eq(&of.translator, &translator) && *of.kvm == *kvm
+        });
         let (watch, slot) = match known {
             Some(watch) => (watch.clone(), watch.watcher().add(owner)?),
             None => {
                 // Nothing may fail once it watches: it is not to be dropped under the lock.
                 all.reserve(1, GFP_KERNEL)?;
-                let translations = Translations::new(kvm.clone(), npu, lpid, owner);
+                let translations = Translations::new(kvm.clone(), translator, lpid, owner);
                 let watch = Arc::pin_init(Watch::new(mm, Retrying::new(translations)), GFP_KERNEL)?;
 
                 // There is room for it.
@@ -163,7 +165,7 @@ impl Drop for BoundVm {
 pub(crate) struct Translations {
     // As long as the machine exists it has its memory slots, and nobody else its LPID.
     kvm: Arc<Kvm>,
-    npu: Npu,
+    translator: Arc<Translator>,
     lpid: Lpid,
     /// The number of what memory the machine had, before the last shootdown.
     generation: Atomic<u64>,
@@ -176,7 +178,12 @@ pub(crate) struct Translations {
 }
 
 impl Translations {
-    fn new(kvm: Arc<Kvm>, npu: Npu, lpid: Lpid, owner: Arc<dyn Owner>) -> impl PinInit<Self> {
+    fn new(
+        kvm: Arc<Kvm>,
+        translator: Arc<Translator>,
+        lpid: Lpid,
+        owner: Arc<dyn Owner>,
+    ) -> impl PinInit<Self> {
         // No GPU is bound yet, so none knows anything.
         let (_, generation) = kvm.has_memory_at(0, 1);
         let mut owners = [const { None }; MAX_GPUS];
@@ -184,7 +191,7 @@ impl Translations {
         owners[0] = Some(owner);
         pin_init!(Self {
             kvm,
-            npu,
+            translator,
             lpid,
             generation: Atomic::new(generation),
             owners <- new_mutex!(owners),
@@ -233,7 +240,7 @@ impl Translations {
             self.spared.fetch_add(1, Relaxed);
             return Ok(());
         }
-        let result = self.npu.invalidate_lpar(self.lpid);
+        let result = self.translator.invalidate(self.lpid);
 
         trace::lpar_invalidate(self.lpid, start, end, &result);
         self.shootdowns.fetch_add(1, Relaxed);
@@ -248,7 +255,7 @@ impl Translations {
                 self.generation.store(generation, Release);
                 Err(EAGAIN)
             }
-            // The kernel has told.
+            // The owners tell.
             Err(error) => {
                 self.failed.fetch_add(1, Relaxed);
                 Err(error)

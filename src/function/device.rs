@@ -148,10 +148,8 @@ impl Driver for Nvlink2Device {
         let Role::Gpu(state) = &*self.role else {
             return;
         };
-        // Its bridges may still be open. If it is unplugged now the kernel unmaps behind our back.
-        let presence = self.presence.lock().take();
-
-        drop(presence);
+        // Its bridges may still be open.
+        self.shutdown();
         // The module stays for it, and does not let others open the GPU. Another driver would.
         if let Some(process) = state.ram.registrations.former_user() {
             dev_warn!(
@@ -160,6 +158,13 @@ impl Driver for Nvlink2Device {
                 format_args!("{process}")
             );
         }
+    }
+
+    // What the GPU knows of its user's memory it would go on to use under the next kernel.
+    fn shutdown(&self) {
+        let presence = self.presence.lock().take();
+
+        drop(presence);
     }
 
     fn requested(&self, device: &Device) {

@@ -5,6 +5,7 @@
 use crate::{
     binding::{
         gpu_binding::GpuBinding,
+        translator::Translators,
         vm_watch::VmWatches, //
     },
     linux::{
@@ -79,6 +80,8 @@ pub(crate) struct SharedState {
     pub(crate) debugfs: Dir,
     /// By where the GPU's aperture starts.
     gpus: Pin<KBox<ByAddress<SharedByGpu>>>,
+    /// Of the NPUs.
+    translators: Arc<Translators>,
     /// Of the virtual machines' memory.
     watches: Arc<VmWatches>,
     /// Of the links, claimed when the first bridge is opened that has them: another link of the GPU
@@ -92,6 +95,7 @@ impl SharedState {
         Ok(Self {
             debugfs: Dir::new(name),
             gpus: KBox::pin_init(ByAddress::new(), GFP_KERNEL)?,
+            translators: Arc::pin_init(Translators::new(), GFP_KERNEL)?,
             watches: Arc::pin_init(VmWatches::new(), GFP_KERNEL)?,
             atsds: Arc::pin_init(ByAddress::new(), GFP_KERNEL)?,
         })
@@ -100,7 +104,7 @@ impl SharedState {
     /// Returns what is shared of the GPU at `node`, whose aperture starts at `base`.
     pub(crate) fn of_gpu(&self, base: u64, node: OfNode) -> Result<SharedByGpu> {
         self.gpus.or_made(base, || {
-            let binding = GpuBinding::of(node, self.watches.clone());
+            let binding = GpuBinding::of(node, self.watches.clone(), self.translators.clone());
 
             Ok(SharedByGpu {
                 gate: Arc::pin_init(Gate::new(), GFP_KERNEL)?,

@@ -19,6 +19,8 @@
 #include <linux/wait_bit.h>
 #include <asm/firmware.h>
 #include <asm/kvm_ppc.h>
+#include <asm/opal.h>
+#include <asm/tlbflush.h>
 
 #include "nvlink2_helpers.h"
 
@@ -47,6 +49,42 @@ bool nvlink2_task_has_ended(struct task_struct *task)
 bool nvlink2_platform_is_powernv(void)
 {
 	return firmware_has_feature(FW_FEATURE_OPAL);
+}
+
+bool nvlink2_opal_has_npu_calls(void)
+{
+	return opal_check_token(OPAL_NPU_MAP_LPAR) && opal_check_token(OPAL_NPU_INIT_CONTEXT) &&
+	       opal_check_token(OPAL_NPU_DESTROY_CONTEXT);
+}
+
+s64 nvlink2_opal_map_lpar(u64 phb, u16 bdfn, u64 lpid)
+{
+	return opal_npu_map_lpar(phb, bdfn, lpid, 0);
+}
+
+s64 nvlink2_opal_init_context(u64 phb, u64 msr, u16 bdfn)
+{
+	return opal_npu_init_context(phb, 0, msr, bdfn);
+}
+
+s64 nvlink2_opal_destroy_context(u64 phb, u16 bdfn)
+{
+	return opal_npu_destroy_context(phb, 0, bdfn);
+}
+
+int nvlink2_opal_errno(s64 code)
+{
+	return opal_error_code(code);
+}
+
+void nvlink2_radix_flush_all_lpid(u32 lpid)
+{
+	radix__flush_all_lpid(lpid);
+}
+
+u16 nvlink2_pci_dev_id(struct pci_dev *pdev)
+{
+	return pci_dev_id(pdev);
 }
 
 struct device_node *nvlink2_pci_of_node(struct pci_dev *pdev)

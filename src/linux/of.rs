@@ -57,6 +57,19 @@ impl OfNode {
         NonNull::new(node).map(Self)
     }
 
+    /// Returns a reference of its own to a node; `None` for NULL.
+    ///
+    /// # Safety
+    ///
+    /// `node` must be valid, or NULL.
+    pub(super) unsafe fn get(node: *mut bindings::device_node) -> Option<Self> {
+        // SAFETY: By this function's contract.
+        let node = unsafe { bindings::nvlink2_of_node_get(node) };
+
+        // INVARIANT: The reference that the helper took is ours now.
+        NonNull::new(node).map(Self)
+    }
+
     /// Reads what the node says as a GPU; `None` if it is not on NVLink2.
     pub(crate) fn gpu(&self) -> Result<Option<Described<Gpu>>, FirmwareFault<Self>> {
         // INVARIANT: The node is one of firmware's tree.

@@ -15,3 +15,4 @@ pub(crate) mod lpid;
 pub(crate) mod range;
 pub(crate) mod shared_value;
 pub(crate) mod topology;
+pub(crate) mod xts;

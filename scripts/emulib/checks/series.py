@@ -14,7 +14,7 @@ from .report import Check, Result, tail
 
 README = series.HOME / "README.md"
 # What of patches a driver's user must have, at most.
-NEEDED = 25
+NEEDED = 24
 
 # Writes the tree that the patches "$@" make of Debian's source to the index, and says its name.
 APPLY = """

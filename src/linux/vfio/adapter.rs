@@ -80,6 +80,7 @@ unsafe impl<T: Driver> driver::RegistrationOps for Adapter<T> {
             driver.id_table = T::IDS.as_ptr();
             driver.probe = Some(Self::probe);
             driver.remove = Some(Self::remove);
+            driver.shutdown = Some(Self::shutdown);
             driver.err_handler = Device::<T>::error_handlers();
             driver.driver_managed_dma = true;
         }
@@ -176,6 +177,19 @@ impl<T: Driver> Adapter<T> {
 
             data.remove(this.device());
             Self::put(dev, core);
+        }
+    }
+
+    /// # Safety
+    ///
+    /// `pdev` must be a device that is bound to this driver, and stays so meanwhile.
+    unsafe extern "C" fn shutdown(pdev: *mut bindings::pci_dev) {
+        // SAFETY: The driver data are what `register_device` set. The device is locked, so that
+        // nobody unbinds it.
+        unsafe {
+            let core = bindings::dev_get_drvdata(&raw mut (*pdev).dev);
+
+            Device::<T>::data(core.cast()).shutdown();
         }
     }
 

@@ -48,6 +48,10 @@ pub(crate) trait Driver: Send + Sync + Sized + 'static {
     /// Called when the function is unbound, after its last user has closed it.
     fn remove(&self, device: &Device);
 
+    /// The machine goes down, or another kernel is started: what the function does to memory ends.
+    /// Its users may still be there.
+    fn shutdown(&self);
+
     /// Called when the function is to be unbound and that has to wait for a user to close it.
     fn requested(&self, device: &Device);
 

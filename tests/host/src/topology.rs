@@ -7,6 +7,7 @@ use crate::{
         aperture::Aperture,
         devicetree::{Node, Problem},
         topology::{bridge, gpu, gpu_of, is_unconnected},
+        xts::HostBlocks,
     },
     tree::{TestNode, Tree},
 };
@@ -97,6 +98,39 @@ fn a_link_without_registers_shares_those_of_its_gpu() {
             found.atsd.map(|atsd| atsd.address()),
             of_gpu_0.then_some(first)
         );
+    }
+}
+
+/// The NPU has eight register blocks and six links; old OPAL tells of the first block only.
+#[test]
+fn the_host_has_the_registers_of_no_link() {
+    let table: [(&[u32], [u64; 2]); 4] = [
+        (&[0x60302, 0x80_0000], [0x86_0000, 0x87_0000]),
+        (&[], [0; 2]),
+        (&[0x60302, 0x80_0001], [0; 2]),
+        (&[0x60302, 0xfa_0000], [0; 2]),
+    ];
+    let check = |tree: &Rc<Tree>, expected: [u64; 2]| {
+        let blocks = HostBlocks::of(&tree.node(NPU));
+
+        assert_eq!(blocks.is_empty(), expected == [0; 2]);
+        assert!(blocks
+            .launch_registers()
+            .eq(expected.into_iter().filter(|n| *n != 0)));
+    };
+
+    check(&tree(), [0x86_0000, 0x87_0000]);
+    for (list, expected) in table {
+        let tree = tree();
+
+        damage(&tree.node(NPU), c"ibm,mmio-atsd", set(list));
+        check(&tree, expected);
+    }
+    for name in [c"ibm,mmio-atsd", c"ibm,npcq", c"reg"] {
+        let tree = tree();
+
+        tree.node(NPU).remove(name);
+        check(&tree, [0; 2]);
     }
 }
 
