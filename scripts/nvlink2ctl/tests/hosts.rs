@@ -859,6 +859,65 @@ fn page_size() {
     }
 }
 
+/// The vendor's driver has made the RAM of a GPU memory of the host: who takes the GPU away ends the host.
+#[test]
+fn memory_of_the_host() {
+    let blocks = |state: &'static str| {
+        move |files: &mut Value| {
+            device(files, "0004:04:00.0")["driver"] = ">/sys/bus/pci/drivers/nvidia".into();
+            let memory = &mut files["sys"]["devices"]["system"]["memory"];
+            memory["block_size_bytes"] = "=40000000\n".into();
+            // The first block of the host's own, the last below RAM of GPUs, two of that, and the first behind.
+            for (number, state) in [
+                (0, "online"),
+                (3839, "online"),
+                (3968, "offline"),
+                (3999, state),
+                (4000, state),
+                (4096, "online"),
+            ] {
+                memory[format!("memory{number}")]["state"] = format!("={state}\n").into();
+            }
+        }
+    };
+    let said = "RAM of 0004:04:00.0 is memory of the host: memory3999 to memory4000 are online";
+    expect_after(
+        &host("redbud"),
+        blocks("online"),
+        &[
+            (
+                "doctor",
+                1,
+                &["FAILED memory: ", said, "Stop nvidia-persistenced"],
+            ),
+            (
+                "bind --dry-run --all",
+                4,
+                &[said, "Stop nvidia-persistenced"],
+            ),
+            // A bridge alone is a link less, too.
+            ("bind --dry-run 0006:00:00.0", 4, &[said]),
+            ("unbind --dry-run 0004:04:00.0", 4, &[said]),
+            ("bind --dry-run --group 2", 0, &["-is memory of the host"]),
+        ],
+    );
+    expect_after(
+        &host("redbud"),
+        blocks("offline"),
+        &[
+            (
+                "doctor",
+                1,
+                &["ok memory: no RAM of a GPU is memory of the host"],
+            ),
+            ("bind --dry-run --group 1", 0, &["-is memory of the host"]),
+        ],
+    );
+    let (_folder, file) = changed(&host("redbud"), blocks("online"));
+    let again = output(&run(&file, "record").success());
+    assert!(again.contains("memory3999") && !again.contains("memory3839"));
+}
+
 /// What is recorded of a recording says the same of every host: all that the program reads is in it.
 #[test]
 fn recordings_have_all_that_is_read() {

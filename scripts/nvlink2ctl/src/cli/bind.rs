@@ -11,8 +11,9 @@ use crate::{
     bdf::Bdf,
     bind::{self, Change, DRIVER, Owner, Sysfs},
     exit::{Status, Stop},
-    groups,
+    gpu_memory, groups,
     host::Host,
+    source::Source,
     users,
 };
 use anyhow::{Result, bail};
@@ -94,6 +95,7 @@ pub fn bind(options: &Options, arguments: &Bind) -> Result<Status> {
         )
         .into());
     }
+    refuse_memory_of_the_host(&source, &host, &functions)?;
     let drivers: BTreeMap<Bdf, &str> = functions
         .iter()
         .map(|bdf| (*bdf, arguments.driver.as_str()))
@@ -120,6 +122,7 @@ pub fn bind(options: &Options, arguments: &Bind) -> Result<Status> {
 /// Takes GPUs and bridges back.
 pub fn unbind(options: &Options, arguments: &Unbind) -> Result<Status> {
     let host = host(options)?.with_nvlink2()?;
+    let source = source(options)?;
     let mut functions = arguments.selection.functions(&host)?;
     functions.extend(
         arguments
@@ -129,12 +132,39 @@ pub fn unbind(options: &Options, arguments: &Unbind) -> Result<Status> {
             .filter(|function| function.driver.as_deref() == Some(DRIVER))
             .map(|function| function.bdf),
     );
+    let of_the_host: Vec<_> = functions
+        .iter()
+        .copied()
+        .filter(|bdf| {
+            let driver = host.functions.get(bdf).and_then(|f| f.driver.as_deref());
+            driver.is_some_and(|driver| !groups::is_for_vfio(&source, driver))
+        })
+        .collect();
+    refuse_memory_of_the_host(&source, &host, &of_the_host)?;
     let owner = if arguments.no_probe {
         Owner::Nobody
     } else {
         Owner::Host
     };
     change(options, &host, &functions, &owner, arguments.dry_run)
+}
+
+/// Functions are not taken from the driver that holds up the links to memory of the host.
+fn refuse_memory_of_the_host(source: &Source, host: &Host, functions: &[Bdf]) -> Result<()> {
+    let online = gpu_memory::online(source, gpu_memory::gpus_of(host, functions));
+    if online.is_empty() {
+        return Ok(());
+    }
+    let online: Vec<_> = online.iter().map(ToString::to_string).collect();
+    Err(Stop::new(
+        Status::Refused,
+        format!(
+            "{}. Without its driver the host would lose it. {}",
+            online.join("; "),
+            gpu_memory::REMEDY
+        ),
+    )
+    .into())
 }
 
 fn change(
