@@ -168,7 +168,7 @@ fn empty_socket() {
         &[(
             "unbind --dry-run --all",
             0,
-            &["0006:00:01.1  nvlink2-vfio-pci -> no driver"],
+            &["0006:00:01.1  nvlink2-vfio-pci -> whatever driver the kernel finds"],
         )],
     );
     // A bridge that a GPU lists is no such one.
@@ -466,6 +466,63 @@ fn bridges_have_a_host_driver() {
             1,
             &["note    binding: not bound to nvlink2-vfio-pci: 0004:04:00.0 (has vfio-pci)"],
         )],
+    );
+}
+
+/// Two GPUs for guests, two that the host works with: who gives back all means those of the guests.
+#[test]
+fn unbind_leaves_the_host_its_own() {
+    expect_after(
+        &host("redbud"),
+        |files| {
+            for bdf in BRIDGES.iter().chain(&GPUS) {
+                let of_the_host = bdf.starts_with("0035:") || bdf.starts_with("0007:");
+                device(files, bdf)["driver"] = if of_the_host {
+                    ">/sys/bus/pci/drivers/nvidia".into()
+                } else {
+                    BOUND.into()
+                };
+            }
+            device(files, "0006:00:01.0")["driver"] = ">/sys/bus/pci/drivers/vfio-pci".into();
+        },
+        &[
+            (
+                "unbind --all --dry-run",
+                0,
+                &[
+                    "0004:04:00.0 nvlink2-vfio-pci -> whatever driver the kernel finds",
+                    "0006:00:01.0 vfio-pci -> ",
+                    "-nvidia ->",
+                    "note: 0035:03:00.0, 0007:00:00.0",
+                    "stay with their drivers",
+                ],
+            ),
+            (
+                "unbind --all --dry-run --driver nvidia",
+                0,
+                &["0035:03:00.0 nvidia -> ", "-nvlink2-vfio-pci ->"],
+            ),
+            (
+                "unbind --group 1 --dry-run --driver vfio-pci --no-probe",
+                0,
+                &["0006:00:01.0 vfio-pci -> no driver", "-nvlink2-vfio-pci ->"],
+            ),
+            // Who names a function means it.
+            (
+                "unbind --dry-run 0035:03:00.0",
+                0,
+                &[
+                    "0035:03:00.0 nvidia -> ",
+                    "0007:00:00.2 nvidia -> ",
+                    "-stay with",
+                ],
+            ),
+            (
+                "unbind --dry-run --driver nvidia 0035:03:00.0",
+                2,
+                &["cannot be used with"],
+            ),
+        ],
     );
 }
 

@@ -41,6 +41,10 @@ pub struct Unbind {
     #[command(flatten)]
     selection: Selection,
 
+    /// With --group and --all: take functions from this driver only [default: VFIO's drivers]
+    #[arg(long, value_name = "NAME", conflicts_with = "functions")]
+    driver: Option<String>,
+
     /// Leave the functions without a driver, instead of having the kernel look for one
     #[arg(long)]
     no_probe: bool,
@@ -132,6 +136,28 @@ pub fn unbind(options: &Options, arguments: &Unbind) -> Result<Status> {
             .filter(|function| function.driver.as_deref() == Some(DRIVER))
             .map(|function| function.bdf),
     );
+    if !arguments.selection.is_by_name() {
+        // Who asks for all means all that guests have, and not what the host works with.
+        let (taken, left): (Vec<_>, Vec<_>) = functions.into_iter().partition(|bdf| {
+            let driver = host.functions.get(bdf).and_then(|f| f.driver.as_deref());
+            match (driver, &arguments.driver) {
+                (None, None) => true,
+                (Some(driver), None) => groups::is_vfio(&source, driver),
+                (driver, Some(wanted)) => driver == Some(wanted.as_str()),
+            }
+        });
+        if !left.is_empty() {
+            let left: Vec<_> = left.iter().map(ToString::to_string).collect();
+            note(
+                options,
+                &format!(
+                    "{} stay with their drivers; --driver NAME takes functions from another driver than VFIO's",
+                    left.join(", ")
+                ),
+            );
+        }
+        functions = taken;
+    }
     let of_the_host: Vec<_> = functions
         .iter()
         .copied()
@@ -207,7 +233,9 @@ fn change(
     for Change { bdf, from, to } in changes {
         let name =
             |driver: &Option<String>| driver.clone().unwrap_or_else(|| "no driver".to_owned());
-        let what = if from == to {
+        let what = if dry_run && *owner == Owner::Host {
+            format!("{} -> whatever driver the kernel finds", name(&from))
+        } else if from == to {
             format!("stays with {}", name(&to))
         } else {
             format!("{} -> {}", name(&from), name(&to))
