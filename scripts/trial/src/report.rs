@@ -2,7 +2,7 @@
 
 //! The report: a JSON file that a program goes on with, and the text that is made of it.
 
-use crate::{assumptions, assumptions::Judged};
+use crate::{assumptions, assumptions::Judged, plan::Earlier};
 use anyhow::{Context, Result, bail};
 use nvlink2ctl::{finding, output};
 use serde::{Deserialize, Serialize};
@@ -237,6 +237,14 @@ impl Report {
             .iter()
             .find(|entry| entry.step == step)
             .map(|entry| &entry.done)
+    }
+
+    /// The same, as far as it decides what becomes of the step.
+    pub fn earlier(&self, step: &str) -> Option<Earlier> {
+        self.of(step).map(|done| Earlier {
+            verdict: done.verdict,
+            same_kernel: true,
+        })
     }
 
     /// Notes down what a step did, in place of what it did before, and writes the report to the disk: what comes
