@@ -4,7 +4,7 @@
 
 use crate::{assumptions, assumptions::Judged, plan::Earlier};
 use anyhow::{Context, Result, bail};
-use nvlink2ctl::{finding, output};
+use nvlink2ctl::{bind::Before, finding, host::Host, output};
 use serde::{Deserialize, Serialize};
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -170,6 +170,20 @@ pub struct Entry {
     pub done: Done,
 }
 
+/// What drivers functions had before they were bound.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Drivers {
+    /// Which start of the host that was.
+    boot: String,
+    functions: Vec<Before>,
+}
+
+/// The kernel's name for this start of the host.
+fn boot() -> Result<String> {
+    const FILE: &str = "/proc/sys/kernel/random/boot_id";
+    Ok(fs::read_to_string(FILE).context(FILE)?.trim().to_owned())
+}
+
 /// A report.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Report {
@@ -184,6 +198,9 @@ pub struct Report {
     pub wrong: Vec<String>,
     /// The steps that were begun.
     pub steps: Vec<Entry>,
+    /// What is to be given back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    drivers: Option<Drivers>,
     /// What the project assumes of the hardware, and what this report says of it.
     pub assumptions: Vec<Judged>,
     /// What nvlink2ctl reads of the host.
@@ -207,6 +224,7 @@ impl Report {
             machine: String::new(),
             wrong: Vec::new(),
             steps: Vec::new(),
+            drivers: None,
             assumptions: Vec::new(),
             recording: serde_json::Value::Null,
             file,
@@ -259,6 +277,43 @@ impl Report {
         }
         self.judge();
         self.write()
+    }
+
+    /// Notes down, on the disk, what drivers GPUs and bridges have before they are bound. What an earlier bind of this
+    /// start of the host has found stays: nothing was given back since.
+    pub fn remember_drivers(&mut self, host: &Host) -> Result<()> {
+        if self.drivers_before().is_some() {
+            return Ok(());
+        }
+        let functions = host
+            .gpus
+            .iter()
+            .map(|gpu| &gpu.function)
+            .chain(host.bridges.iter().map(|bridge| &bridge.function))
+            .chain(host.unconnected.iter().map(|bridge| &bridge.function))
+            .map(|function| Before {
+                bdf: function.bdf,
+                driver: function.driver.clone(),
+                reservation: function.driver_override.clone(),
+            })
+            .collect();
+        self.drivers = Some(Drivers {
+            boot: boot()?,
+            functions,
+        });
+        self.write()
+    }
+
+    /// What drivers functions had before this start of the host has bound them.
+    pub fn drivers_before(&self) -> Option<&[Before]> {
+        let drivers = self.drivers.as_ref()?;
+        let boot = boot().ok()?;
+        (drivers.boot == boot).then_some(&drivers.functions)
+    }
+
+    /// Nothing is to be given back any more.
+    pub fn forget_drivers(&mut self) {
+        self.drivers = None;
     }
 
     /// Puts steps in this order.

@@ -7,16 +7,20 @@ use crate::{
     report::{Done, Fact, Finding, Report, Verdict},
     session::{line, say, there},
 };
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use nvlink2ctl::{
     bdf::Bdf,
-    doctor,
+    bind, doctor,
     finding::Finding as Found,
     host::{self, Host},
     output,
     source::Source,
+    users,
 };
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+};
 
 /// What the kernel log has where a run began.
 pub const MARK: &str = "nvlink2-trial: begins";
@@ -278,7 +282,7 @@ pub fn all(host: &Host) -> Vec<Step> {
         Risk::Binds,
         Work::GiveBack,
         "",
-        fixed("gives the GPUs and bridges back that the step bind has bound"),
+        fixed("gives the GPUs and bridges that the step bind has taken the drivers that they had"),
     );
     steps
 }
@@ -307,13 +311,16 @@ impl Step {
             Work::DeviceTree => Ok(device_tree(&Host::read(source))),
             Work::Resets => Ok(resets(source, &Host::read(source))),
             Work::Npu => npu(&self.of),
-            Work::Bind => tool(&["bind", "--all"], "bound"),
+            Work::Bind => {
+                report.remember_drivers(&Host::read(source))?;
+                tool(&["bind", "--all"], "bound")
+            }
             Work::Selftest => selftest(&self.of),
             Work::Bound => bound(&self.of),
             Work::Untrained => untrained(&self.of),
             Work::Person(todo) => person(todo),
             Work::KernelLog => kernel_log(source),
-            Work::GiveBack => give_back(report),
+            Work::GiveBack => give_back(source, report),
         }
     }
 }
@@ -686,15 +693,42 @@ fn kernel_log(source: &Source) -> Result<Done> {
     Ok(fail_if_wrong(done).with_text("kernel log", since.to_owned()))
 }
 
-fn give_back(report: &Report) -> Result<Done> {
-    if report
-        .of("bind")
-        .is_none_or(|done| done.verdict != Verdict::Passed)
-    {
+/// Gives back what the step bind has taken, however that ended.
+fn give_back(source: &Source, report: &mut Report) -> Result<Done> {
+    let Some(before) = report.drivers_before() else {
         return Ok(Done::new(
             Verdict::Skipped,
-            "the step bind has bound nothing",
+            "the step bind has taken nothing since the host was started",
         ));
+    };
+    let functions: Vec<Bdf> = before.iter().map(|before| before.bdf).collect();
+    let users: Vec<_> = users::find(Path::new("/proc"), &Host::read(source), &functions)
+        .iter()
+        .map(ToString::to_string)
+        .collect();
+    if !users.is_empty() {
+        bail!(
+            "in use: {}. End it, and give the functions back by '--only give-back'",
+            users.join("; ")
+        );
     }
-    tool(&["unbind", "--all"], "given back")
+    let changes = bind::undo(&mut bind::Sysfs, before, bind::PATIENCE)?;
+    report.forget_drivers();
+    let name = |driver: &Option<String>| driver.clone().unwrap_or_else(|| "no driver".to_owned());
+    let text: String = changes
+        .iter()
+        .map(|change| {
+            format!(
+                "{}: {} -> {}\n",
+                change.bdf,
+                name(&change.from),
+                name(&change.to)
+            )
+        })
+        .collect();
+    Ok(Done::new(
+        Verdict::Passed,
+        format!("{} functions have what they had before", changes.len()),
+    )
+    .with_text("changes", text))
 }
