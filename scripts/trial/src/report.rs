@@ -165,6 +165,9 @@ impl Done {
 pub struct Entry {
     /// The step.
     pub step: String,
+    /// The kernel on which it was done.
+    #[serde(default)]
+    pub kernel: String,
     /// What it did.
     #[serde(flatten)]
     pub done: Done,
@@ -192,8 +195,14 @@ pub struct Report {
     program: String,
     /// When it was begun.
     begun: String,
-    /// The machine, as it calls itself.
+    /// The machine, as it calls itself, and the release of its kernel.
     pub machine: String,
+    /// What the machine is told by: its model, and its name on the network.
+    #[serde(default)]
+    identity: Option<(String, String)>,
+    /// The kernel of the last run: release and version.
+    #[serde(default)]
+    pub kernel: String,
     /// What is wrong, the first to be repaired first.
     pub wrong: Vec<String>,
     /// The steps that were begun.
@@ -222,6 +231,8 @@ impl Report {
             program: env!("CARGO_PKG_VERSION").to_owned(),
             begun: jiff::Timestamp::now().strftime("%F %T UTC").to_string(),
             machine: String::new(),
+            identity: None,
+            kernel: String::new(),
             wrong: Vec::new(),
             steps: Vec::new(),
             drivers: None,
@@ -229,6 +240,21 @@ impl Report {
             recording: serde_json::Value::Null,
             file,
         })
+    }
+
+    /// Says whose report it is, which must not be another machine's: a folder may be shared.
+    pub fn identify(&mut self, model: &str, name: &str) -> Result<()> {
+        let ours = (model.to_owned(), name.to_owned());
+        if let Some(theirs) = self.identity.as_ref().filter(|theirs| **theirs != ours) {
+            bail!(
+                "{} is the report of another machine, {} ({}), and this is {name} ({model}): name another one by --output, or begin anew by --fresh",
+                self.file.display(),
+                theirs.1,
+                theirs.0,
+            );
+        }
+        self.identity = Some(ours);
+        Ok(())
     }
 
     /// The report in a file.
@@ -251,29 +277,37 @@ impl Report {
 
     /// What a step did.
     pub fn of(&self, step: &str) -> Option<&Done> {
-        self.steps
-            .iter()
-            .find(|entry| entry.step == step)
-            .map(|entry| &entry.done)
+        self.entry(step).map(|entry| &entry.done)
+    }
+
+    /// The same, and on which kernel.
+    pub fn entry(&self, step: &str) -> Option<&Entry> {
+        self.steps.iter().find(|entry| entry.step == step)
     }
 
     /// The same, as far as it decides what becomes of the step.
     pub fn earlier(&self, step: &str) -> Option<Earlier> {
-        self.of(step).map(|done| Earlier {
-            verdict: done.verdict,
-            same_kernel: true,
+        self.entry(step).map(|entry| Earlier {
+            verdict: entry.done.verdict,
+            same_kernel: entry.kernel == self.kernel,
         })
     }
 
     /// Notes down what a step did, in place of what it did before, and writes the report to the disk: what comes
     /// next may end the host.
     pub fn note(&mut self, step: &str, done: Done) -> Result<()> {
-        match self.steps.iter_mut().find(|entry| entry.step == step) {
-            Some(entry) => entry.done = done,
-            None => self.steps.push(Entry {
-                step: step.to_owned(),
-                done,
-            }),
+        self.put(Entry {
+            step: step.to_owned(),
+            kernel: self.kernel.clone(),
+            done,
+        })
+    }
+
+    /// The same for what is not of this run.
+    pub fn put(&mut self, entry: Entry) -> Result<()> {
+        match self.steps.iter_mut().find(|old| old.step == entry.step) {
+            Some(old) => *old = entry,
+            None => self.steps.push(entry),
         }
         self.judge();
         self.write()
@@ -327,7 +361,7 @@ impl Report {
         // What a second look finds again is said once.
         let mut seen = BTreeSet::new();
         let mut all = Vec::new();
-        for Entry { step, done } in &self.steps {
+        for Entry { step, done, .. } in &self.steps {
             let wrong = match done.verdict {
                 Verdict::Begun => &vec![
                     "it was begun, and something ended it: look at the kernel log of that time"
@@ -393,14 +427,18 @@ impl Report {
             }
         }
         let mut table = output::table(&["STEP", "RESULT", "SECONDS", ""]);
-        for Entry { step, done } in &self.steps {
+        for Entry { step, kernel, done } in &self.steps {
             // The whole of it is above, or below.
-            let summary = done.summary.lines().next().unwrap_or_default();
+            let mut summary = done.summary.lines().next().unwrap_or_default().to_owned();
+            if *kernel != self.kernel {
+                let release = kernel.split_whitespace().next();
+                summary = format!("(on Linux {}) {summary}", output::or_dash(release));
+            }
             table.add_row([
                 step.as_str(),
                 &done.verdict.to_string(),
                 &done.seconds.to_string(),
-                &textwrap::wrap(summary, WIDTH)
+                &textwrap::wrap(&summary, WIDTH)
                     .first()
                     .map(ToString::to_string)
                     .unwrap_or_default(),
@@ -415,7 +453,7 @@ impl Report {
             writeln!(text, "  {}: {}", judged.assumption, judged.verdict)?;
             writeln!(text, "{}", indented(&judged.because))?;
         }
-        for Entry { step, done } in &self.steps {
+        for Entry { step, done, .. } in &self.steps {
             let texts = if brief { &BTreeMap::new() } else { &done.texts };
             if done.findings.is_empty() && done.facts.is_empty() && texts.is_empty() {
                 continue;

@@ -49,20 +49,30 @@ pub fn run(options: &Options) -> Result<u8> {
     }
     let mut report = Report::open(&options.output, options.fresh)?;
     let name = host.model.trim_end_matches('\0');
-    if report.machine.is_empty() {
-        report.machine = format!(
-            "{}, Linux {}",
-            if name.is_empty() { "no name" } else { name },
-            if machine {
-                rustix::system::uname()
-                    .release()
-                    .to_string_lossy()
-                    .into_owned()
-            } else {
-                "of a recording".to_owned()
-            }
-        );
-    }
+    let system = rustix::system::uname();
+    let text = |text: &std::ffi::CStr| text.to_string_lossy().into_owned();
+    let release = if machine {
+        text(system.release())
+    } else {
+        "of a recording".to_owned()
+    };
+    report.identify(
+        name,
+        &if machine {
+            text(system.nodename())
+        } else {
+            "a recording".to_owned()
+        },
+    )?;
+    report.kernel = if machine {
+        format!("{release} {}", text(system.version()))
+    } else {
+        release.clone()
+    };
+    report.machine = format!(
+        "{}, Linux {release}",
+        if name.is_empty() { "no name" } else { name }
+    );
     if machine {
         // For the step that looks at what the kernel said since.
         let _ = fs::write("/dev/kmsg", format!("{}\n", steps::MARK));
@@ -72,10 +82,10 @@ pub fn run(options: &Options) -> Result<u8> {
     let mut stopped = false;
 
     for (number, step) in (1_usize..).zip(&steps) {
-        let earlier = report.of(&step.name).cloned();
+        let earlier = report.entry(&step.name).cloned();
         let planned = plan::plan(&case(options, &report, step, machine));
         if planned == Plan::Keep {
-            if earlier.is_some_and(|done| done.verdict == Verdict::Begun) {
+            if earlier.is_some_and(|entry| entry.done.verdict == Verdict::Begun) {
                 say(&format!(
                     "[{number}/{count}] {0}: something ended it in an earlier run, and it is not done again without --again {0}",
                     step.name
@@ -108,12 +118,18 @@ pub fn run(options: &Options) -> Result<u8> {
         say(&format!("    {}: {}", done.verdict, done.summary));
         // Who says no, or lacks what it takes, has not shown that what was seen before is not so.
         let kept = earlier.filter(|earlier| {
-            plan::is_evidence(earlier.verdict) && !plan::is_evidence(done.verdict)
+            plan::is_evidence(earlier.done.verdict) && !plan::is_evidence(done.verdict)
         });
-        if let Some(kept) = &kept {
-            say(&format!("    what the report has stays: {}", kept.verdict));
+        match kept {
+            Some(kept) => {
+                say(&format!(
+                    "    what the report has stays: {}",
+                    kept.done.verdict
+                ));
+                report.put(kept)?;
+            }
+            None => report.note(&step.name, done)?,
         }
-        report.note(&step.name, kept.unwrap_or(done))?;
         report.sort(&names);
     }
     report.sort(&names);

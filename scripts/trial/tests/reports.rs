@@ -65,11 +65,17 @@ impl Trial {
 impl Trial {
     /// Has the report say of a step what an earlier run, on a machine, would have said.
     fn set(&self, step: &str, what: Value) {
+        self.change(|report| {
+            let steps = report["steps"].as_array_mut().unwrap();
+            let entry = steps.iter_mut().find(|entry| entry["step"] == step);
+            let entry = entry.unwrap().as_object_mut().unwrap();
+            entry.extend(what.as_object().unwrap().clone());
+        });
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Value)) {
         let mut report = self.report();
-        let steps = report["steps"].as_array_mut().unwrap();
-        let entry = steps.iter_mut().find(|entry| entry["step"] == step);
-        let entry = entry.unwrap().as_object_mut().unwrap();
-        entry.extend(what.as_object().unwrap().clone());
+        change(&mut report);
         let file = self.folder.path().join("nvlink2-trial-report.json");
         fs::write(file, report.to_string()).unwrap();
     }
@@ -232,6 +238,56 @@ fn what_was_found_stays() {
             assert!(wrong.contains(words), "{arguments}: {wrong}");
         }
     }
+}
+
+/// First a stock kernel, then one with the series, as trial.rst says: the report is of the second, and says what is not.
+#[test]
+fn a_report_is_of_the_kernel_that_runs() {
+    let trial = Trial::of("4-bound.json");
+    trial.command("--yes").assert().code(0);
+    let machine = trial.report()["machine"].clone();
+    for step in ["doctor", "selftest-lpar"] {
+        trial.set(
+            step,
+            json!({ "verdict": "passed", "summary": "of old", "kernel": "5.10.0 #1" }),
+        );
+    }
+    trial.change(|report| report["machine"] = json!("a host, Linux 5.10.0"));
+    trial.command("--yes").assert().code(0).stdout(
+        contains("(on Linux 5.10.0) of old")
+            .count(1)
+            .and(contains("a host, Linux 5.10.0").not()),
+    );
+    let report = trial.report();
+    assert_eq!(report["machine"], machine);
+    // What only reads was done again; what this recording cannot do is still what it was, and of which kernel.
+    for entry in report["steps"].as_array().unwrap() {
+        let old = entry["step"] == "selftest-lpar";
+        assert_eq!(entry["kernel"] == "5.10.0 #1", old, "{entry}");
+        assert_eq!(entry["summary"] == "of old", old, "{entry}");
+    }
+}
+
+/// A home that machines share: the report of one is not gone on with on the other.
+#[test]
+fn a_report_is_of_one_machine() {
+    let trial = Trial::of("4-bound.json");
+    trial.command("--yes").assert().code(0);
+    let before = trial.report();
+    for (place, name) in [(0, "another model"), (1, "another-host")] {
+        let mut other = before.clone();
+        other["identity"][place] = json!(name);
+        trial.change(|report| *report = other.clone());
+        trial
+            .command("--yes")
+            .assert()
+            .code(2)
+            .stderr(contains(name).and(contains("--fresh")));
+        assert_eq!(trial.report(), other);
+    }
+    trial.command("--yes --output mine").assert().code(0);
+    trial.command("--yes --fresh").assert().code(0);
+    trial.command("--yes").assert().code(0);
 }
 
 #[test]
