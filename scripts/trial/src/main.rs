@@ -5,6 +5,7 @@
 mod assumptions;
 mod child;
 mod cli;
+mod kernel_log;
 mod plan;
 mod report;
 mod session;

@@ -4,6 +4,7 @@
 
 use crate::{
     cli::{DONE, FAILED, Options, STOPPED},
+    kernel_log,
     plan::{self, Plan},
     report::{Done, Report, Verdict},
     steps::{self, Risk, Step},
@@ -75,7 +76,7 @@ pub fn run(options: &Options) -> Result<u8> {
     );
     if machine {
         // For the step that looks at what the kernel said since.
-        let _ = fs::write("/dev/kmsg", format!("{}\n", steps::MARK));
+        let _ = fs::write("/dev/kmsg", format!("{}\n", kernel_log::MARK));
     }
     let names: Vec<String> = steps.iter().map(|step| step.name.clone()).collect();
     let count = steps.len();

@@ -3,11 +3,11 @@
 //! The steps, from harmless to less so.
 
 use crate::{
-    child,
+    child, kernel_log,
     report::{Done, Fact, Finding, Report, Verdict},
     session::{line, say, there},
 };
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use nvlink2ctl::{
     bdf::Bdf,
     bind, doctor,
@@ -22,9 +22,6 @@ use std::{
     path::Path,
 };
 
-/// What the kernel log has where a run began.
-pub const MARK: &str = "nvlink2-trial: begins";
-
 /// Steps without which those that use GPUs are not done.
 pub const CONDITIONS: [&str; 3] = ["doctor", "bind", "doctor-bound"];
 
@@ -33,9 +30,6 @@ const BY_BIND: [&str; 3] = ["binding", "viability", "device files"];
 
 /// Checks of doctor that are about guests, which these steps do not start.
 const FOR_GUESTS: [&str; 3] = ["QEMU", "libvirt", "locked memory"];
-
-/// By which the kernel says that it is broken.
-const SPLATS: &str = include_str!("../../../tests/selftests/splats.txt");
 
 /// Which selftests there are, in their order, and which of them run on hardware.
 const PROGRAMS: &str = include_str!("../../../tests/selftests/programs.txt");
@@ -344,7 +338,12 @@ fn machine(source: &Source, report: &mut Report) -> Result<Done> {
             done = done.with_text(name, String::from_utf8_lossy(&bytes).replace('\0', ""));
         }
     }
-    Ok(done.with_text("kernel log", child::run("dmesg", &[])?.out))
+    let dmesg = child::run("dmesg", &[])?;
+    Ok(if dmesg.success() {
+        done.with_text("kernel log", dmesg.out)
+    } else {
+        done.with_text("kernel log", dmesg.text())
+    })
 }
 
 fn doctor(source: &Source, before: bool) -> Done {
@@ -679,18 +678,7 @@ fn kernel_log(source: &Source) -> Result<Done> {
     if !source.is_machine() {
         return Ok(Done::new(Verdict::Skipped, "this is a recording"));
     }
-    let log = child::run("dmesg", &[]).context("dmesg")?.out;
-    let since = log
-        .split_once(MARK)
-        .map_or(log.as_str(), |(_, since)| since);
-    let splats: Vec<_> = since
-        .lines()
-        .filter(|line| SPLATS.lines().any(|sign| line.contains(sign)))
-        .map(str::to_owned)
-        .collect();
-    let mut done = Done::new(Verdict::Passed, "the kernel complains of nothing");
-    done.wrong = splats;
-    Ok(fail_if_wrong(done).with_text("kernel log", since.to_owned()))
+    Ok(kernel_log::judge(&child::run("dmesg", &[])?))
 }
 
 /// Gives back what the step bind has taken, however that ended.
