@@ -121,8 +121,8 @@ TEST_F(atsd, every_bridge_reaches_its_own_register)
 			written++;
 		}
 	}
-	/* Links of one GPU, and of another. */
-	ASSERT_LT(self->tb.gpu->num_links, written);
+	/* Links of one GPU, and of another, unless its socket is empty. */
+	ASSERT_LE(self->tb.gpu->num_links + !on_hardware(), written);
 	for (i = 0; i < t->num_gpus; i++) {
 		if (pci_iommu_group(t->gpu[i].bdf) != self->tb.group.id)
 			continue;

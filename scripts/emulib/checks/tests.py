@@ -231,8 +231,10 @@ LEFT_OUT = re.compile(r"^ (?!vendor-|untrained|selftest-)(\S+) +(?:skipped|decli
 
 
 def trial() -> Result:
-    """nvlink2-trial on a host that does not say that it is a model: a whole report, and nothing wrong."""
-    run = _trial("trial", REDBUD.options(), "/files/nvlink2-trial", "--yes")
+    """nvlink2-trial on a host that does not say that it is a model, with an empty socket: a whole report, and nothing wrong."""
+    # One GPU on the first chip, two on the other: an empty socket is no fault.
+    machine = dataclasses.replace(REDBUD, empty=("GPU1",))
+    run = _trial("trial", machine.options(), "/files/nvlink2-trial", "--yes")
     left_out = LEFT_OUT.findall(run.output)
     result = Result.one(run.status == 0 and WELL in run.output and not left_out,
                         f"status {run.status}, left out: {left_out}\n{tail(run.output, 200)}")
