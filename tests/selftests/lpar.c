@@ -298,6 +298,8 @@ TEST_F(lpar, module_goes_only_when_nothing_is_bound)
 	EXPECT_STREQ("", not_bound(bed->gpu, driver_lpid(bed->gpu->bdf)));
 	device_close(bed, 0);
 	vfio_group_close(&bed->group);
+	/* Whoever cannot load it again would leave the host without. */
+	ASSERT_EQ(0, module_available());
 	ASSERT_EQ(0, module_unload());
 	EXPECT_STREQ("", npu_not_clear());
 	ASSERT_EQ(0, module_load());
