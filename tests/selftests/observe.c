@@ -183,7 +183,8 @@ static void saw_regions(int dev, const char *bdf)
 /* The registers answer, and are the link's own: what is written by MMIO is read by SCOM. */
 static void saw_atsd(int dev, const struct dt_bridge *b)
 {
-	const __u64 ava = 0x00c0ffee12340000;
+	/* As processes have addresses: silicon need not keep bits that no address has. */
+	const __u64 ava = 0x00007fee12340000;
 	struct vfio_region_info *info;
 	__u64 value = 0;
 	char what[64];
@@ -208,6 +209,13 @@ static void saw_atsd(int dev, const struct dt_bridge *b)
 		saw_error(what, ret);
 	else
 		saw(what, "%s", value == ava ? "mapped, its own" : "mapped, NOT its own");
+	store64(p + ATSD_AVA, ~0UL);
+	snprintf(what, sizeof(what), "%s ATSD AVA, bits that stay set", b->bdf);
+	ret = npu_read64(b->chip, b->xscom_base, b->atsd - b->npu_regs + ATSD_AVA, &value);
+	if (ret)
+		saw_error(what, ret);
+	else
+		saw(what, "%#lx", value);
 	store64(p + ATSD_AVA, 0);
 	munmap(p, PAGE_64K);
 }

@@ -183,7 +183,8 @@ TEST_F(region, gpu_says_what_the_device_tree_says)
 			TH_LOG("%s", g->bdf);
 		compared++;
 	}
-	EXPECT_LE(2U, compared);
+	/* The other sockets of the chip may be empty. */
+	EXPECT_LE(on_hardware() ? 1U : 2U, compared);
 }
 
 TEST_F(region, bridge_says_what_the_device_tree_says_if_it_has_a_kvm)
@@ -217,7 +218,7 @@ TEST_F(region, bridge_says_what_the_device_tree_says_if_it_has_a_kvm)
 			close(dev);
 		}
 	}
-	EXPECT_LE(4U, compared);
+	EXPECT_LE(on_hardware() ? 2U : 4U, compared);
 }
 
 /* What the machines say, in numbers: those of chip 0 are what Linux 5.10 answered there. */

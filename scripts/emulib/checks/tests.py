@@ -287,8 +287,10 @@ def structure(report: dict[str, Any]) -> set[str]:
 
 
 def trial() -> Result:
-    """nvlink2-trial on a host that does not say that it is a model: a whole report as in the documents, and nothing wrong."""
-    run = _trial("trial", REDBUD.options(), "/files/nvlink2-trial", "--yes", "--json", "--brief")
+    """nvlink2-trial on a host that does not say that it is a model, with an empty socket: a report as the one in the documents."""
+    # One GPU on the first chip, two on the other: an empty socket is no fault.
+    machine = dataclasses.replace(REDBUD, empty=("GPU1",))
+    run = _trial("trial", machine.options(), "/files/nvlink2-trial", "--yes", "--json", "--brief")
     report = _report(run.output)
     left_out = [step["step"] for step in report.get("steps", []) if step["verdict"] != "passed" and not OF_OTHERS.match(step["step"])]
     result = Result.one(run.status == 0 and bool(report) and not report["wrong"] and not left_out,

@@ -6,7 +6,7 @@ use crate::{
     bdf::Bdf,
     exit::{Status, Stop},
 };
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::{
     fs, io,
     path::Path,
@@ -115,10 +115,14 @@ pub struct Change {
 }
 
 /// What a function was like.
-struct Before {
-    bdf: Bdf,
-    driver: Option<String>,
-    reservation: Option<String>,
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Before {
+    /// The function.
+    pub bdf: Bdf,
+    /// Its driver.
+    pub driver: Option<String>,
+    /// The driver that it was reserved for.
+    pub reservation: Option<String>,
 }
 
 /// Waits until `done` says so.
@@ -169,6 +173,45 @@ pub fn hand_over(
         });
     }
     Ok(changes)
+}
+
+/// Gives functions back what they had before they were given to [`DRIVER`]: those that it has now, and those that
+/// nobody has since a bind that was cut short. What somebody else has made of a function meanwhile stays. All are
+/// tried; the error says which could not be put back.
+pub fn undo(
+    drivers: &mut impl Drivers,
+    functions: &[Before],
+    patience: Duration,
+) -> Result<Vec<Change>, Stop> {
+    let mut changes = Vec::new();
+    let mut left = Vec::new();
+
+    for before in functions {
+        let from = drivers.driver(before.bdf);
+        let ours = from.as_deref().is_none_or(|driver| driver == DRIVER);
+        let same = from == before.driver && drivers.reservation(before.bdf) == before.reservation;
+        if !ours || same {
+            continue;
+        }
+        match put_back(drivers, before, patience) {
+            Ok(()) => changes.push(Change {
+                bdf: before.bdf,
+                from,
+                to: before.driver.clone(),
+            }),
+            Err(reason) => left.push(reason),
+        }
+    }
+    if left.is_empty() {
+        return Ok(changes);
+    }
+    Err(Stop::new(
+        Status::HalfDone,
+        format!(
+            "not everything could be put back: {}. Look at 'nvlink2ctl list' and at the kernel log ('dmesg')",
+            left.join("; ")
+        ),
+    ))
 }
 
 fn give(

@@ -29,8 +29,9 @@ Exit status:
   1  the answer is no; a check of doctor or check-domain failed
   2  wrong usage, unreadable input, any other error
   3  the host has no GPU with NVLink2
-  4  refused, nothing was changed: a device is in use, the IOMMU group would not be viable, a GPU
-     lacks one of its bridges, or there is no such driver (load its module)
+  4  refused, nothing was changed: a device is in use, RAM of a GPU is memory of the host, the IOMMU
+     group would not be viable, a GPU lacks one of its bridges, or there is no such driver (load its
+     module)
   5  a device could not be given to its driver; everything is as it was before
   6  as 5, but not everything could be put back";
 

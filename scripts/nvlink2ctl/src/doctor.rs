@@ -61,6 +61,7 @@ pub fn examine(source: &Source, host: &Host) -> Vec<Finding> {
     check("driver", power9, no_power9, &|| drivers::driver(source));
     check("KVM", power9, no_power9, &|| drivers::kvm(source));
     check("VFIO", power9, no_power9, &|| drivers::vfio(source));
+    check("memory", gpus, no_gpus, &|| drivers::memory(source, host));
     check("binding", complete, no_gpus, &|| {
         drivers::binding(source, host)
     });

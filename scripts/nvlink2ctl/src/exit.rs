@@ -15,8 +15,8 @@ pub enum Status {
     Error = 2,
     /// The host has no GPU with NVLink2 to its processors.
     NoNvlink2 = 3,
-    /// Refused before anything was changed: a device is in use, a group would not be viable, a GPU lacks
-    /// one of its bridges, or there is no such driver.
+    /// Refused before anything was changed: a device is in use, RAM of a GPU is memory of the host, a group would
+    /// not be viable, a GPU lacks one of its bridges, or there is no such driver.
     Refused = 4,
     /// A device could not be given to its driver; what was changed before is as it was.
     RolledBack = 5,

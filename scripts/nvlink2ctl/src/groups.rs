@@ -65,7 +65,12 @@ pub fn obstacles(
 
 /// Whether a driver leaves its functions to VFIO.
 pub fn is_for_vfio(source: &Source, driver: &str) -> bool {
-    if HARMLESS.contains(&driver) || driver == "vfio-pci" || driver == crate::bind::DRIVER {
+    HARMLESS.contains(&driver) || is_vfio(source, driver)
+}
+
+/// Whether a driver is one of VFIO's.
+pub fn is_vfio(source: &Source, driver: &str) -> bool {
+    if driver == "vfio-pci" || driver == crate::bind::DRIVER {
         return true;
     }
     source

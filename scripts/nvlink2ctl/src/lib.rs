@@ -14,6 +14,7 @@ pub mod doctor;
 pub mod domain;
 pub mod exit;
 pub mod finding;
+pub mod gpu_memory;
 pub mod groups;
 pub mod host;
 pub mod memlock;

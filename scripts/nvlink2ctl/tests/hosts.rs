@@ -168,7 +168,7 @@ fn empty_socket() {
         &[(
             "unbind --dry-run --all",
             0,
-            &["0006:00:01.1  nvlink2-vfio-pci -> no driver"],
+            &["0006:00:01.1  nvlink2-vfio-pci -> whatever driver the kernel finds"],
         )],
     );
     // A bridge that a GPU lists is no such one.
@@ -466,6 +466,63 @@ fn bridges_have_a_host_driver() {
             1,
             &["note    binding: not bound to nvlink2-vfio-pci: 0004:04:00.0 (has vfio-pci)"],
         )],
+    );
+}
+
+/// Two GPUs for guests, two that the host works with: who gives back all means those of the guests.
+#[test]
+fn unbind_leaves_the_host_its_own() {
+    expect_after(
+        &host("redbud"),
+        |files| {
+            for bdf in BRIDGES.iter().chain(&GPUS) {
+                let of_the_host = bdf.starts_with("0035:") || bdf.starts_with("0007:");
+                device(files, bdf)["driver"] = if of_the_host {
+                    ">/sys/bus/pci/drivers/nvidia".into()
+                } else {
+                    BOUND.into()
+                };
+            }
+            device(files, "0006:00:01.0")["driver"] = ">/sys/bus/pci/drivers/vfio-pci".into();
+        },
+        &[
+            (
+                "unbind --all --dry-run",
+                0,
+                &[
+                    "0004:04:00.0 nvlink2-vfio-pci -> whatever driver the kernel finds",
+                    "0006:00:01.0 vfio-pci -> ",
+                    "-nvidia ->",
+                    "note: 0035:03:00.0, 0007:00:00.0",
+                    "stay with their drivers",
+                ],
+            ),
+            (
+                "unbind --all --dry-run --driver nvidia",
+                0,
+                &["0035:03:00.0 nvidia -> ", "-nvlink2-vfio-pci ->"],
+            ),
+            (
+                "unbind --group 1 --dry-run --driver vfio-pci --no-probe",
+                0,
+                &["0006:00:01.0 vfio-pci -> no driver", "-nvlink2-vfio-pci ->"],
+            ),
+            // Who names a function means it.
+            (
+                "unbind --dry-run 0035:03:00.0",
+                0,
+                &[
+                    "0035:03:00.0 nvidia -> ",
+                    "0007:00:00.2 nvidia -> ",
+                    "-stay with",
+                ],
+            ),
+            (
+                "unbind --dry-run --driver nvidia 0035:03:00.0",
+                2,
+                &["cannot be used with"],
+            ),
+        ],
     );
 }
 
@@ -857,6 +914,65 @@ fn page_size() {
             &[("doctor", 1, &[words])],
         );
     }
+}
+
+/// The vendor's driver has made the RAM of a GPU memory of the host: who takes the GPU away ends the host.
+#[test]
+fn memory_of_the_host() {
+    let blocks = |state: &'static str| {
+        move |files: &mut Value| {
+            device(files, "0004:04:00.0")["driver"] = ">/sys/bus/pci/drivers/nvidia".into();
+            let memory = &mut files["sys"]["devices"]["system"]["memory"];
+            memory["block_size_bytes"] = "=40000000\n".into();
+            // The first block of the host's own, the last below RAM of GPUs, two of that, and the first behind.
+            for (number, state) in [
+                (0, "online"),
+                (3839, "online"),
+                (3968, "offline"),
+                (3999, state),
+                (4000, state),
+                (4096, "online"),
+            ] {
+                memory[format!("memory{number}")]["state"] = format!("={state}\n").into();
+            }
+        }
+    };
+    let said = "RAM of 0004:04:00.0 is memory of the host: memory3999 to memory4000 are online";
+    expect_after(
+        &host("redbud"),
+        blocks("online"),
+        &[
+            (
+                "doctor",
+                1,
+                &["FAILED memory: ", said, "Stop nvidia-persistenced"],
+            ),
+            (
+                "bind --dry-run --all",
+                4,
+                &[said, "Stop nvidia-persistenced"],
+            ),
+            // A bridge alone is a link less, too.
+            ("bind --dry-run 0006:00:00.0", 4, &[said]),
+            ("unbind --dry-run 0004:04:00.0", 4, &[said]),
+            ("bind --dry-run --group 2", 0, &["-is memory of the host"]),
+        ],
+    );
+    expect_after(
+        &host("redbud"),
+        blocks("offline"),
+        &[
+            (
+                "doctor",
+                1,
+                &["ok memory: no RAM of a GPU is memory of the host"],
+            ),
+            ("bind --dry-run --group 1", 0, &["-is memory of the host"]),
+        ],
+    );
+    let (_folder, file) = changed(&host("redbud"), blocks("online"));
+    let again = output(&run(&file, "record").success());
+    assert!(again.contains("memory3999") && !again.contains("memory3839"));
 }
 
 /// What is recorded of a recording says the same of every host: all that the program reads is in it.

@@ -15,8 +15,9 @@ pub const ERROR: u8 = 2;
 pub const STOPPED: u8 = 3;
 
 const EXIT_STATUS: &str = "\
-Steps go from harmless to less so. Those of risk 'reads' only read files; each other is asked for. What was
-done stays done: after an interruption, or a restart of the host, the same command goes on where it was.
+Steps go from harmless to less so. Those of risk 'reads' only read files, and are done each time; each other is
+asked for. What was done stays done: after an interruption, or a restart of the host, the same command goes on
+where it was. A step that was interrupted may have ended the host: it is not done again without --again.
 
 Exit status:
   0  all steps are done (or were declined), and none failed
@@ -37,11 +38,12 @@ pub struct Options {
     )]
     pub output: PathBuf,
 
-    /// Ask nothing: do all steps but those that need a person, and those that may end the host
+    /// Ask nothing: do all steps but those that need a person, and those that may end the host and are not named
     #[arg(long)]
     pub yes: bool,
 
-    /// Do a step that may end the host (see --list); may be repeated. Nothing else does it
+    /// Do a step that may end the host (see --list); may be repeated. Nothing else does it, and once it was
+    /// begun it takes --again, too
     #[arg(long, value_name = "STEP")]
     pub dangerous: Vec<String>,
 
@@ -53,7 +55,7 @@ pub struct Options {
     #[arg(long, value_name = "STEP")]
     pub skip: Vec<String>,
 
-    /// Do this step again, and what failed or was interrupted; may be repeated
+    /// Do this step again if it passed, or was interrupted; may be repeated
     #[arg(long, value_name = "STEP")]
     pub again: Vec<String>,
 

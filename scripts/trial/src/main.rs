@@ -6,6 +6,8 @@ mod assumptions;
 mod child;
 mod cli;
 mod guest;
+mod kernel_log;
+mod plan;
 mod report;
 mod session;
 mod steps;

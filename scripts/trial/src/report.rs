@@ -2,9 +2,9 @@
 
 //! The report: a JSON file that a program goes on with, and the text that is made of it.
 
-use crate::{assumptions, assumptions::Judged};
+use crate::{assumptions, assumptions::Judged, plan::Earlier};
 use anyhow::{Context, Result, bail};
-use nvlink2ctl::{finding, output};
+use nvlink2ctl::{bind::Before, finding, host::Host, output};
 use serde::{Deserialize, Serialize};
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -165,9 +165,26 @@ impl Done {
 pub struct Entry {
     /// The step.
     pub step: String,
+    /// The kernel on which it was done.
+    #[serde(default)]
+    pub kernel: String,
     /// What it did.
     #[serde(flatten)]
     pub done: Done,
+}
+
+/// What drivers functions had before they were bound.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Drivers {
+    /// Which start of the host that was.
+    boot: String,
+    functions: Vec<Before>,
+}
+
+/// The kernel's name for this start of the host.
+fn boot() -> Result<String> {
+    const FILE: &str = "/proc/sys/kernel/random/boot_id";
+    Ok(fs::read_to_string(FILE).context(FILE)?.trim().to_owned())
 }
 
 /// A report.
@@ -178,12 +195,21 @@ pub struct Report {
     program: String,
     /// When it was begun.
     begun: String,
-    /// The machine, as it calls itself.
+    /// The machine, as it calls itself, and the release of its kernel.
     pub machine: String,
+    /// What the machine is told by: its model, and its name on the network.
+    #[serde(default)]
+    identity: Option<(String, String)>,
+    /// The kernel of the last run: release and version.
+    #[serde(default)]
+    pub kernel: String,
     /// What is wrong, the first to be repaired first.
     pub wrong: Vec<String>,
     /// The steps that were begun.
     pub steps: Vec<Entry>,
+    /// What is to be given back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    drivers: Option<Drivers>,
     /// What the project assumes of the hardware, and what this report says of it.
     pub assumptions: Vec<Judged>,
     /// What nvlink2ctl reads of the host.
@@ -205,12 +231,30 @@ impl Report {
             program: env!("CARGO_PKG_VERSION").to_owned(),
             begun: jiff::Timestamp::now().strftime("%F %T UTC").to_string(),
             machine: String::new(),
+            identity: None,
+            kernel: String::new(),
             wrong: Vec::new(),
             steps: Vec::new(),
+            drivers: None,
             assumptions: Vec::new(),
             recording: serde_json::Value::Null,
             file,
         })
+    }
+
+    /// Says whose report it is, which must not be another machine's: a folder may be shared.
+    pub fn identify(&mut self, model: &str, name: &str) -> Result<()> {
+        let ours = (model.to_owned(), name.to_owned());
+        if let Some(theirs) = self.identity.as_ref().filter(|theirs| **theirs != ours) {
+            bail!(
+                "{} is the report of another machine, {} ({}), and this is {name} ({model}): name another one by --output, or begin anew by --fresh",
+                self.file.display(),
+                theirs.1,
+                theirs.0,
+            );
+        }
+        self.identity = Some(ours);
+        Ok(())
     }
 
     /// The report in a file.
@@ -233,24 +277,77 @@ impl Report {
 
     /// What a step did.
     pub fn of(&self, step: &str) -> Option<&Done> {
-        self.steps
-            .iter()
-            .find(|entry| entry.step == step)
-            .map(|entry| &entry.done)
+        self.entry(step).map(|entry| &entry.done)
+    }
+
+    /// The same, and on which kernel.
+    pub fn entry(&self, step: &str) -> Option<&Entry> {
+        self.steps.iter().find(|entry| entry.step == step)
+    }
+
+    /// The same, as far as it decides what becomes of the step.
+    pub fn earlier(&self, step: &str) -> Option<Earlier> {
+        self.entry(step).map(|entry| Earlier {
+            verdict: entry.done.verdict,
+            same_kernel: entry.kernel == self.kernel,
+        })
     }
 
     /// Notes down what a step did, in place of what it did before, and writes the report to the disk: what comes
     /// next may end the host.
     pub fn note(&mut self, step: &str, done: Done) -> Result<()> {
-        match self.steps.iter_mut().find(|entry| entry.step == step) {
-            Some(entry) => entry.done = done,
-            None => self.steps.push(Entry {
-                step: step.to_owned(),
-                done,
-            }),
+        self.put(Entry {
+            step: step.to_owned(),
+            kernel: self.kernel.clone(),
+            done,
+        })
+    }
+
+    /// The same for what is not of this run.
+    pub fn put(&mut self, entry: Entry) -> Result<()> {
+        match self.steps.iter_mut().find(|old| old.step == entry.step) {
+            Some(old) => *old = entry,
+            None => self.steps.push(entry),
         }
         self.judge();
         self.write()
+    }
+
+    /// Notes down, on the disk, what drivers GPUs and bridges have before they are bound. What an earlier bind of this
+    /// start of the host has found stays: nothing was given back since.
+    pub fn remember_drivers(&mut self, host: &Host) -> Result<()> {
+        if self.drivers_before().is_some() {
+            return Ok(());
+        }
+        let functions = host
+            .gpus
+            .iter()
+            .map(|gpu| &gpu.function)
+            .chain(host.bridges.iter().map(|bridge| &bridge.function))
+            .chain(host.unconnected.iter().map(|bridge| &bridge.function))
+            .map(|function| Before {
+                bdf: function.bdf,
+                driver: function.driver.clone(),
+                reservation: function.driver_override.clone(),
+            })
+            .collect();
+        self.drivers = Some(Drivers {
+            boot: boot()?,
+            functions,
+        });
+        self.write()
+    }
+
+    /// What drivers functions had before this start of the host has bound them.
+    pub fn drivers_before(&self) -> Option<&[Before]> {
+        let drivers = self.drivers.as_ref()?;
+        let boot = boot().ok()?;
+        (drivers.boot == boot).then_some(&drivers.functions)
+    }
+
+    /// Nothing is to be given back any more.
+    pub fn forget_drivers(&mut self) {
+        self.drivers = None;
     }
 
     /// Puts steps in this order.
@@ -264,7 +361,7 @@ impl Report {
         // What a second look finds again is said once.
         let mut seen = BTreeSet::new();
         let mut all = Vec::new();
-        for Entry { step, done } in &self.steps {
+        for Entry { step, done, .. } in &self.steps {
             let wrong = match done.verdict {
                 Verdict::Begun => &vec![
                     "it was begun, and something ended it: look at the kernel log of that time"
@@ -339,14 +436,18 @@ impl Report {
             }
         }
         let mut table = output::table(&["STEP", "RESULT", "SECONDS", ""]);
-        for Entry { step, done } in &self.steps {
+        for Entry { step, kernel, done } in &self.steps {
             // The whole of it is above, or below.
-            let summary = done.summary.lines().next().unwrap_or_default();
+            let mut summary = done.summary.lines().next().unwrap_or_default().to_owned();
+            if *kernel != self.kernel {
+                let release = kernel.split_whitespace().next();
+                summary = format!("(on Linux {}) {summary}", output::or_dash(release));
+            }
             table.add_row([
                 step.as_str(),
                 &done.verdict.to_string(),
                 &done.seconds.to_string(),
-                &textwrap::wrap(summary, WIDTH)
+                &textwrap::wrap(&summary, WIDTH)
                     .first()
                     .map(ToString::to_string)
                     .unwrap_or_default(),
@@ -361,7 +462,7 @@ impl Report {
             writeln!(text, "  {}: {}", judged.assumption, judged.verdict)?;
             writeln!(text, "{}", indented(&judged.because))?;
         }
-        for Entry { step, done } in &self.steps {
+        for Entry { step, done, .. } in &self.steps {
             let texts: Vec<_> = done
                 .texts
                 .iter()

@@ -4,6 +4,8 @@
 
 use crate::{
     cli::{DONE, FAILED, Options, STOPPED},
+    kernel_log,
+    plan::{self, Plan},
     report::{Done, Report, Verdict},
     steps::{self, Risk, Step},
 };
@@ -48,37 +50,54 @@ pub fn run(options: &Options) -> Result<u8> {
     }
     let mut report = Report::open(&options.output, options.fresh)?;
     let name = host.model.trim_end_matches('\0');
-    if report.machine.is_empty() {
-        report.machine = format!(
-            "{}, Linux {}",
-            if name.is_empty() { "no name" } else { name },
-            if machine {
-                rustix::system::uname()
-                    .release()
-                    .to_string_lossy()
-                    .into_owned()
-            } else {
-                "of a recording".to_owned()
-            }
-        );
-    }
+    let system = rustix::system::uname();
+    let text = |text: &std::ffi::CStr| text.to_string_lossy().into_owned();
+    let release = if machine {
+        text(system.release())
+    } else {
+        "of a recording".to_owned()
+    };
+    report.identify(
+        name,
+        &if machine {
+            text(system.nodename())
+        } else {
+            "a recording".to_owned()
+        },
+    )?;
+    report.kernel = if machine {
+        format!("{release} {}", text(system.version()))
+    } else {
+        release.clone()
+    };
+    report.machine = format!(
+        "{}, Linux {release}",
+        if name.is_empty() { "no name" } else { name }
+    );
     if machine {
         // For the step that looks at what the kernel said since.
-        let _ = fs::write("/dev/kmsg", format!("{}\n", steps::MARK));
+        let _ = fs::write("/dev/kmsg", format!("{}\n", kernel_log::MARK));
     }
     let names: Vec<String> = steps.iter().map(|step| step.name.clone()).collect();
     let count = steps.len();
     let mut stopped = false;
 
     for (number, step) in (1_usize..).zip(&steps) {
-        if is_done(options, &report, step) {
+        let earlier = report.entry(&step.name).cloned();
+        let planned = plan::plan(&case(options, &report, step, machine));
+        if planned == Plan::Keep {
+            if earlier.is_some_and(|entry| entry.done.verdict == Verdict::Begun) {
+                say(&format!(
+                    "[{number}/{count}] {0}: something ended it in an earlier run, and it is not done again without --again {0}",
+                    step.name
+                ));
+            }
             continue;
         }
         say(&format!("[{number}/{count}] {}: {}", step.name, step.about));
-        let reason = unwanted(options, &report, step, machine);
-        let done = match reason {
-            Some(done) => done,
-            None => match ask(options, step)? {
+        let done = match planned {
+            Plan::LeaveOut(verdict, why) => Done::new(verdict, why),
+            Plan::Run | Plan::Keep => match ask(options, step)? {
                 Answer::Stop => {
                     stopped = true;
                     break;
@@ -98,7 +117,20 @@ pub fn run(options: &Options) -> Result<u8> {
             },
         };
         say(&format!("    {}: {}", done.verdict, done.summary));
-        report.note(&step.name, done)?;
+        // Who says no, or lacks what it takes, has not shown that what was seen before is not so.
+        let kept = earlier.filter(|earlier| {
+            plan::is_evidence(earlier.done.verdict) && !plan::is_evidence(done.verdict)
+        });
+        match kept {
+            Some(kept) => {
+                say(&format!(
+                    "    what the report has stays: {}",
+                    kept.done.verdict
+                ));
+                report.put(kept)?;
+            }
+            None => report.note(&step.name, done)?,
+        }
         report.sort(&names);
     }
     report.sort(&names);
@@ -139,67 +171,36 @@ fn check_names(options: &Options, steps: &[Step]) -> Result<()> {
     Ok(())
 }
 
-/// Whether a run before this one has done it for good.
-fn is_done(options: &Options, report: &Report, step: &Step) -> bool {
-    let wanted = options.again.contains(&step.name) || options.dangerous.contains(&step.name);
-    report.of(&step.name).is_some_and(|done| {
-        !wanted
-            && match done.verdict {
-                Verdict::Begun => !options.yes,
-                Verdict::Passed => !options.only.contains(&step.name),
-                // What is wrong may have been repaired meanwhile.
-                Verdict::Failed | Verdict::Skipped | Verdict::Declined => false,
-            }
-    })
-}
-
-/// Why a step is not for this run.
-fn unwanted(options: &Options, report: &Report, step: &Step, machine: bool) -> Option<Done> {
-    let left_out = options.skip.contains(&step.name)
-        || !options.only.is_empty() && !options.only.contains(&step.name);
-    if left_out {
-        return Some(Done::new(Verdict::Declined, "left out"));
+/// A step as the options, and the report of earlier runs, have it.
+fn case<'a>(
+    options: &Options,
+    report: &'a Report,
+    step: &'a Step,
+    machine: bool,
+) -> plan::Case<'a> {
+    let named = |names: &[String]| names.contains(&step.name);
+    plan::Case {
+        name: &step.name,
+        risk: step.risk,
+        always: step.always,
+        earlier: report.earlier(&step.name),
+        obstacle: steps::CONDITIONS.into_iter().find(|name| {
+            *name != step.name
+                && report
+                    .of(name)
+                    .is_some_and(|done| matches!(done.verdict, Verdict::Begun | Verdict::Failed))
+        }),
+        machine,
+        left_out: named(&options.skip) || !options.only.is_empty() && !named(&options.only),
+        only: named(&options.only),
+        again: named(&options.again),
+        dangerous: named(&options.dangerous),
+        yes: options.yes,
     }
-    if step.risk == Risk::Dangerous && !options.dangerous.contains(&step.name) {
-        return Some(Done::new(
-            Verdict::Declined,
-            format!("only with --dangerous {}", step.name),
-        ));
-    }
-    if step.risk == Risk::Reads {
-        return None;
-    }
-    if !machine {
-        return Some(Done::new(Verdict::Skipped, "this is a recording"));
-    }
-    if step.risk == Risk::Person && options.yes {
-        return Some(Done::new(
-            Verdict::Skipped,
-            "it needs a person, whom --yes says not to ask",
-        ));
-    }
-    // What a person names, after what was found is understood, is done.
-    let obstacle = steps::CONDITIONS.iter().find(|name| {
-        **name != step.name
-            && report
-                .of(name)
-                .is_some_and(|done| done.verdict == Verdict::Failed)
-    });
-    let insists = options.only.contains(&step.name);
-    obstacle.filter(|_| !insists && !step.always).map(|name| {
-        Done::new(
-            Verdict::Skipped,
-            format!("not before what {name} found is repaired"),
-        )
-    })
 }
 
 fn ask(options: &Options, step: &Step) -> Result<Answer> {
-    if step.risk == Risk::Reads
-        || step.risk == Risk::Person
-        || options.yes
-        || options.dangerous.contains(&step.name)
-    {
+    if !plan::asks(step.risk, options.yes) {
         return Ok(Answer::Yes);
     }
     if !io::stdin().is_terminal() {

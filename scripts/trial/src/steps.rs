@@ -6,22 +6,24 @@ use crate::{
     child,
     cli::Options,
     guest::{Guest, Parts},
+    kernel_log,
     report::{Done, Fact, Finding, Report, Verdict},
     session::{Pasted, line, paste, say, there},
 };
-use anyhow::{Context, Result};
+use anyhow::{Result, bail};
 use nvlink2ctl::{
     bdf::Bdf,
-    doctor,
+    bind, doctor,
     finding::Finding as Found,
     host::{self, Host},
     output,
     source::Source,
+    users,
 };
-use std::collections::{BTreeMap, BTreeSet};
-
-/// What the kernel log has where a run began.
-pub const MARK: &str = "nvlink2-trial: begins";
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+};
 
 /// Steps without which those that use GPUs are not done.
 pub const CONDITIONS: [&str; 3] = ["doctor", "bind", "doctor-bound"];
@@ -31,9 +33,6 @@ const BY_BIND: [&str; 3] = ["binding", "viability", "device files"];
 
 /// Checks of doctor that are about guests, which these steps do not start.
 const FOR_GUESTS: [&str; 3] = ["QEMU", "libvirt", "locked memory"];
-
-/// By which the kernel says that it is broken.
-const SPLATS: &str = include_str!("../../../tests/selftests/splats.txt");
 
 /// Which selftests there are, in their order, and which of them run on hardware.
 const PROGRAMS: &str = include_str!("../../../tests/selftests/programs.txt");
@@ -303,7 +302,7 @@ pub fn all(host: &Host) -> Vec<Step> {
         Risk::Binds,
         Work::GiveBack,
         "",
-        fixed("gives the GPUs and bridges back that the step bind has bound"),
+        fixed("gives the GPUs and bridges that the step bind has taken the drivers that they had"),
     );
     steps
 }
@@ -332,14 +331,17 @@ impl Step {
             Work::DeviceTree => Ok(device_tree(&Host::read(source))),
             Work::Resets => Ok(resets(source, &Host::read(source))),
             Work::Npu => npu(&self.of),
-            Work::Bind => tool(&["bind", "--all"], "bound"),
+            Work::Bind => {
+                report.remember_drivers(&Host::read(source))?;
+                tool(&["bind", "--all"], "bound")
+            }
             Work::Selftest => selftest(&self.of),
             Work::Bound => bound(&self.of),
             Work::Guest => guest(&self.of, source, options),
             Work::Untrained => untrained(&self.of),
             Work::Person(todo) => person(todo),
             Work::KernelLog => kernel_log(source),
-            Work::GiveBack => give_back(report),
+            Work::GiveBack => give_back(source, report),
         }
     }
 }
@@ -363,7 +365,12 @@ fn machine(source: &Source, report: &mut Report) -> Result<Done> {
             done = done.with_text(name, String::from_utf8_lossy(&bytes).replace('\0', ""));
         }
     }
-    Ok(done.with_text("kernel log", child::run("dmesg", &[])?.out))
+    let dmesg = child::run("dmesg", &[])?;
+    Ok(if dmesg.success() {
+        done.with_text("kernel log", dmesg.out)
+    } else {
+        done.with_text("kernel log", dmesg.text())
+    })
 }
 
 fn doctor(source: &Source, before: bool) -> Done {
@@ -810,31 +817,47 @@ fn kernel_log(source: &Source) -> Result<Done> {
     if !source.is_machine() {
         return Ok(Done::new(Verdict::Skipped, "this is a recording"));
     }
-    let log = child::run("dmesg", &[]).context("dmesg")?.out;
-    let since = log
-        .split_once(MARK)
-        .map_or(log.as_str(), |(_, since)| since);
-    let splats: Vec<_> = since
-        .lines()
-        .filter(|line| SPLATS.lines().any(|sign| line.contains(sign)))
-        .map(str::to_owned)
-        .collect();
-    let mut done = Done::new(Verdict::Passed, "the kernel complains of nothing");
-    done.wrong = splats;
-    Ok(fail_if_wrong(done).with_text("kernel log", since.to_owned()))
+    Ok(kernel_log::judge(&child::run("dmesg", &[])?))
 }
 
-fn give_back(report: &Report) -> Result<Done> {
-    if report
-        .of("bind")
-        .is_none_or(|done| done.verdict != Verdict::Passed)
-    {
+/// Gives back what the step bind has taken, however that ended.
+fn give_back(source: &Source, report: &mut Report) -> Result<Done> {
+    let Some(before) = report.drivers_before() else {
         return Ok(Done::new(
             Verdict::Skipped,
-            "the step bind has bound nothing",
+            "the step bind has taken nothing since the host was started",
         ));
+    };
+    let functions: Vec<Bdf> = before.iter().map(|before| before.bdf).collect();
+    let users: Vec<_> = users::find(Path::new("/proc"), &Host::read(source), &functions)
+        .iter()
+        .map(ToString::to_string)
+        .collect();
+    if !users.is_empty() {
+        bail!(
+            "in use: {}. End it, and give the functions back by '--only give-back'",
+            users.join("; ")
+        );
     }
-    tool(&["unbind", "--all"], "given back")
+    let changes = bind::undo(&mut bind::Sysfs, before, bind::PATIENCE)?;
+    report.forget_drivers();
+    let name = |driver: &Option<String>| driver.clone().unwrap_or_else(|| "no driver".to_owned());
+    let text: String = changes
+        .iter()
+        .map(|change| {
+            format!(
+                "{}: {} -> {}\n",
+                change.bdf,
+                name(&change.from),
+                name(&change.to)
+            )
+        })
+        .collect();
+    Ok(Done::new(
+        Verdict::Passed,
+        format!("{} functions have what they had before", changes.len()),
+    )
+    .with_text("changes", text))
 }
 
 #[cfg(test)]

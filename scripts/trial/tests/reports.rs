@@ -10,7 +10,7 @@
 )]
 
 use assert_cmd::Command;
-use predicates::str::contains;
+use predicates::{prelude::*, str::contains};
 use serde_json::{Value, json};
 use std::{
     fs,
@@ -59,6 +59,25 @@ impl Trial {
     fn report(&self) -> Value {
         let file = self.folder.path().join("nvlink2-trial-report.json");
         serde_json::from_slice(&fs::read(file).unwrap()).unwrap()
+    }
+}
+
+impl Trial {
+    /// Has the report say of a step what an earlier run, on a machine, would have said.
+    fn set(&self, step: &str, what: Value) {
+        self.change(|report| {
+            let steps = report["steps"].as_array_mut().unwrap();
+            let entry = steps.iter_mut().find(|entry| entry["step"] == step);
+            let entry = entry.unwrap().as_object_mut().unwrap();
+            entry.extend(what.as_object().unwrap().clone());
+        });
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Value)) {
+        let mut report = self.report();
+        change(&mut report);
+        let file = self.folder.path().join("nvlink2-trial-report.json");
+        fs::write(file, report.to_string()).unwrap();
     }
 }
 
@@ -162,30 +181,18 @@ fn a_kernel_without_the_series_comes_first() {
 fn a_run_goes_on_where_it_was() {
     let trial = Trial::of("4-gpus.json");
     trial.command("--yes").assert().code(1);
-    // What passed is not done again; what failed is.
+    // What passed is not done again; what failed is, and so is what only reads.
+    trial.set("selftest-atsd", json!({ "verdict": "passed" }));
     trial
         .command("--yes")
         .assert()
         .code(1)
         .stderr(contains("doctor-bound: "))
-        .stderr(predicates::boolean::PredicateBooleanExt::not(contains(
-            "device-tree: ",
-        )));
-    trial
-        .command("--yes --again device-tree")
-        .assert()
-        .code(1)
-        .stderr(contains("device-tree: "));
+        .stderr(contains("device-tree: "))
+        .stderr(contains("selftest-atsd: ").not());
+    assert_eq!(verdict(&trial.report(), "selftest-atsd"), "passed");
     // Whatever ended the host, the next run finds what it was at.
-    let file = trial.folder.path().join("nvlink2-trial-report.json");
-    let mut report = trial.report();
-    let steps = report["steps"].as_array_mut().unwrap();
-    let entry = steps
-        .iter_mut()
-        .find(|entry| entry["step"] == "selftest-lpar")
-        .unwrap();
-    entry["verdict"] = json!("begun");
-    fs::write(&file, report.to_string()).unwrap();
+    trial.set("selftest-lpar", json!({ "verdict": "begun" }));
     trial.command("--only doctor").assert().code(1);
     let wrong = trial.report()["wrong"].to_string();
     assert!(
@@ -196,6 +203,91 @@ fn a_run_goes_on_where_it_was() {
         .command("--yes --fresh --only doctor")
         .assert()
         .code(0);
+}
+
+/// Whatever a run leaves out: what an earlier one found stays, and the report says it first.
+#[test]
+fn what_was_found_stays() {
+    let trial = Trial::of("4-bound.json");
+    trial.command("--yes").assert().code(0);
+    trial.set(
+        "selftest-lpar",
+        json!({ "verdict": "failed", "wrong": ["not ok 3 lpar.second_vm_is_refused"] }),
+    );
+    trial.set("untrained", json!({ "verdict": "begun" }));
+    for arguments in [
+        "--only doctor",
+        "--yes --skip selftest-lpar",
+        "--yes",
+        "--yes --again untrained",
+        "--yes --only untrained",
+    ] {
+        trial
+            .command(arguments)
+            .assert()
+            .code(1)
+            .stdout(contains("WHAT IS WRONG FIRST"))
+            .stderr(contains(
+                "untrained: something ended it in an earlier run, and it is not done again without --again untrained",
+            ));
+        let report = trial.report();
+        assert_eq!(verdict(&report, "selftest-lpar"), "failed", "{arguments}");
+        assert_eq!(verdict(&report, "untrained"), "begun", "{arguments}");
+        let wrong = report["wrong"].to_string();
+        for words in ["second_vm_is_refused", "untrained: it was begun"] {
+            assert!(wrong.contains(words), "{arguments}: {wrong}");
+        }
+    }
+}
+
+/// First a stock kernel, then one with the series, as trial.rst says: the report is of the second, and says what is not.
+#[test]
+fn a_report_is_of_the_kernel_that_runs() {
+    let trial = Trial::of("4-bound.json");
+    trial.command("--yes").assert().code(0);
+    let machine = trial.report()["machine"].clone();
+    for step in ["doctor", "selftest-lpar"] {
+        trial.set(
+            step,
+            json!({ "verdict": "passed", "summary": "of old", "kernel": "5.10.0 #1" }),
+        );
+    }
+    trial.change(|report| report["machine"] = json!("a host, Linux 5.10.0"));
+    trial.command("--yes").assert().code(0).stdout(
+        contains("(on Linux 5.10.0) of old")
+            .count(1)
+            .and(contains("a host, Linux 5.10.0").not()),
+    );
+    let report = trial.report();
+    assert_eq!(report["machine"], machine);
+    // What only reads was done again; what this recording cannot do is still what it was, and of which kernel.
+    for entry in report["steps"].as_array().unwrap() {
+        let old = entry["step"] == "selftest-lpar";
+        assert_eq!(entry["kernel"] == "5.10.0 #1", old, "{entry}");
+        assert_eq!(entry["summary"] == "of old", old, "{entry}");
+    }
+}
+
+/// A home that machines share: the report of one is not gone on with on the other.
+#[test]
+fn a_report_is_of_one_machine() {
+    let trial = Trial::of("4-bound.json");
+    trial.command("--yes").assert().code(0);
+    let before = trial.report();
+    for (place, name) in [(0, "another model"), (1, "another-host")] {
+        let mut other = before.clone();
+        other["identity"][place] = json!(name);
+        trial.change(|report| *report = other.clone());
+        trial
+            .command("--yes")
+            .assert()
+            .code(2)
+            .stderr(contains(name).and(contains("--fresh")));
+        assert_eq!(trial.report(), other);
+    }
+    trial.command("--yes --output mine").assert().code(0);
+    trial.command("--yes --fresh").assert().code(0);
+    trial.command("--yes").assert().code(0);
 }
 
 #[test]

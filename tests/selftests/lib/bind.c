@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/syscall.h>
+#include <sys/utsname.h>
 #include <unistd.h>
 
 #include "bind.h"
@@ -82,10 +83,16 @@ static int match_module(const char *path, const struct stat *st, int type, struc
 static bool find_module(void)
 {
 	const char *env = getenv("NVLINK2_KO");
+	struct utsname system;
+	char folder[PATH_MAX];
 
 	if (env)
 		snprintf(module_file, sizeof(module_file), "%s", env);
-	return env || nftw("/lib/modules", match_module, 16, FTW_PHYS) == 1 ||
+	/* Another kernel's does not load. */
+	if (uname(&system))
+		return env;
+	snprintf(folder, sizeof(folder), "/lib/modules/%s", system.release);
+	return env || nftw(folder, match_module, 16, FTW_PHYS) == 1 ||
 	       nftw("/files", match_module, 16, FTW_PHYS) == 1;
 }
 
@@ -98,11 +105,29 @@ int module_path(char *path, size_t size)
 	return 0;
 }
 
+/* For a module that is packed (.ko.xz), which modprobe knows how to find and to unpack. */
+static int run_tool(const char *options, const char *parameters)
+{
+	char command[512];
+
+	snprintf(command, sizeof(command), "modprobe %s " DRIVER " %s", options, parameters);
+	return system(command) ? -ENOENT : 0;
+}
+
+int module_available(void)
+{
+	char path[PATH_MAX];
+
+	return module_path(path, sizeof(path)) ? run_tool("-n -q", "") : 0;
+}
+
 int module_load_with(const char *parameters)
 {
 	char path[PATH_MAX];
 	int fd, ret = module_path(path, sizeof(path));
 
+	if (ret == -ENOENT)
+		return run_tool("", parameters);
 	if (ret)
 		return ret;
 	fd = open(path, O_RDONLY | O_CLOEXEC);

@@ -24,8 +24,10 @@ int driver_unbind(const char *bdf);
  */
 int driver_bind(const char *bdf, const char *driver);
 
-/* The .ko file, from $NVLINK2_KO or below /lib/modules and /files. */
+/* The .ko file, from $NVLINK2_KO or below /files and the kernel's folder in /lib/modules. */
 int module_path(char *path, size_t size);
+/* 0 if the module can be loaded: there is a .ko file, or modprobe finds one that is packed. */
+int module_available(void);
 /* With parameters as modprobe takes them, separated by blanks. */
 int module_load_with(const char *parameters);
 /* With those of $NVLINK2_PARAMETERS, if it is set. */

@@ -238,3 +238,63 @@ fn what_cannot_be_put_back_is_said() {
         stop.message
     );
 }
+
+/// What a bind did is undone, and nothing else: also of a bind that stopped half way.
+#[test]
+fn undoing_gives_each_what_it_had() {
+    let start = [
+        None,
+        Some("nvidia"),
+        Some("vfio-pci"),
+        Some(DRIVER),
+        Some(DRIVER),
+        Some("vfio-pci"),
+    ];
+    let mut host = Fake::new(&start);
+    host.native = Some("nvidia".to_owned());
+    // An administrator has reserved one of those that the driver had.
+    host.at(bdf(3)).reservation = Some(DRIVER.to_owned());
+    let first = host.functions.clone();
+    let functions = all(&host);
+    let before: Vec<_> = functions
+        .iter()
+        .map(|bdf| Before {
+            bdf: *bdf,
+            driver: host.driver(*bdf),
+            reservation: host.reservation(*bdf),
+        })
+        .collect();
+    hand_over(&mut host, &functions, &ours(), AT_ONCE).unwrap();
+    // Of a bind that was cut short; and somebody else's since.
+    host.at(bdf(1)).driver = None;
+    host.at(bdf(5)).driver = Some("own".to_owned());
+
+    let changes = undo(&mut host, &before, AT_ONCE).unwrap();
+    let moved: Vec<_> = changes
+        .iter()
+        .map(|change| (change.bdf, change.to.as_deref()))
+        .collect();
+    assert_eq!(
+        moved,
+        [
+            (bdf(0), None),
+            (bdf(1), Some("nvidia")),
+            (bdf(2), Some("vfio-pci")),
+            (bdf(4), Some(DRIVER)),
+        ]
+    );
+    for number in 0..5 {
+        assert_eq!(host.functions[&bdf(number)], first[&bdf(number)]);
+    }
+    assert_eq!(host.functions[&bdf(5)].driver.as_deref(), Some("own"));
+    assert_eq!(undo(&mut host, &before, AT_ONCE).unwrap(), []);
+
+    host.at(bdf(2)).driver = Some(DRIVER.to_owned());
+    host.at(bdf(1)).driver = Some(DRIVER.to_owned());
+    host.refused.push(format!("release {}", bdf(1)));
+    let stop = undo(&mut host, &before, AT_ONCE).unwrap_err();
+    assert_eq!(stop.status, Status::HalfDone);
+    assert!(stop.message.contains("0000:01:00.0"), "{}", stop.message);
+    // The others were put back nevertheless.
+    assert_eq!(host.functions[&bdf(2)], first[&bdf(2)]);
+}

@@ -11,8 +11,9 @@ use crate::{
     bdf::Bdf,
     bind::{self, Change, DRIVER, Owner, Sysfs},
     exit::{Status, Stop},
-    groups,
+    gpu_memory, groups,
     host::Host,
+    source::Source,
     users,
 };
 use anyhow::{Result, bail};
@@ -39,6 +40,10 @@ pub struct Bind {
 pub struct Unbind {
     #[command(flatten)]
     selection: Selection,
+
+    /// With --group and --all: take functions from this driver only [default: VFIO's drivers]
+    #[arg(long, value_name = "NAME", conflicts_with = "functions")]
+    driver: Option<String>,
 
     /// Leave the functions without a driver, and do not let the kernel look for one
     #[arg(long)]
@@ -94,6 +99,7 @@ pub fn bind(options: &Options, arguments: &Bind) -> Result<Status> {
         )
         .into());
     }
+    refuse_memory_of_the_host(&source, &host, &functions)?;
     let drivers: BTreeMap<Bdf, &str> = functions
         .iter()
         .map(|bdf| (*bdf, arguments.driver.as_str()))
@@ -120,6 +126,7 @@ pub fn bind(options: &Options, arguments: &Bind) -> Result<Status> {
 /// Takes GPUs and bridges back.
 pub fn unbind(options: &Options, arguments: &Unbind) -> Result<Status> {
     let host = host(options)?.with_nvlink2()?;
+    let source = source(options)?;
     let mut functions = arguments.selection.functions(&host)?;
     functions.extend(
         arguments
@@ -129,12 +136,61 @@ pub fn unbind(options: &Options, arguments: &Unbind) -> Result<Status> {
             .filter(|function| function.driver.as_deref() == Some(DRIVER))
             .map(|function| function.bdf),
     );
+    if !arguments.selection.is_by_name() {
+        // Who asks for all means all that guests have, and not what the host works with.
+        let (taken, left): (Vec<_>, Vec<_>) = functions.into_iter().partition(|bdf| {
+            let driver = host.functions.get(bdf).and_then(|f| f.driver.as_deref());
+            match (driver, &arguments.driver) {
+                (None, None) => true,
+                (Some(driver), None) => groups::is_vfio(&source, driver),
+                (driver, Some(wanted)) => driver == Some(wanted.as_str()),
+            }
+        });
+        if !left.is_empty() {
+            let left: Vec<_> = left.iter().map(ToString::to_string).collect();
+            note(
+                options,
+                &format!(
+                    "{} stay with their drivers; --driver NAME takes functions from another driver than VFIO's",
+                    left.join(", ")
+                ),
+            );
+        }
+        functions = taken;
+    }
+    let of_the_host: Vec<_> = functions
+        .iter()
+        .copied()
+        .filter(|bdf| {
+            let driver = host.functions.get(bdf).and_then(|f| f.driver.as_deref());
+            driver.is_some_and(|driver| !groups::is_for_vfio(&source, driver))
+        })
+        .collect();
+    refuse_memory_of_the_host(&source, &host, &of_the_host)?;
     let owner = if arguments.no_probe {
         Owner::Nobody
     } else {
         Owner::Host
     };
     change(options, &host, &functions, &owner, arguments.dry_run)
+}
+
+/// Functions are not taken from the driver that holds up the links to memory of the host.
+fn refuse_memory_of_the_host(source: &Source, host: &Host, functions: &[Bdf]) -> Result<()> {
+    let online = gpu_memory::online(source, gpu_memory::gpus_of(host, functions));
+    if online.is_empty() {
+        return Ok(());
+    }
+    let online: Vec<_> = online.iter().map(ToString::to_string).collect();
+    Err(Stop::new(
+        Status::Refused,
+        format!(
+            "{}. Without its driver the host would lose it. {}",
+            online.join("; "),
+            gpu_memory::REMEDY
+        ),
+    )
+    .into())
 }
 
 fn change(
@@ -177,7 +233,9 @@ fn change(
     for Change { bdf, from, to } in changes {
         let name =
             |driver: &Option<String>| driver.clone().unwrap_or_else(|| "no driver".to_owned());
-        let what = if from == to {
+        let what = if dry_run && *owner == Owner::Host {
+            format!("{} -> whatever driver the kernel finds", name(&from))
+        } else if from == to {
             format!("stays with {}", name(&to))
         } else {
             format!("{} -> {}", name(&from), name(&to))

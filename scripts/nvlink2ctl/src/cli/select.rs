@@ -118,6 +118,11 @@ impl Selection {
             .filter(|bridge| self.has_group(bridge.function.group))
     }
 
+    /// Whether functions are named one by one.
+    pub fn is_by_name(&self) -> bool {
+        !self.functions.is_empty()
+    }
+
     fn has_group(&self, group: Option<u32>) -> bool {
         self.all || group.is_some_and(|number| self.group.contains(&number))
     }

@@ -5,7 +5,7 @@
 use crate::{
     bind::{DRIVER, driver_folder},
     finding::{Finding, Verdict},
-    groups,
+    gpu_memory, groups,
     host::{Function, Host},
     source::Source,
 };
@@ -81,6 +81,20 @@ fn access(source: &Source, name: &'static str, file: &str, found: &str) -> Findi
         );
     }
     Finding::ok(name, found)
+}
+
+pub fn memory(source: &Source, host: &Host) -> Finding {
+    const NAME: &str = "memory";
+    let online = gpu_memory::online(source, host.gpus.iter());
+    if online.is_empty() {
+        return Finding::ok(NAME, "no RAM of a GPU is memory of the host");
+    }
+    let online: Vec<_> = online.iter().map(ToString::to_string).collect();
+    Finding::failed(
+        NAME,
+        online.join("; "),
+        format!("bind refuses these GPUs. {}", gpu_memory::REMEDY),
+    )
 }
 
 pub fn binding(source: &Source, host: &Host) -> Finding {
