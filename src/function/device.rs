@@ -64,29 +64,29 @@ pub(crate) struct Nvlink2Device {
     /// With its files in debugfs.
     #[pin]
     role: Scope<Role>,
-    /// While it is open.
+    /// The state of the open device.
     #[pin]
     opened: Mutex<Option<Opened>>,
-    /// While it is being reset. It outlives a close, as the reset may.
+    /// What a reset keeps closed. It outlives a close of the device, as the reset may.
     // Taken inside of `memory_lock`, and outside of a `Gate`'s.
     #[pin]
     resetting: Mutex<Spanning<Resetting>>,
-    /// Of a GPU, until it is unbound from the driver.
+    /// A GPU's presence for its bridges, until the driver is unbound from it.
     #[pin]
     presence: Mutex<Option<GpuPresence>>,
-    /// Of a GPU, as long as its RAM could not be claimed: it may be the host's memory.
+    /// Keeps a GPU awake as long as its RAM could not be claimed: it may be the host's memory.
     #[pin]
     awake: Mutex<Option<Awake>>,
 }
 
-/// What there is while the device is open.
+/// The state of an open device.
 struct Opened {
-    /// The first of its users.
+    /// The process that opened it first.
     process: Process,
     _attached: Option<Attached>,
-    /// Of a GPU.
+    /// Tells the kernel who maps a GPU's RAM.
     _reported: Option<Pin<KBox<PfnSpaceRegistration<RamMapping>>>>,
-    /// What it has to do with the binding of the GPU. It lasts until the device was closed.
+    /// The device's share of the GPU's binding. It lasts until the device was closed.
     hold: KvmHold,
 }
 

@@ -57,27 +57,27 @@ use kernel::{
     sync::Arc, //
 };
 
-/// What is claimed of a GPU.
+/// The name of a GPU's claim in `/proc/iomem`, and in messages.
 const GPU_RAM: &str = "GPU RAM";
 
-/// What a function is to NVLink2.
+/// The role of a function on NVLink2.
 pub(crate) enum Role {
-    /// Nothing: it works as with vfio-pci.
+    /// The function is not on NVLink2, and works as with vfio-pci.
     Ordinary,
     Gpu(Arc<GpuState>),
     Bridge(Arc<BridgeState>),
 }
 
-/// A GPU's RAM, and whose addresses it translates.
+/// A GPU's RAM, and the virtual machine that the GPU is bound to.
 pub(crate) struct GpuState {
-    /// What the region shows.
+    /// The RAM that the region shows.
     pub(crate) ram: Arc<GpuRam>,
-    /// What it is bound to; shared with the bridges of the GPU.
+    /// The GPU's binding, which it shares with its bridges.
     pub(crate) binding: Arc<GpuBinding>,
 }
 
 impl GpuState {
-    /// Claims the GPU's RAM, unless that was done before; tells if it is impossible.
+    /// Claims the GPU's RAM, unless that was done before; logs why if that is impossible.
     pub(super) fn claim_ram(&self, device: &Device) -> Result {
         self.ram
             .claim(|| claim(device, GPU_RAM, self.ram.gpu.aperture()))
@@ -85,17 +85,17 @@ impl GpuState {
     }
 }
 
-/// A bridge and what accesses to it depend on.
+/// A bridge, and the state that accesses to it depend on.
 pub(crate) struct BridgeState {
-    /// As firmware describes it.
+    /// The link as firmware describes it.
     pub(crate) bridge: Described<Bridge>,
-    /// Of its own registers.
+    /// The gate of the bridge's own registers.
     pub(crate) gate: Arc<Gate>,
-    /// Of the RAM of the GPU behind the link, which a reset of the bridge cuts off.
+    /// The gate of the RAM of the GPU behind the link, which a reset of the bridge cuts off.
     gpu_gate: Arc<Gate>,
-    /// Of the GPU behind the link.
+    /// The binding of the GPU behind the link.
     pub(crate) binding: Arc<GpuBinding>,
-    /// Of all links.
+    /// The claims of the ATSD registers of all links.
     atsds: Arc<ByAddress<Arc<Claim<Atsd>>>>,
 }
 
@@ -120,7 +120,8 @@ impl BridgeState {
     }
 }
 
-/// What a reset makes inaccessible is so, as long as this exists.
+/// Keeps the regions closed that a reset makes unusable. It is made before the reset, and dropped
+/// after it.
 pub(super) struct Resetting {
     _own: Option<Closed>,
     _behind_link: Option<Closed>,
@@ -252,7 +253,7 @@ impl Role {
     }
 }
 
-/// Claims what firmware describes for the driver, or tells why that is impossible.
+/// Claims the addresses that firmware describes, or logs why that is impossible.
 fn claim<T: Place>(device: &Device, what: &str, place: Described<T>) -> Result<Arc<Claim<T>>> {
     let name = device.name();
 
@@ -260,7 +261,7 @@ fn claim<T: Place>(device: &Device, what: &str, place: Described<T>) -> Result<A
         .map_err(|refusal| refuse(device, what, place, refusal))
 }
 
-/// Tells why what firmware describes cannot be used.
+/// Logs why the addresses that firmware describes cannot be used.
 fn refuse<T: Place>(device: &Device, what: &str, place: Described<T>, refusal: Refusal) -> Error {
     dev_warn!(
         device,
@@ -271,7 +272,7 @@ fn refuse<T: Place>(device: &Device, what: &str, place: Described<T>, refusal: R
     refusal.into()
 }
 
-/// Tells what firmware got wrong, what follows, and what to do.
+/// Logs what firmware got wrong, what follows, and what to do.
 fn complain(function: &pci::Function, fault: &FirmwareFault<OfNode>, consequence: &str) {
     dev_err!(
         function.device(),

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What functions share: a GPU with its bridges, and all with one another.
+//! State that functions share: a GPU with its bridges, and all functions with one another.
 
 use crate::{
     binding::{
@@ -30,7 +30,7 @@ use kernel::{
     },
 };
 
-/// What several functions share that have an address in common.
+/// Values that several functions share, found by an address that these have in common.
 #[pin_data]
 pub(crate) struct ByAddress<T> {
     #[pin]
@@ -44,9 +44,9 @@ impl<T: Clone> ByAddress<T> {
         })
     }
 
-    /// Returns what belongs to `address`, which `make` makes for whoever comes first.
+    /// Returns the value of `address`, which `make` makes on the first call.
     ///
-    /// It stays until the module goes; the machine has few.
+    /// It stays until the module is unloaded, as a machine has few of them.
     pub(crate) fn or_made(&self, address: u64, make: impl FnOnce() -> Result<T>) -> Result<T> {
         let mut all = self.all.lock();
 
@@ -63,34 +63,34 @@ impl<T: Clone> ByAddress<T> {
     }
 }
 
-/// What exists once per GPU and is shared by the GPU and its bridges.
+/// State that exists once per GPU, and that the GPU and its bridges share.
 #[derive(Clone)]
 pub(crate) struct SharedByGpu {
-    /// Of its RAM.
+    /// The gate of the GPU's RAM.
     pub(crate) gate: Arc<Gate>,
-    /// Of its RAM, too: what is registered for DMA.
+    /// The registrations of the GPU's RAM for DMA.
     pub(crate) registrations: Arc<Retrying<DmaRegistrations>>,
-    /// Which virtual machine it is bound to.
+    /// The virtual machine that the GPU is bound to.
     pub(crate) binding: Arc<GpuBinding>,
 }
 
-/// What all functions of the driver share.
+/// State that all functions of the driver share.
 pub(crate) struct SharedState {
-    /// The driver's folder.
+    /// The driver's folder in debugfs.
     pub(crate) debugfs: Dir,
-    /// By where the GPU's aperture starts.
+    /// The GPUs, by the first address of the aperture.
     gpus: Pin<KBox<ByAddress<SharedByGpu>>>,
     /// Of the NPUs.
     translators: Arc<Translators>,
-    /// Of the virtual machines' memory.
+    /// The watches of the virtual machines' memory.
     watches: Arc<VmWatches>,
-    /// Of the links, claimed when the first bridge is opened that has them: another link of the GPU
-    /// may have the same.
+    /// The ATSD registers of the links. They are claimed when the first bridge that has them is
+    /// opened, as another link of the GPU may have the same.
     pub(crate) atsds: Arc<ByAddress<Arc<Claim<Atsd>>>>,
 }
 
 impl SharedState {
-    /// Makes it for a driver that has no function yet; its folder in debugfs is `name`.
+    /// Makes the state for a driver without functions; `name` is its folder in debugfs.
     pub(crate) fn new(name: &CStr) -> Result<Self> {
         Ok(Self {
             debugfs: Dir::new(name),
@@ -101,7 +101,7 @@ impl SharedState {
         })
     }
 
-    /// Returns what is shared of the GPU at `node`, whose aperture starts at `base`.
+    /// Returns the shared state of the GPU at `node`, whose aperture starts at `base`.
     pub(crate) fn of_gpu(&self, base: u64, node: OfNode) -> Result<SharedByGpu> {
         self.gpus.or_made(base, || {
             let binding = GpuBinding::of(node, self.watches.clone(), self.translators.clone());

@@ -6,7 +6,7 @@
 //! claim: there is no other way to either. So whoever maps device memory, to the kernel or to a
 //! user, or has TCE tables refer to it, cannot name memory of the kernel.
 //!
-//! A claim stands in `/proc/iomem`. What does, nobody adds to the system's memory.
+//! `/proc/iomem` lists a claim, and the kernel adds no listed range to the system's memory.
 //!
 //! C headers: `include/linux/ioport.h`, `include/linux/memory_hotplug.h`
 
@@ -83,7 +83,7 @@ impl Place for Atsd {
     }
 }
 
-/// As long as it exists a `T` is the driver's.
+/// A `T` that is the driver's as long as this exists.
 ///
 /// # Invariants
 ///
@@ -99,8 +99,8 @@ pub(crate) struct Claim<T> {
 impl<T: Place> Claim<T> {
     /// Claims `place`, by a name for `/proc/iomem`.
     ///
-    /// What of it is memory of the system, but offline, is removed: the kernel has it mapped, and
-    /// may access it by speculation.
+    /// Removes parts that are offline memory of the system: the kernel has them mapped, and may
+    /// access them by speculation.
     pub(crate) fn new(place: Described<T>, name: fmt::Arguments<'_>) -> Result<Arc<Self>, Refusal> {
         let (base, size) = (place.base(), place.size());
         let memory = Memory { base, size };
@@ -137,8 +137,8 @@ impl<T> Claim<T> {
         self.size
     }
 
-    /// Returns where the `len` bytes from `offset` are of the region that shows the claim; `None`
-    /// if not all of them are in it, or if there are none.
+    /// Returns the addresses of the `len` bytes from `offset` of the region that shows the claim;
+    /// `None` if they are not all in the region, or if `len` is 0.
     #[inline]
     pub(crate) fn physical(
         self: &Arc<Self>,
@@ -186,14 +186,14 @@ impl<'a, T> Physical<'a, T> {
         self.len
     }
 
-    /// Returns what has to exist as long as anything refers to the addresses.
+    /// Returns the claim, which has to exist as long as anything refers to the addresses.
     pub(super) fn claim(self) -> &'a Arc<Claim<T>> {
         self.claim
     }
 }
 
-/// Finds out whether anything of an aperture is memory of the system, and in use. If so, nothing
-/// may be done to the GPU or its links.
+/// Finds out whether a part of an aperture is memory of the system, and in use. If so, the GPU and
+/// its links must be left alone.
 pub(crate) fn ensure_unused(aperture: Described<Aperture>) -> Result<(), Refusal> {
     let memory = Memory {
         base: aperture.base(),
@@ -206,7 +206,7 @@ pub(crate) fn ensure_unused(aperture: Described<Aperture>) -> Result<(), Refusal
     Ok(())
 }
 
-/// Requests a range for the driver. [`None`]: somebody has some of it, or there is no memory.
+/// Requests a range for the driver. [`None`]: somebody has a part of it, or memory is short.
 fn request(base: u64, size: u64, name: fmt::Arguments<'_>) -> Option<Region> {
     // SAFETY: The root of all memory resources exists for ever. `Resource` is a transparent wrapper
     // that leaves all changes to C, which locks them.
@@ -222,13 +222,13 @@ fn request(base: u64, size: u64, name: fmt::Arguments<'_>) -> Option<Region> {
 
 /// Why something could not be claimed.
 pub(crate) enum Refusal {
-    /// No memory for it, or for its name.
+    /// Memory is short.
     NoMemory,
-    /// Another driver has it.
+    /// Another driver has claimed the addresses.
     Taken,
-    /// Some is memory of the system, and in use.
+    /// A part is memory of the system, and in use.
     Online(Memory),
-    /// Some is memory of the system, and cannot be removed although it is offline.
+    /// A part is memory of the system, and cannot be removed although it is offline.
     Stuck,
 }
 
@@ -257,7 +257,8 @@ impl From<Refusal> for Error {
     }
 }
 
-/// What of a range is memory of the system. Displays as the names of its blocks that are online.
+/// The parts of a range that are memory of the system. Displays as the names of their online
+/// blocks.
 pub(crate) struct Memory {
     base: u64,
     size: u64,
@@ -272,7 +273,7 @@ struct Block {
 }
 
 impl Memory {
-    /// Whether any is.
+    /// Whether any part is.
     fn is_there(&self) -> bool {
         self.has(bindings::IORESOURCE_SYSTEM_RAM)
     }
@@ -297,7 +298,7 @@ impl Memory {
         intersection != bindings::REGION_DISJOINT as i32
     }
 
-    /// Returns the blocks that have some of it.
+    /// Returns the blocks that have a part of it.
     fn blocks(&self) -> impl Iterator<Item = Block> {
         // SAFETY: Reads what is set when the kernel boots.
         let size = unsafe { bindings::nvlink2_memory_block_size() };
@@ -320,7 +321,7 @@ impl Memory {
             })
     }
 
-    /// Removes blocks that nobody uses, if they have nothing but this.
+    /// Removes the offline blocks that are within the range.
     fn remove_offline(&self) {
         let end = self.base.saturating_add(self.size);
 
@@ -334,7 +335,7 @@ impl Memory {
         }
     }
 
-    /// Returns why it could not be claimed after that.
+    /// Returns why the range could not be claimed after that.
     fn refusal(self) -> Refusal {
         if self.blocks().any(Block::is_online) {
             Refusal::Online(self)
@@ -362,7 +363,7 @@ impl Block {
         unsafe { bindings::nvlink2_memory_is_online(self.base) }
     }
 
-    /// Makes it no memory of the system any more. EBUSY: it is in use.
+    /// Removes the block from the memory of the system. EBUSY: it is in use.
     fn remove(self) -> Result {
         // SAFETY: The numbers are those of a whole block, as is demanded; the kernel itself looks,
         // with the lock of all changes, whether it is offline. Nobody but this driver removes

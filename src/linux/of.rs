@@ -78,7 +78,7 @@ impl OfNode {
 
     /// Reads what the node says as a bridge; `None` if it is none, or if its link is not connected.
     ///
-    /// The second fault is what is wrong with the ATSD registers: the bridge works without.
+    /// The second fault is that of the ATSD registers, without which the bridge works.
     #[expect(clippy::type_complexity)]
     pub(crate) fn bridge(
         &self,
@@ -124,8 +124,8 @@ unsafe impl Send for OfNode {}
 // SAFETY: There are no methods that change `self`; see above.
 unsafe impl Sync for OfNode {}
 
-/// What firmware's device tree says, decoded and found to be consistent. Nobody else can say it, so
-/// that it is where physical addresses come from ([`super::claim`]).
+/// A statement of firmware's device tree, decoded and found to be consistent. Nothing else makes
+/// one, so all physical addresses come from here ([`super::claim`]).
 ///
 /// # Invariants
 ///

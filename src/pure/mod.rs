@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What the driver knows without a kernel: decoding, arithmetic, byte layout.
+//! The parts of the driver that need no kernel: decoding, arithmetic, byte layout.
 //!
 //! Nothing here refers to the kernel crate or allocates, so the module, KUnit and the host tests
 //! (tests/host) compile the same files. Sizes and addresses are bytes in `u64` throughout.

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Telling the kernel who maps device memory, for when that fails.
+//! The kernel's knowledge of who maps device memory, which it needs when that memory fails.
 //!
 //! Device memory has no `struct page`, so the kernel finds the processes that map a page of it by
 //! the VMAs of a file, and sends them SIGBUS.
@@ -40,11 +40,12 @@ use kernel::{
 
 /// A mapping that knows where in the device's file a physical address is.
 pub(crate) trait Locate: Mapping {
-    /// Returns the offset in the device's file of a page, [`None`] if it is none of the region.
+    /// Returns the offset in the device's file of a page, [`None`] if the page is not in the
+    /// region.
     fn file_offset_of(&self, physical: u64) -> Option<u64>;
 }
 
-/// The kernel knows who maps a range of device memory, as long as this exists.
+/// Lets the kernel find who maps a range of device memory, as long as this exists.
 ///
 /// # Invariants
 ///

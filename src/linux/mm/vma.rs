@@ -43,36 +43,36 @@ use kernel::{
 /// How the CPU accesses a mapping.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Caching {
-    /// As memory. KVM hands this on to the guest.
+    /// Cached, as memory. KVM maps it for the guest in the same way.
     Cached,
-    /// As registers: every access goes to the device, in order.
+    /// Uncached, as registers: every access goes to the device, in order.
     Uncached,
 }
 
-/// A mapping of device memory, dropped with the last VMA that the one of mmap(2) became. What is
-/// bound to user addresses follows them by the methods.
+/// A mapping of device memory. The VMA of mmap(2) may be split and moved; the mapping is dropped
+/// with the last of the VMAs, and its methods tell where they are.
 pub(crate) trait Mapping: Send + Sync + Sized + 'static {
-    /// Returns the operations of its VMAs. They have to be a `static`, which has an address that
-    /// nothing else has: by that a VMA is known.
+    /// Returns the operations of its VMAs. They have to be a `static`, whose address identifies the
+    /// VMAs of this type.
     fn operations() -> &'static VmaOperations<Self>;
 
     /// Whether [`Mapping::fault`] is also asked for huge pages, the largest first.
     const HUGE: bool;
 
-    /// What a fault may have to wait for.
+    /// The kind of obstacle that a fault may have to wait for.
     type Obstacle: Obstacle;
 
-    /// Makes the page that was touched accessible, refuses, or says what to wait for.
+    /// Inserts the page that was touched, refuses, or returns the obstacle to wait for.
     fn fault(&self, core: &Core, fault: &Fault<'_>) -> Result<Outcome, Self::Obstacle>;
 
-    /// Whether a VMA of `mm` may be split at address `at`. That it may does not mean that it will
-    /// be: nothing is to be changed here.
+    /// Whether a VMA of `mm` may be split at address `at`. It need not be split afterwards, so
+    /// nothing may be changed here.
     fn may_split(&self, _mm: &Mm, _at: u64) -> Result {
         Ok(())
     }
 
-    /// There is a VMA of `mm` at `span` from now on: a part that was split off another one, which
-    /// has the rest, or a copy at the place to which it is moved. Nothing can keep it from that.
+    /// `mm` has a new VMA at `span`: a part that was split off another one, which has the rest, or
+    /// a copy at the place to which that one is moved. It cannot be refused.
     fn opened(&self, _mm: &Mm, _span: VmaSpan) {}
 
     /// A VMA of `mm` comes to `span`: by mmap(2), which fails with an error, or by mremap(2), which
@@ -81,17 +81,18 @@ pub(crate) trait Mapping: Send + Sync + Sized + 'static {
         Ok(())
     }
 
-    /// The VMA of `mm` at `span` goes, perhaps with its process.
+    /// The VMA of `mm` at `span` is removed, perhaps with its process.
     fn close(&self, _mm: &Mm, _span: VmaSpan) {}
 }
 
-/// What a fault waits for, without a lock and without the mapping: it may be gone in the end.
+/// An obstacle that a fault waits for, without a lock and without the mapping, which may be gone in
+/// the end.
 pub(crate) trait Obstacle {
-    /// Waits until it is worth to try again, or until one of `signals`.
+    /// Waits until the fault can be tried again, or until one of `signals`.
     fn wait(self, signals: Signals);
 }
 
-/// What became of a fault.
+/// The outcome of a fault.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Outcome(bindings::vm_fault_t);
 
@@ -273,8 +274,8 @@ impl VmaSpan {
     }
 }
 
-/// What a VMA owns a reference of; a part that is split off, and a copy at the place to which it is
-/// moved, have others.
+/// The data of a VMA, of which it owns a reference. A part that is split off, and a copy at the
+/// place to which it is moved, own others.
 ///
 /// # Invariants
 ///
@@ -338,7 +339,7 @@ pub(crate) struct VmaOperations<M> {
 unsafe impl<M> Sync for VmaOperations<M> {}
 
 impl<M: Mapping> VmaOperations<M> {
-    /// Makes them, for [`Mapping::operations`].
+    /// Makes the operations, for [`Mapping::operations`].
     pub(crate) const fn new() -> Self {
         Self {
             table: bindings::vm_operations_struct {
@@ -359,7 +360,7 @@ impl<M: Mapping> VmaOperations<M> {
         }
     }
 
-    /// Returns what a VMA was made with, [`None`] if that is not an `M`.
+    /// Returns the data that a VMA was made with, [`None`] if it is not that of an `M`.
     ///
     /// # Safety
     ///
@@ -510,8 +511,8 @@ impl<M: Mapping> VmaOperations<M> {
 
 /// Waits for `obstacle` to go, if the fault can be tried again; SIGBUS otherwise.
 ///
-/// A fault of the user's own ends with any signal, as the user can make it again when the signal
-/// has been handled. One of the kernel on its behalf, KVM's for example, cannot be left so.
+/// Any signal ends a fault of the user, who repeats it when the signal has been handled. A fault of
+/// the kernel on the user's behalf, KVM's for example, cannot be ended like that.
 ///
 /// # Safety
 ///
