@@ -349,7 +349,9 @@ impl Mapped {
     }
 
     fn resume(&mut self, hardware: &impl Hardware) {
-        self.set_valid(hardware, 0, self.valid);
+        if self.valid != 0 {
+            self.set_valid(hardware, 0, self.valid);
+        }
         self.valid = 0;
         self.state = State::Works;
     }
@@ -376,8 +378,6 @@ enum Told {
     /// It did.
     Forgot,
     LinksDown,
-    /// All blocks wait for GPUs that did not answer.
-    NoBlock,
     NoAnswer,
 }
 
@@ -456,9 +456,9 @@ impl Xts {
 
     /// Has all GPUs that are mapped to `lpid` forget it, the nest MMU first, which they ask. Nothing
     /// is launched to one whose links are down: that might never end, and it may have translations
-    /// that it goes on to use when they are up again. It is owed the launch, as are all if all blocks
-    /// wait for GPUs that did not answer. Returns how many launches there were, or to which GPUs one
-    /// of them did not end.
+    /// that it goes on to use when they are up again. It is owed the launch. Returns how many launches
+    /// there were, or to which GPUs one of them did not end; if all blocks wait for GPUs that did not
+    /// answer, that is so for those that would be told.
     fn shoot_down(
         &mut self,
         hardware: &impl Hardware,
@@ -474,7 +474,7 @@ impl Xts {
             };
             let up = gpu.links.up(hardware);
 
-            if up.is_empty() || block.is_none() || gpu.quiet {
+            if up.is_empty() || gpu.quiet {
                 gpu.pause(hardware);
                 gpu.state = State::Owed;
             } else {
@@ -483,10 +483,10 @@ impl Xts {
                 *told = true;
             }
         }
-        let Some(block) = block.filter(|_| told.contains(&true)) else {
+        if !told.contains(&true) {
             return Ok(0);
-        };
-        let launches = block.launch(hardware, lpid).ok_or(told)?;
+        }
+        let launches = (block.and_then(|block| block.launch(hardware, lpid))).ok_or(told)?;
 
         for (gpu, _) in self.gpus.iter_mut().zip(told).filter(|(_, told)| *told) {
             if let Some(gpu) = gpu {
@@ -506,9 +506,6 @@ impl Xts {
 
         if gpu.links.up(hardware).is_empty() {
             return Told::LinksDown;
-        }
-        if self.blocks.idle(hardware).is_none() {
-            return Told::NoBlock;
         }
         match self.shoot_down(hardware, gpu.lpid) {
             Err(told) if told.get(slot) == Some(&true) => Told::NoAnswer,
@@ -568,7 +565,7 @@ impl Xts {
         let told = self.shoot_down_for(hardware, bdfn);
 
         if let Some(gpu) = self.gpu(bdfn) {
-            if matches!(told, Told::NoBlock | Told::NoAnswer) {
+            if told == Told::NoAnswer {
                 gpu.state = State::Owed;
             }
             gpu.pause(hardware);
@@ -831,6 +828,24 @@ mod tests {
         xts.remove(GPU);
         assert!(xts.add(&hardware, GPU, Links::of(&[0]), lpid));
         assert_eq!(hardware.read(Register::lparid(6)), 1);
+    }
+
+    #[test]
+    fn whom_no_block_is_left_for_is_given_up() {
+        let (hardware, mut xts, lpid) = bed().unwrap();
+
+        hardware.stuck.set(true);
+        // One for each block.
+        xts.set_quiet(&hardware, OTHER, true);
+        hardware.fence(&[3, 4, 5], true);
+        xts.set_quiet(&hardware, GPU, true);
+        xts.set_quiet(&hardware, GPU, false);
+        assert_eq!(hardware.launched(), 2);
+        assert_eq!(hardware.waited.get(), 2 * TIMEOUT_US);
+        assert_eq!(xts.pay(&hardware, GPU), Err(Untold::Dead));
+        assert_eq!(xts.invalidate(&hardware, lpid), Err(Untold::Dead));
+        assert_eq!((hardware.launched(), hardware.valid(0)), (0, 0));
+        assert_eq!(hardware.waited.get(), 2 * TIMEOUT_US);
     }
 
     #[test]
