@@ -10,7 +10,7 @@ use crate::{
     report::{Done, Fact, Finding, Report, Verdict},
     session::{Pasted, line, paste, say, there},
 };
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use nvlink2ctl::{
     bdf::Bdf,
     bind, doctor,

@@ -186,11 +186,7 @@ impl<T: Driver> Adapter<T> {
     unsafe extern "C" fn shutdown(pdev: *mut bindings::pci_dev) {
         // SAFETY: The driver data are what `register_device` set. The device is locked, so that
         // nobody unbinds it.
-        unsafe {
-            let core = bindings::dev_get_drvdata(&raw mut (*pdev).dev);
-
-            Device::<T>::data(core.cast()).shutdown();
-        }
+        unsafe { Device::<T>::data_of_pci(pdev) }.shutdown();
     }
 
     /// # Safety

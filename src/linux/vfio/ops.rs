@@ -81,7 +81,7 @@ impl<T: Driver> Device<T> {
     /// # Safety
     ///
     /// `pdev` must be bound to a driver whose driver data are a registered `Self`.
-    unsafe fn data_of_pci<'a>(pdev: *mut bindings::pci_dev) -> &'a T {
+    pub(super) unsafe fn data_of_pci<'a>(pdev: *mut bindings::pci_dev) -> &'a T {
         // SAFETY: The driver data are a pointer to the core device, at whose start the
         // `vfio_device` is.
         unsafe { Self::parts(bindings::dev_get_drvdata(&raw const (*pdev).dev).cast()).1 }
