@@ -692,24 +692,24 @@ mod tests {
             self.set(register, value);
             // LAUNCH of a block, of which there are two.
             if register.0 & 0xffff == 0 && register.0 < 0x10_0000 {
-                self.launched.set(self.launched.get() + 1);
-                self.set(Register(register.0 + STATUS), self.stuck.get().into());
+                self.launched.set(self.launched.get().saturating_add(1));
+                self.set(Register(register.0 | STATUS), self.stuck.get().into());
             }
         }
 
         fn flush_nest_mmu(&self, _lpid: Lpid) {
-            self.flushed.set(self.flushed.get() + 1);
+            self.flushed.set(self.flushed.get().saturating_add(1));
         }
 
         fn wait(&self) {
-            self.waited.set(self.waited.get() + 1);
+            self.waited.set(self.waited.get().saturating_add(1));
         }
     }
 
     fn block(n: u64) -> Option<Block> {
         Some(Block {
-            launch: Register(0x1_0000 * n),
-            status: Register(0x1_0000 * n + STATUS),
+            launch: Register::nth(0, n, 0x1_0000),
+            status: Register::nth(STATUS, n, 0x1_0000),
             lparid: Register::lparid(n),
             busy: false,
         })
@@ -892,6 +892,18 @@ mod tests {
         assert_eq!((hardware.launched(), hardware.valid(0)), (0, 0));
         assert_eq!(xts.pay(&hardware, GPU), Ok(()));
         assert_eq!((hardware.launched(), hardware.valid(0)), (4, PID_VALID));
+    }
+
+    #[test]
+    fn guests_launch_for_themselves() {
+        let hardware = Fake::new();
+
+        Xts::set_lparids(&hardware, Links::of(&[0, 2]), 7);
+        assert_eq!(
+            [0, 1, 2].map(|n| hardware.read(Register::lparid(n))),
+            [7, 0, 7]
+        );
+        assert_eq!(Register::lparid(2).offset(), 0x71_0110);
     }
 
     #[test]

@@ -120,7 +120,7 @@ class Machine(unittest.TestCase):
             which = redbud(**{how: frozenset(["GPU1"])})
             self.assertEqual(which.present(), present)
             args = machine.qemu_args(which)
-            self.assertIn(f"powernv9-witherspoon,gpus-present={present:#x},idle-speed=10", args)
+            self.assertIn(f"powernv9-witherspoon,gpus-present={present:#x},idle-speed={machine.IDLE_SPEED}", args)
             gpus = [arg.partition("id=")[2].partition(",")[0] for arg in args
                     if arg.startswith("nvlink2-v100")]
             self.assertEqual(gpus, ["gpu0", "gpu2", "gpu3"])
