@@ -171,8 +171,9 @@ impl Npu {
             })
     }
 
-    /// Has firmware take back what a GPU uses. Whatever a call returns, the next one is made: a half
-    /// removed mapping lets the GPU into the memory of an LPAR that may be another guest's soon.
+    /// Has firmware take back what a GPU uses. Whatever a call returns, the next one is made: a
+    /// half removed mapping lets the GPU into the memory of an LPAR that may be another guest's
+    /// soon.
     pub(crate) fn unmap_lpar(&self, bdfn: Bdfn) -> Result<(), Answer> {
         // Makes the entry in the PID map invalid, but not that in the BDF map.
         //

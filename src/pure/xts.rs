@@ -2,9 +2,9 @@
 
 //! For whom the NPU translates addresses of GPUs, and how GPUs are told to forget them.
 //!
-//! - XTS: the unit of the NPU that translates. Nothing is translated for a GPU without a valid entry
-//!   in both of its maps: the BDF map says for which LPAR, and by which link it is told to forget,
-//!   the PID map by which MSR bits. OPAL makes the entries; it keeps no copy of them.
+//! - XTS: the unit of the NPU that translates. Nothing is translated for a GPU without a valid
+//!   entry in both of its maps: the BDF map says for which LPAR, and by which link it is told to
+//!   forget, the PID map by which MSR bits. OPAL makes the entries; it keeps no copy of them.
 //! - ATSD: address translation shootdown. The NPU has 8 blocks of registers to launch one, the nth
 //!   of which belongs to the nth link, if there is one; an LPARID register says for whom. A guest
 //!   has those of its GPU's links, the host those that belong to no link.
@@ -159,7 +159,10 @@ impl Links {
 /// A GPU as XTS knows it: bus, device and function, whatever its PHB. No two that are mapped may
 /// have the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Bdfn(pub(crate) u16);
+pub(crate) struct Bdfn(
+    /// Bus in the upper byte; device and function in the lower.
+    pub(crate) u16,
+);
 
 /// A block of ATSD registers of the host.
 #[derive(Clone, Copy, Debug)]
@@ -415,8 +418,8 @@ impl Xts {
         self.gpu(bdfn).is_some()
     }
 
-    /// A GPU was mapped by firmware. Returns whether there is room for it. Nothing is translated for
-    /// it before [`Xts::set_quiet`] says that it was reset.
+    /// A GPU was mapped by firmware. Returns whether there is room for it. Nothing is translated
+    /// for it before [`Xts::set_quiet`] says that it was reset.
     pub(crate) fn add(
         &mut self,
         hardware: &impl Hardware,
@@ -454,11 +457,11 @@ impl Xts {
         }
     }
 
-    /// Has all GPUs that are mapped to `lpid` forget it, the nest MMU first, which they ask. Nothing
-    /// is launched to one whose links are down: that might never end, and it may have translations
-    /// that it goes on to use when they are up again. It is owed the launch. Returns how many launches
-    /// there were, or to which GPUs one of them did not end; if all blocks wait for GPUs that did not
-    /// answer, that is so for those that would be told.
+    /// Has all GPUs that are mapped to `lpid` forget it, the nest MMU first, which they ask.
+    /// Nothing is launched to one whose links are down: that might never end, and it may have
+    /// translations that it goes on to use when they are up again. It is owed the launch. Returns
+    /// how many launches there were, or to which GPUs one of them did not end; if all blocks wait
+    /// for GPUs that did not answer, that is so for those that would be told.
     fn shoot_down(
         &mut self,
         hardware: &impl Hardware,
@@ -517,8 +520,8 @@ impl Xts {
         }
     }
 
-    /// The LPAR has lost memory: no GPU that is mapped to it uses a translation that it had. Returns
-    /// how many launches that took.
+    /// The LPAR has lost memory: no GPU that is mapped to it uses a translation that it had.
+    /// Returns how many launches that took.
     pub(crate) fn invalidate(
         &mut self,
         hardware: &impl Hardware,
@@ -542,9 +545,9 @@ impl Xts {
         Ok(launches)
     }
 
-    /// Has a GPU forget what it knows, and get nothing more, while it can be told: translation ends,
-    /// then it is told, for which its links have to be up and shootdowns to get through, and then
-    /// these end, too. What is left is a GPU that may be reset, or whose LPAR may go. Returns
+    /// Has a GPU forget what it knows, and get nothing more, while it can be told: translation
+    /// ends, then it is told, for which its links have to be up and shootdowns to get through, and
+    /// then these end, too. What is left is a GPU that may be reset, or whose LPAR may go. Returns
     /// whether it has nothing any more.
     pub(crate) fn forget(&mut self, hardware: &impl Hardware, bdfn: Bdfn) -> bool {
         let Some(gpu) = self.gpu(bdfn) else {
