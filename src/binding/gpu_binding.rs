@@ -655,7 +655,8 @@ struct Bound {
 
 impl Drop for Bound {
     fn drop(&mut self) {
-        // A reset of the GPU follows, or came before, whether it was told or not.
+        // A reset of the GPU follows, or came before, whether it was told or not; but not while the
+        // GPU is being unbound: see "What is known not to hold" in security.rst.
         let vms = {
             let mut state = self.binding.state.lock();
             let left = state.binding.leave(self.share);
